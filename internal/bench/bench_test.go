@@ -1,0 +1,292 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+
+	"drover/backend"
+	"drover/internal/quant"
+)
+
+// device is a stand-in that does no arithmetic: it holds every batch to the
+// contract and writes down what was asked.
+type device struct {
+	rates   backend.Rates
+	limits  backend.Limits
+	log     []string      // rows:outs of each Forward
+	written map[int]int32 // page*PageRows+offset to the position written there
+	failAt  int           // this Forward (from 1) is interrupted
+	closed  bool
+}
+
+func (d *device) Info() backend.Info {
+	return backend.Info{ID: "cpu", Kind: "cpu", Name: "stand-in", ISA: "none", Cores: 1, Total: 1 << 30, Free: 1 << 30}
+}
+func (d *device) Measure(context.Context) (backend.Rates, error) { return d.rates, nil }
+func (d *device) Sensors() backend.Sensors {
+	w, f := 10.0, 2000.0
+	return backend.Sensors{Watts: &w, MHz: &f}
+}
+func (d *device) Need(*backend.Model, []backend.Range, backend.Limits) (backend.Need, error) {
+	return backend.Need{}, nil
+}
+func (d *device) Load(_ context.Context, _ *backend.Model, _ []backend.Range, l backend.Limits, _ func(done, total uint64)) (backend.Stage, error) {
+	d.limits, d.written = l, map[int]int32{}
+	return d, nil
+}
+func (d *device) Close() error { d.closed = true; return nil }
+
+// Forward refuses what the contract forbids: rows and results past the limits,
+// a row in a page of another sequence, a position whose past was not written.
+func (d *device) Forward(ctx context.Context, run int, b *backend.Batch) error {
+	d.log = append(d.log, fmt.Sprintf("%d:%d", len(b.Tokens), len(b.Out)))
+	if len(d.log) == d.failAt {
+		return context.Canceled
+	}
+	if run != 0 || len(b.Tokens) == 0 || len(b.Tokens) > d.limits.Rows || len(b.Pos) != len(b.Tokens) || len(b.Seqs) > d.limits.Seqs || len(b.Out) > d.limits.Outs {
+		return fmt.Errorf("run %d, %d rows, %d positions, %d sequences, %d results with limits %+v", run, len(b.Tokens), len(b.Pos), len(b.Seqs), len(b.Out), d.limits)
+	}
+	if len(b.Logits) != len(b.Out)*model().Config.Vocab {
+		return fmt.Errorf("%d logits for %d rows", len(b.Logits), len(b.Out))
+	}
+	used, row := map[int32]bool{}, 0
+	for _, s := range b.Seqs {
+		for _, p := range s.Pages {
+			if used[p] || p < 0 || int(p) >= d.limits.Pages {
+				return fmt.Errorf("page %d twice or out of %d", p, d.limits.Pages)
+			}
+			used[p] = true
+		}
+		for range s.Rows {
+			pos := int(b.Pos[row])
+			if pos >= d.limits.Context || pos/backend.PageRows >= len(s.Pages) {
+				return fmt.Errorf("position %d of %d with %d pages", pos, d.limits.Context, len(s.Pages))
+			}
+			slot := func(p int) int { return int(s.Pages[p/backend.PageRows])*backend.PageRows + p%backend.PageRows }
+			d.written[slot(pos)] = int32(pos)
+			for p := range pos {
+				if at, ok := d.written[slot(p)]; !ok || at != int32(p) {
+					return fmt.Errorf("position %d is sent but %d was not", pos, p)
+				}
+			}
+			row++
+		}
+	}
+	if row != len(b.Tokens) {
+		return fmt.Errorf("sequences have %d of %d rows", row, len(b.Tokens))
+	}
+	return nil
+}
+
+// model is a shape small enough to count by hand: 2 layers, dim 64, Q4_0.
+func model() *backend.Model {
+	c := backend.Config{Arch: "llama", Dim: 64, Layers: 2, Heads: 2, KVHeads: 1, HeadDim: 32, FFN: 96, Vocab: 128, Context: 4096}
+	tensor := func(rows, cols int) *backend.Tensor { return &backend.Tensor{Type: quant.Q4_0, Rows: rows, Cols: cols} }
+	m := &backend.Model{Config: c, Embed: tensor(128, 64), Norm: tensor(1, 64), Output: tensor(128, 64)}
+	for range c.Layers {
+		m.Layers = append(m.Layers, backend.Layer{
+			Q: tensor(64, 64), K: tensor(32, 64), V: tensor(32, 64), O: tensor(64, 64),
+			Gate: tensor(96, 64), Up: tensor(96, 64), Down: tensor(64, 96),
+		})
+	}
+	return m
+}
+
+var options = Options{Batch: 100, Repeats: 2, Warmup: true, Threads: 2, K: quant.F16, V: quant.Q8_0, CPU: "a processor"}
+
+func collect(ctx context.Context, d *device, tests []Test, o Options) ([]Record, error) {
+	var got []Record
+	s := Subject{Model: model(), Filename: "x.gguf", TypeName: "Q4_0", Params: 6_738_415_616, Bytes: 1000}
+	err := Run(ctx, d, s, tests, o, func(r Record) error { got = append(got, r); return nil })
+	return got, err
+}
+
+// The batches a device sees: what is asked, warmed up, repeated, in order.
+func TestBatches(t *testing.T) {
+	cases := []struct {
+		test Test
+		want []string
+	}{
+		{Test{Prompt: 250, Sequences: 1}, []string{"100:0", "100:0", "50:1", "100:0", "100:0", "50:1", "100:0", "100:0", "50:1"}},
+		{Test{Gen: 3, Sequences: 1}, []string{"1:1", "1:1", "1:1", "1:1", "1:1", "1:1", "1:1"}},
+		{Test{Gen: 1, Depth: 130, Sequences: 1}, []string{"100:0", "30:1", "1:1", "1:1", "1:1"}},
+		{Test{Prompt: 60, Sequences: 3}, []string{"100:1", "80:2", "100:1", "80:2", "100:1", "80:2"}},
+		{Test{Prompt: 50, Depth: 70, Sequences: 2}, []string{"100:1", "40:1", "100:2", "100:2", "100:2"}},
+		{Test{Gen: 2, Depth: 64, Sequences: 2}, []string{"100:1", "28:1", "2:2", "2:2", "2:2", "2:2", "2:2"}},
+	}
+	for _, c := range cases {
+		d := &device{}
+		got, err := collect(t.Context(), d, []Test{c.test}, options)
+		if err != nil {
+			t.Errorf("%s: %v", c.test.Name(), err)
+			continue
+		}
+		if !slices.Equal(d.log, c.want) {
+			t.Errorf("%s: batches %v, want %v", c.test.Name(), d.log, c.want)
+		}
+		if len(got) != 1 || len(got[0].SamplesNS) != options.Repeats || !d.closed {
+			t.Errorf("%s: %d records, stage closed: %v", c.test.Name(), len(got), d.closed)
+		}
+	}
+}
+
+// Tests of different lengths share one stage, made for the largest.
+func TestSharedStage(t *testing.T) {
+	d := &device{}
+	tests := Tests([]int{100, 0}, []int{5}, []int{0, 200}, 2)
+	if len(tests) != 4 {
+		t.Fatalf("%d tests, want 4: %v", len(tests), tests)
+	}
+	got, err := collect(t.Context(), d, tests, options)
+	if err != nil || len(got) != 4 {
+		t.Fatalf("%d records, %v", len(got), err)
+	}
+	want := backend.Limits{Pages: 10, Rows: 100, Seqs: 2, Context: 300, Outs: 2, K: quant.F16, V: quant.Q8_0}
+	if d.limits != want {
+		t.Errorf("limits %+v, want %+v", d.limits, want)
+	}
+}
+
+func TestInterruptedKeepsSamples(t *testing.T) {
+	// depth 0: warm-up is Forward 1, the repeats 2..4 and 5..7; the sixth is cut
+	d := &device{failAt: 6}
+	got, err := collect(t.Context(), d, []Test{{Gen: 3, Sequences: 1}, {Prompt: 10, Sequences: 1}}, options)
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v, want context.Canceled", err)
+	}
+	if len(got) != 1 || len(got[0].SamplesNS) != 1 || got[0].AvgTS <= 0 {
+		t.Fatalf("records %+v, want one with one sample", got)
+	}
+	if !d.closed {
+		t.Error("the stage was not closed")
+	}
+	// nothing measured: no record
+	d = &device{failAt: 1}
+	if got, err = collect(t.Context(), d, []Test{{Gen: 3, Sequences: 1}}, options); err == nil || len(got) != 0 {
+		t.Errorf("%d records and error %v, want none and an error", len(got), err)
+	}
+}
+
+func TestBytesAndOperations(t *testing.T) {
+	m := model()
+	// weights: 128x64 head + 2 layers of (64+32+32+64+96+96)x64 + 64x96, 18 bytes for 32
+	weights := uint64(128*64+2*(384*64+64*96)) / 32 * 18
+	// a position: 2 layers, one head of 32: f16 64 bytes, q8_0 34
+	position := uint64(2 * (64 + 34))
+	if got, want := DecodeBytes(m, 9, quant.F16, quant.Q8_0), weights+10*position; got != want {
+		t.Errorf("DecodeBytes %d, want %d", got, want)
+	}
+	m.Config.Window = 4
+	if got, want := DecodeBytes(m, 9, quant.F16, quant.Q8_0), weights+4*position; got != want {
+		t.Errorf("with a window of 4: %d, want %d", got, want)
+	}
+	m.Config.Window = 0
+	step := stepBytes(m, Test{Gen: 3, Depth: 10, Sequences: 2}, quant.F16, quant.Q8_0)
+	if want := float64(weights + 2*12*position); step != want {
+		t.Errorf("stepBytes %v, want %v", step, want)
+	}
+	// 2 operations a weight, the head once; attention over 1+2+3 positions
+	ops := promptOps(m, Test{Prompt: 3, Sequences: 1})
+	if want := float64(2*(3*2*(384*64+64*96)+128*64) + 4*6*2*64); ops != want {
+		t.Errorf("promptOps %v, want %v", ops, want)
+	}
+	tied := model()
+	tied.Output = tied.Embed
+	if got := DecodeBytes(tied, 9, quant.F16, quant.Q8_0); got != weights+10*position {
+		t.Errorf("tied embedding: %d, want %d", got, weights+10*position)
+	}
+}
+
+// A mixture reads its router and the experts used, no others.
+func TestMixtureBytes(t *testing.T) {
+	m := model()
+	m.Config.Experts, m.Config.ExpertsUsed = 4, 2
+	before := matrixBytes(model())
+	for i := range m.Layers {
+		l := &m.Layers[i]
+		l.Router = &backend.Tensor{Type: quant.F32, Rows: 4, Cols: 64}
+		l.Gate.Rows, l.Up.Rows, l.Down.Rows = 4*96, 4*96, 4*64
+	}
+	experts := uint64(2 * (96*64*2 + 64*96) / 32 * 18)
+	if got, want := matrixBytes(m), before+experts+2*4*64*4; got != want {
+		t.Errorf("matrixBytes %d, want %d", got, want)
+	}
+}
+
+func TestRecord(t *testing.T) {
+	d := &device{rates: backend.Rates{Read: 1e9}}
+	got, err := collect(t.Context(), d, []Test{{Gen: 4, Sequences: 2}, {Prompt: 8, Sequences: 1}}, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gen, prompt := got[0], got[1]
+	near := func(what string, got *float64, want float64) {
+		if got == nil || math.Abs(*got-want) > 1e-9*want {
+			t.Errorf("%s: got %v, want %v", what, got, want)
+		}
+	}
+	step := stepBytes(model(), Test{Gen: 4, Sequences: 2}, quant.F16, quant.Q8_0)
+	near("bytes_per_token", gen.BytesPerToken, step/2)
+	near("limit_ts", gen.LimitTS, 2e9/step)
+	near("limit_share", gen.LimitShare, gen.AvgTS/(2e9/step))
+	near("joules_per_token", gen.Joules, 10*gen.AvgNS*1e-9/8)
+	if prompt.LimitTS != nil || prompt.LimitShare != nil || prompt.BytesPerToken != nil {
+		t.Error("a prompt has no bytes per token, and no limit where the matrix rate was not measured")
+	}
+	if gen.ModelType != "llama 6.7B Q4_0" || gen.Fingerprint != prompt.Fingerprint || len(gen.Fingerprint) != 17 || gen.Fingerprint[9:] == "00000000" {
+		t.Errorf("model_type %q, fingerprints %q and %q", gen.ModelType, gen.Fingerprint, prompt.Fingerprint)
+	}
+	data, err := json.Marshal(gen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(data, &fields); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"schema", "fingerprint", "backends", "cpu_info", "gpu_info", "driver", "isa", "model_filename", "model_type",
+		"model_size", "model_n_params", "n_batch", "n_threads", "type_k", "type_v", "n_prompt", "n_gen", "n_depth", "sequences", "plan", "test_time",
+		"avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ns", "samples_ts", "predicted_ts", "bytes_per_token", "limit_ts", "limit_share",
+		"joules_per_token", "peak_bytes", "clocks", "throttled", "simulated"} {
+		if _, ok := fields[name]; !ok {
+			t.Errorf("no field %q", name)
+		}
+		delete(fields, name)
+	}
+	if len(fields) > 0 {
+		t.Errorf("fields that the contract does not list: %v", fields)
+	}
+	for _, name := range []string{"gpu_info", "driver", "plan", "predicted_ts", "throttled"} {
+		var all map[string]any
+		if json.Unmarshal(data, &all) == nil && all[name] != nil {
+			t.Errorf("%s is %v, and nothing told it", name, all[name])
+		}
+	}
+}
+
+func TestMeanDeviation(t *testing.T) {
+	for _, c := range []struct {
+		x               []float64
+		mean, deviation float64
+	}{{[]float64{3}, 3, 0}, {[]float64{1, 3}, 2, math.Sqrt2}, {[]float64{2, 4, 4, 4, 5, 5, 7, 9}, 5, math.Sqrt(32.0 / 7)}} {
+		if mean, deviation := meanDeviation(c.x); math.Abs(mean-c.mean) > 1e-12 || math.Abs(deviation-c.deviation) > 1e-12 {
+			t.Errorf("%v: %v ± %v, want %v ± %v", c.x, mean, deviation, c.mean, c.deviation)
+		}
+	}
+}
+
+func TestRefusesNonsense(t *testing.T) {
+	cases := [][]Test{nil, {{Sequences: 1}}, {{Prompt: 1, Gen: 1, Sequences: 1}}, {{Gen: 1}}, {{Gen: -1, Sequences: 1}},
+		{{Prompt: 1, Depth: maxContext, Sequences: 1}}, {{Prompt: 1, Sequences: maxSequences + 1}}}
+	for _, tests := range cases {
+		d := &device{}
+		if _, err := collect(t.Context(), d, tests, options); err == nil || len(d.log) > 0 {
+			t.Errorf("%+v: error %v after %d batches, want an error at once", tests, err, len(d.log))
+		}
+	}
+}
