@@ -1,0 +1,15 @@
+// Package cuda runs stages on NVIDIA GPUs through the CUDA driver. This file
+// stands for it in a build without that backend.
+package cuda
+
+import (
+	"errors"
+
+	"drover/backend"
+)
+
+// Devices lists the GPUs that can be used; where there are none the error says
+// why.
+func Devices() ([]backend.Device, error) {
+	return nil, errors.New("this build has no CUDA backend")
+}
