@@ -1,0 +1,319 @@
+#!/bin/sh
+# Builds, tests and packs drover: ./build.sh [TARGET]
+#
+#   (none)        bin/drover for this machine
+#   test          the tests, at most 5 minutes; names what optional is missing
+#   test all      what CI runs; needs DROVER_GOLDEN and DROVER_ACCEPT
+#   test full     the whole product of shapes and formats, and long fuzzing
+#   deps [--yes]  installs the optional tools (Debian, Ubuntu, Fedora, Homebrew)
+#   release       archives for every platform with checksums, in bin/release
+set -eu
+cd "$(dirname "$0")"
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "build.sh: $*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# --- what a build needs
+
+need_go() {
+	have go || die "Go 1.26 or newer is missing: https://go.dev/dl/"
+	# asked outside the module, or an old go would fetch a newer one unasked
+	version=$(cd / && GOTOOLCHAIN=local go version)
+	set -- $(printf '%s\n' "$version" | sed -n 's/.*go\([0-9][0-9]*\)\.\([0-9][0-9]*\).*/\1 \2/p')
+	[ "${1:-0}" -gt 1 ] || { [ "${1:-0}" -eq 1 ] && [ "${2:-0}" -ge 26 ]; } ||
+		die "Go 1.26 or newer is needed, this is \"$version\": https://go.dev/dl/"
+}
+
+need_modules() {
+	GOPROXY=off go list -deps ./... >/dev/null 2>&1 && return
+	say "fetching the Go modules: the first build needs the network, later ones do not"
+	go mod download || die "the Go modules are missing: run 'go mod download' once with network access"
+}
+
+# Without a C compiler Go builds everything but the CUDA backend.
+choose_cgo() {
+	if [ "${CGO_ENABLED:-1}" = 0 ]; then
+		say "CGO_ENABLED=0: CUDA is off"
+	elif ! have "$(go env CC | cut -d' ' -f1)"; then
+		say "no C compiler ($(go env CC)): building with CGO_ENABLED=0, CUDA is off"
+		CGO_ENABLED=0
+		export CGO_ENABLED
+	fi
+}
+
+build() {
+	mkdir -p bin
+	go build -trimpath -o "bin/drover$(go env GOEXE)" ./cmd/drover
+}
+
+prepare() {
+	need_go
+	need_modules
+	choose_cgo
+}
+
+# --- parts of the tests; each returns 0 when all is well
+
+gotest() { go run .ci/gotest.go -totals "$totals" "$@"; }
+
+format() {
+	unformatted=$(gofmt -l .) || return 1
+	[ -z "$unformatted" ] || { say "gofmt would change: $unformatted"; return 1; }
+}
+
+vet() { go vet ./... && go vet .ci/gotest.go .ci/gotest_test.go && go test .ci/gotest.go .ci/gotest_test.go; }
+
+tests() { gotest "$@" ./...; }
+
+# The names of kernel sets that this machine can run, from the system itself, so
+# that a set which drover fails to find is an error.
+kernel_sets() {
+	echo generic
+	case $(go env GOHOSTARCH) in
+	amd64)
+		flags=" $(sed -n 's/^flags[^:]*://p' /proc/cpuinfo 2>/dev/null | head -n 1) "
+		case $flags in *" avx2 "*) echo avx2 ;; esac
+		case $flags in *" avx512_vnni "*) echo avx512 ;; *) say "this CPU has no AVX-512 VNNI: avx512 goes untested" ;; esac
+		;;
+	arm64) echo neon ;;
+	esac
+}
+
+noasm() { go vet -tags noasm ./... && gotest -noskip -count=1 -tags noasm ./cpu/... ./internal/device ./internal/engine ./cmd/...; }
+
+race() {
+	gotest -noskip -count=1 -race ./internal/engine ./internal/model ./internal/token ./internal/bench ./cmd/... &&
+		gotest -noskip -count=1 -race -run "$race_cpu" ./cpu
+}
+# the tests of the worker pool and of the conformance suite that run at once
+race_cpu='Pool|Thread|Concurrent|Cancel'
+
+# arm64 kernels on an amd64 machine
+qemu() {
+	if [ "$(go env GOHOSTARCH)" = arm64 ]; then
+		say "this machine is arm64: its kernels were tested above"
+		return 0
+	fi
+	have qemu-aarch64 || { say "qemu-aarch64 is missing: ./build.sh deps"; return 1; }
+	CGO_ENABLED=0 GOARCH=arm64 GOOS=linux gotest -noskip -count=1 -timeout 20m -exec qemu-aarch64 ./cpu/... ./internal/quant ./backend/...
+}
+
+platforms='linux/amd64 linux/arm64 darwin/arm64 windows/amd64'
+
+cross() {
+	for platform in $platforms; do
+		echo "$platform"
+		(
+			CGO_ENABLED=0 GOOS=${platform%/*} GOARCH=${platform#*/}
+			export CGO_ENABLED GOOS GOARCH
+			go build -o /dev/null ./cmd/drover && go vet ./...
+		) || return 1
+	done
+}
+
+# golden ARGS: the black-box checks; prints failures and the count
+golden() {
+	log=$scratch/golden.log
+	result=0
+	python3 "$DROVER_ACCEPT/golden.py" --drover "bin/drover$(go env GOEXE)" --golden "$DROVER_GOLDEN" "$@" >"$log" 2>&1 || result=$?
+	count=$(sed -n 's/^\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed$/\1 \2/p' "$log" | tail -n 1)
+	[ "$result" -eq 0 ] && [ -n "$count" ] && tail -n 2 "$log" || head -n 60 "$log"
+	echo "${count:-0 1}" >>"$totals"
+	return "$result"
+}
+
+golden_set() {
+	(
+		DROVER_CPU=$1
+		export DROVER_CPU
+		golden --only logits,nll,greedy --models 's260k-w256-*' --prompts once &&
+			golden --only logits,nll,greedy --models 's260k-f[1f3]*' --prompts park,bytes
+	)
+}
+
+# fuzz TIME: each fuzzer for a while; the seeds ran among the tests
+fuzz() {
+	for file in $(git ls-files '*_test.go' | xargs grep -l '^func Fuzz'); do
+		for name in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file"); do
+			go test -run '^$' -fuzz "^$name\$" -fuzztime "$1" "./$(dirname "$file")" >"$scratch/fuzz.log" 2>&1 ||
+				{ echo "$file: $name"; cat "$scratch/fuzz.log"; return 1; }
+			echo "$name: $(tail -n 2 "$scratch/fuzz.log" | head -n 1)"
+		done
+	done
+}
+
+# Generated files are what their generators make: build them in a copy, compare.
+generated() {
+	copy=$scratch/generated
+	mkdir "$copy"
+	git ls-files -z | tar -cf - --null -T - | tar -xf - -C "$copy"
+	for dir in $(git ls-files '*/_asm/go.mod' | xargs -n 1 dirname | xargs -n 1 dirname); do
+		grep -q '^//go:generate ' "$dir"/*.go || { say "$dir: _asm without a go:generate line"; return 1; }
+		(cd "$copy" && go generate "./$dir") || return 1
+	done
+	git ls-files | sort >"$scratch/have"
+	(cd "$copy" && find . -type f | sed 's,^\./,,' | sort) >"$scratch/made"
+	cmp -s "$scratch/have" "$scratch/made" || { say "generators make other files than are committed:"; diff "$scratch/have" "$scratch/made"; return 1; }
+	same=0
+	while IFS= read -r file; do
+		cmp -s "$file" "$copy/$file" || { say "$file is not what its generator makes"; same=1; }
+	done <"$scratch/have"
+	return "$same"
+}
+
+# --- targets
+
+# part NAME COMMAND...: runs it, prints its time, remembers a failure
+part() {
+	name=$1
+	shift
+	printf '\n== %s\n' "$name"
+	began=$(date +%s)
+	verdict=ok
+	"$@" || verdict=FAILED
+	# a part that counts its tests has written to totals itself
+	if [ "$(wc -l <"$totals")" -eq "$counted" ]; then
+		[ "$verdict" = ok ] && echo 1 0 >>"$totals" || echo 0 1 >>"$totals"
+	fi
+	counted=$(wc -l <"$totals")
+	[ "$verdict" = ok ] || broken="$broken, $name"
+	times="$times$(printf '%-28s %5d s  %s' "$name" $(($(date +%s) - began)) "$verdict")
+"
+	printf '== %s: %s\n' "$name" "$verdict"
+}
+
+begin() {
+	scratch=$(mktemp -d)
+	trap 'rm -rf "$scratch"' EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	totals=${DROVER_TOTALS:-$scratch/totals}
+	touch "$totals"
+	counted=$(wc -l <"$totals") broken='' times=''
+}
+
+finish() {
+	printf '\n%s' "$times"
+	awk '{ passed += $1; failed += $2 } END { printf "%d passed, %d failed\n", passed, failed }' "$totals"
+	[ -z "$broken" ] || die "failed: ${broken#, }"
+}
+
+missing() {
+	[ -n "${DROVER_GOLDEN:-}" ] || say "not set: DROVER_GOLDEN (reference data); formats, tokenizers and models go unchecked against other engines"
+	have qemu-aarch64 || [ "$(go env GOHOSTARCH)" = arm64 ] || say "missing: qemu-aarch64 (./build.sh deps); the arm64 kernels go untested"
+	[ "$(go env CGO_ENABLED)" = 1 ] || say "missing: a C compiler; the race detector goes unused"
+}
+
+test_quick() {
+	prepare
+	begin
+	part format format
+	part vet vet
+	part build build
+	part tests tests
+	missing
+	finish
+}
+
+test_all() {
+	[ -n "${DROVER_GOLDEN:-}" ] && [ -d "$DROVER_GOLDEN/models" ] || die "test all: DROVER_GOLDEN must name the folder of reference data"
+	[ -n "${DROVER_ACCEPT:-}" ] && [ -f "$DROVER_ACCEPT/golden.py" ] || die "test all: DROVER_ACCEPT must name the folder of black-box checks"
+	have python3 || die "test all: python3 is missing: ./build.sh deps"
+	prepare
+	[ "$(go env CGO_ENABLED)" = 1 ] || die "test all: the race detector needs a C compiler: ./build.sh deps"
+	begin
+	part format format
+	part vet vet
+	part build build
+	part cross cross
+	part generated generated
+	part tests tests -noskip -count=1 -timeout 20m
+	part noasm noasm
+	part race race
+	part 'arm64 under qemu' qemu
+	part golden golden
+	for set in $(kernel_sets); do
+		part "golden $set" golden_set "$set"
+	done
+	part fuzz fuzz 4s
+	finish
+}
+
+test_full() {
+	prepare
+	begin
+	DROVER_FULL=1
+	export DROVER_FULL
+	part vet vet
+	part build build
+	part tests tests -count=1 -timeout 0
+	part fuzz fuzz 60s
+	missing
+	finish
+}
+
+# deps [--yes]: the commands that are missing, as this system's packages
+deps() {
+	[ $# -eq 0 ] || [ "$*" = --yes ] || die "usage: build.sh deps [--yes]"
+	wanted=''
+	if have apt-get; then
+		have qemu-aarch64 || wanted="$wanted qemu-user"
+		have python3 || wanted="$wanted python3"
+		have cc || wanted="$wanted gcc libc6-dev"
+		install='apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends'
+	elif have dnf; then
+		have qemu-aarch64 || wanted="$wanted qemu-user"
+		have python3 || wanted="$wanted python3"
+		have cc || wanted="$wanted gcc"
+		install='dnf install -y'
+	elif have brew; then
+		have python3 || wanted="$wanted python3"
+		have cc || say "a C compiler comes with: xcode-select --install"
+		brew=1 install='brew install'
+	else
+		die "deps: no apt-get, dnf or brew here; install qemu-user, python3 and a C compiler by hand"
+	fi
+	[ -n "$wanted" ] || { say "deps: everything is there"; return 0; }
+	install="$install$wanted"
+	# Homebrew refuses to run as root
+	[ "$(id -u)" -eq 0 ] || [ -n "${brew:-}" ] || { have sudo || die "deps: run as root: $install"; install="sudo sh -c '$install'"; }
+	say "$install"
+	if [ "$(id -u)" -ne 0 ] && [ "${1:-}" != --yes ]; then
+		[ -t 0 ] || die "deps: no terminal to ask on; --yes runs the command above without asking"
+		printf 'run this? [y/N] ' >&2
+		read -r answer
+		case $answer in y | Y | yes) ;; *) die "deps: nothing was installed" ;; esac
+	fi
+	sh -c "$install"
+}
+
+release() {
+	prepare
+	version=$(git describe --tags --always --dirty 2>/dev/null || echo unknown)
+	rm -rf bin/release
+	mkdir -p bin/release
+	for platform in $platforms; do
+		os=${platform%/*} arch=${platform#*/} exe=''
+		[ "$os" != windows ] || exe=.exe
+		name=drover-$version-$os-$arch
+		mkdir "bin/release/$name"
+		CGO_ENABLED=0 GOOS=$os GOARCH=$arch go build -trimpath -ldflags '-s -w' -o "bin/release/$name/drover$exe" ./cmd/drover
+		cp LICENSE README.md "bin/release/$name/"
+		tar -C bin/release -czf "bin/release/$name.tar.gz" "$name"
+		rm -r "bin/release/$name"
+		say "bin/release/$name.tar.gz"
+	done
+	(cd bin/release && { sha256sum ./*.tar.gz 2>/dev/null || shasum -a 256 ./*.tar.gz; } >SHA256SUMS)
+}
+
+case "$*" in
+'') prepare && build && say "built bin/drover$(go env GOEXE)" ;;
+test) test_quick ;;
+'test all') test_all ;;
+'test full') test_full ;;
+deps | 'deps '*) shift; deps "$@" ;;
+release) release ;;
+sim | kernels | gpu | gpu-bundle*) die "$1: comes with the CUDA and Metal backends, which this version does not have" ;;
+*) die "unknown target \"$*\"; targets: (none), test, test all, test full, deps [--yes], release" ;;
+esac
