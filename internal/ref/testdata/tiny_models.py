@@ -45,7 +45,7 @@ MODELS = [
     ("llama-rope-base", "llama", dict(rope_theta=500000.0)),
     ("llama-linear", "llama", dict(rope_scaling=dict(rope_type="linear", factor=4.0))),
     ("llama-yarn", "llama", dict(rope_scaling=YARN)),
-    ("llama-yarn-betas", "llama", dict(rope_scaling=dict(YARN, beta_fast=8.0, beta_slow=0.5, attention_factor=1.3))),
+    ("llama-yarn-betas", "llama", dict(rope_scaling=dict(YARN, beta_fast=2.0, beta_slow=0.25, attention_factor=1.3))),
     ("llama-llama3", "llama", dict(rope_scaling=LLAMA3)),
     ("mistral-window", "mistral", dict(sliding_window=9)),
     ("mistral-wide-window", "mistral", dict(sliding_window=65)),
