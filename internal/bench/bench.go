@@ -44,8 +44,8 @@ func (t Test) length() int { return t.Prompt + t.Gen }
 // tokens is how many tokens one repeat is credited with.
 func (t Test) tokens() int { return t.Sequences * t.length() }
 
-// check says whether a test can be run at all.
-func (t Test) check() error {
+// Check says whether a test can be run at all.
+func (t Test) Check() error {
 	switch {
 	case t.Prompt < 0 || t.Gen < 0 || t.Depth < 0 || t.Sequences < 1:
 		return fmt.Errorf("bench %+v: counts are positive", t)
@@ -101,7 +101,7 @@ func Run(ctx context.Context, dev backend.Device, s Subject, tests []Test, o Opt
 		return fmt.Errorf("bench: %d tests of %d repeats in batches of %d: nothing to measure", len(tests), o.Repeats, o.Batch)
 	}
 	for _, t := range tests {
-		if err := t.check(); err != nil {
+		if err := t.Check(); err != nil {
 			return err
 		}
 	}
