@@ -9,7 +9,6 @@ package token
 type Config struct {
 	Model string // tokenizer.ggml.model: "llama" or "gpt2"
 	Pre   string // tokenizer.ggml.pre: the pre-tokenizer of byte-level BPE; empty: "default"
-	Name  string // general.name; tells phi-3's vocabulary, whose special tokens take the white space after them
 
 	Tokens []string  // (vocab) text
 	Scores []float32 // (vocab) highest merges first (SentencePiece), or empty
