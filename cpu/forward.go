@@ -1,0 +1,158 @@
+package cpu
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"drover/backend"
+	"drover/internal/quant"
+)
+
+// tasks are the bodies that workers run, bound once so that Forward allocates
+// nothing. Each handles units [lo, hi) of what its name says.
+type tasks struct {
+	prep, multiply, rope, attend, results, gather func(worker, lo, hi int)
+	claim                                         func(worker int)
+}
+
+// prepare binds what Forward needs once the memory is there.
+func (s *stage) prepare(threads int) {
+	s.pool = newPool(threads)
+	s.tasks = tasks{s.prepRows, s.multiplyUnits, s.ropeRows, s.attendUnits, s.resultRows, s.gatherRows, s.claimUnits}
+	s.freq, s.mscale = s.config.Rope.Frequencies()
+	s.attnScale = float32(1 / math.Sqrt(float64(s.config.HeadDim)))
+	s.score, s.accum = s.k.scoreF32, s.k.accumF32
+	switch s.limits.K {
+	case quant.F16:
+		s.score = s.k.scoreF16
+	case quant.Q8_0:
+		s.score = s.k.scoreQ8
+	}
+	switch s.limits.V {
+	case quant.F16:
+		s.accum = s.k.accumF16
+	case quant.Q8_0:
+		s.accum = s.k.accumQ8
+	}
+	s.layersByBlock()
+}
+
+// Forward sends a batch through the blocks of a run.
+func (s *stage) Forward(ctx context.Context, run int, b *backend.Batch) error {
+	s.b = b
+	r := s.runs[run]
+	dim, rows := s.config.Dim, len(b.Tokens)
+	if rows == 0 {
+		return ctx.Err()
+	}
+	s.locate()
+	if r.Lo > 0 {
+		copy(s.x, b.Hidden[:rows*dim])
+	}
+	for block := r.Lo; block < r.Hi; block++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		switch {
+		case block == 0:
+			if err := s.embedRows(); err != nil {
+				return err
+			}
+		case block == s.config.Blocks()-1:
+			s.head()
+		case block%2 == 1:
+			s.attention(s.byBlock[block])
+		default:
+			s.feedForward(s.byBlock[block])
+		}
+	}
+	if r.Hi < s.config.Blocks() {
+		copy(b.Hidden[:rows*dim], s.x)
+	}
+	return nil
+}
+
+// embedRows makes x (rows, dim) of the tokens.
+func (s *stage) embedRows() error {
+	dim := s.config.Dim
+	for i, id := range s.b.Tokens {
+		if err := s.embed.Source.Rows(s.row, int(id), int(id)+1); err != nil {
+			return fmt.Errorf("read %s: %w", s.embed.Name, err)
+		}
+		quant.Dequantize(s.embed.Type, s.x[i*dim:(i+1)*dim], s.row)
+	}
+	s.trace(-1, backend.OpEmbed, s.x, dim, dim, len(s.b.Tokens))
+	return nil
+}
+
+// attention is x += O(attend(rope(Q, K, V of norm(x)))).
+func (s *stage) attention(l *layer) {
+	c, rows := s.config, len(s.b.Tokens)
+	heads := c.Heads * c.HeadDim
+	s.layer = l
+	// norm, quantise
+	s.input(input{x: s.x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.attnNorm}, l.q, l.k, l.v)
+	// q, k, v
+	s.multiply(product{m: l.q, dst: s.q, ld: s.ld.q}, product{m: l.k, dst: s.k2, ld: s.ld.kv}, product{m: l.v, dst: s.v2, ld: s.ld.kv})
+	// bias, rope, cache write
+	s.each(s.tasks.rope, rows, ropeStep)
+	s.trace(l.index, backend.OpQ, s.q, s.ld.q, heads, rows)
+	s.trace(l.index, backend.OpK, s.k2, s.ld.kv, c.KVHeads*c.HeadDim, rows)
+	s.trace(l.index, backend.OpV, s.v2, s.ld.kv, c.KVHeads*c.HeadDim, rows)
+	// attend
+	s.each(s.tasks.attend, rows*c.KVHeads, 1)
+	s.trace(l.index, backend.OpAttention, s.attended, heads, heads, rows)
+	// quantise, output
+	s.input(input{x: s.attended, ld: heads, cols: heads, rows: rows}, l.o)
+	s.multiply(product{m: l.o, dst: s.out, ld: s.ld.dim})
+	// bias, residual
+	s.residual(l.oBias, rows)
+	s.trace(l.index, backend.OpAttnOut, s.x, c.Dim, c.Dim, rows)
+}
+
+// feedForward is x += down(silu(gate) * up) of norm(x).
+func (s *stage) feedForward(l *layer) {
+	c, rows := s.config, len(s.b.Tokens)
+	s.layer = l
+	if c.Experts > 0 {
+		s.mixture(l)
+		s.trace(l.index, backend.OpFFNOut, s.x, c.Dim, c.Dim, rows)
+		return
+	}
+	// norm, quantise
+	s.input(input{x: s.x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.ffnNorm}, l.gate, l.up)
+	// gate, up
+	s.multiply(product{m: l.gate, dst: s.gate, ld: s.ld.ffn}, product{m: l.up, dst: s.up, ld: s.ld.ffn})
+	// silu * up, quantise
+	s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: rows, silu: true}, l.down)
+	s.trace(l.index, backend.OpAct, s.gate, s.ld.ffn, c.FFN, rows)
+	// down, residual
+	s.multiply(product{m: l.down, dst: s.out, ld: s.ld.dim})
+	s.residual(nil, rows)
+	s.trace(l.index, backend.OpFFNOut, s.x, c.Dim, c.Dim, rows)
+}
+
+// residual is x += out + bias.
+func (s *stage) residual(bias *vector, rows int) {
+	dim := s.config.Dim
+	for i := range rows {
+		x := s.x[i*dim : (i+1)*dim]
+		if bias != nil {
+			s.k.add(&s.out[i*s.ld.dim], &bias.data[0], dim)
+		}
+		s.k.add(&x[0], &s.out[i*s.ld.dim], dim)
+	}
+}
+
+// trace reports rows of width values that lie ld apart.
+func (s *stage) trace(layer int, op backend.Op, x []float32, ld, width, rows int) {
+	if s.b.Trace == nil {
+		return
+	}
+	dense := make([]float32, rows*width)
+	for i := range rows {
+		copy(dense[i*width:(i+1)*width], x[i*ld:])
+	}
+	s.b.Trace(layer, op, dense)
+}

@@ -1,0 +1,226 @@
+package cpu
+
+import "unsafe"
+
+// Layouts that the kernels share. All quantised matrices are packed in groups
+// of groupRows rows; within a group, weights are cut into blocks of blockCols
+// columns. "Vector j" below is 64 bytes: 16 dwords, one a row of the group;
+// byte b of row r's dword belongs to column 4j+b of the block.
+//
+// Packed weights of a group (n blocks), planes one after another, each a
+// multiple of 32 bytes; a group's size is rounded up to 64:
+//
+//	Q8_0         n x 512: 8 vectors of weight+128            then n x 32: 16 f16 scales
+//	Q4_0, IQ4_NL n x 256: 4 vectors, low nibble column 4j+b, high nibble column 16+4j+b
+//	                                                         then n x 32: 16 f16 scales
+//	Q4_1         n x 256: as Q4_0                            then n x 64: 16 f16 scales, 16 f16 mins
+//	Q5_0         n x 320: as Q4_0, then a vector of fifth bits: bit 8b+j is that of column 4j+b (j 0..7)
+//	                                                         then n x 32: 16 f16 scales
+//	Q5_1         n x 320: as Q5_0                            then n x 64: 16 f16 scales, 16 f16 mins
+//	Q4_K         n x 256: as Q4_0                            then n/8 x 320: 16 f16 d, 16 f16 dmin, 8 x 16 u8 scales, 8 x 16 u8 mins
+//	Q5_K         n x 320: as Q5_0                            then n/8 x 320: as Q4_K
+//	Q6_K         n x 384: as Q4_0, then 2 vectors of high bits: bits 2i, 2i+1 of byte b of vector h are
+//	                      those of column 4(4h+i)+b          then n/8 x 288: 16 f16 d, 16 x 16 i8 scales (of columns 16i of the superblock)
+//	I8           n x 640: a panel block (below) of 16-column scales
+//	I8M          n x 768: the same with mins
+//
+// Values: Q4_0 d*(q-8); Q5_0 d*(q-16); Q8_0 d*q; IQ4_NL d*iq4nl[q]; Q4_1, Q5_1 d*q+m;
+// Q4_K, Q5_K (d*scale)*q - dmin*min; Q6_K (d*scale)*(q-32).
+//
+// A panel block is what unpack makes of any of these for the product with many
+// rows: 512 bytes (8 vectors of unsigned weights), then float32 scales and mins,
+// 16 at a time (one a row):
+//
+//	panel32  576: weight+128, scale                       Q8_0 Q4_0 Q5_0 IQ4_NL
+//	panel32M 640: weight (>= 0), scale, min               Q4_1 Q5_1 Q4_K Q5_K
+//	panel16  640: weight+128, scale of columns 0-15, of 16-31    Q6_K I8
+//	panel16M 768: weight (>= 0), scales as before, min of columns 0-15, of 16-31    I8M
+//
+// Activations of T rows (T = 1 or panelRows), a record of 64*T bytes a block,
+// in dwords:
+//
+//	0    q[j*T+t]  4 int8: columns 4j..4j+3 of row t, in [-127, 127]
+//	8T   -sum of the 32 q      9T  -sum of the first 16      10T -sum of the last 16   (int32)
+//	11T  scale (float32)       12T scale * sum of the 32     13T, 14T the same of 16   (float32)
+//	15T  unused
+//
+// One arithmetic for every kernel of a set, whatever T: sums of integer products are exact; then,
+// block after block with one float32 accumulator per output element (a is the activation's record):
+//
+//	panel32  acc = fma(float32(isum), scale*a.scale, acc)
+//	panel32M the same, then acc = fma(min, a.fsum, acc)
+//	panel16  acc = fma(float32(isum lo), scale lo*a.scale, acc), then the same of hi
+//	panel16M the same, then acc = fma(min lo, a.flo, acc), acc = fma(min hi, a.fhi, acc)
+//
+// A kernel set without FMA rounds the product first, everywhere.
+const (
+	groupRows = 16
+	blockCols = 32
+	panelRows = 6 // activation rows that one call of gemm multiplies
+)
+
+// kind is a packed layout.
+type kind uint8
+
+const (
+	kindF32 kind = iota // float kinds: per column, the 16 rows' values
+	kindF16
+	kindBF16
+	kindQ8_0
+	kindQ4_0
+	kindQ4_1
+	kindQ5_0
+	kindQ5_1
+	kindQ4_K
+	kindQ5_K
+	kindQ6_K
+	kindIQ4_NL
+	kindI8  // every other format whose weights are an int8 times a float32 scale per 16
+	kindI8M // the same with a min per 16
+	kinds
+)
+
+// panelKind is a layout of unpacked blocks.
+type panelKind uint8
+
+const (
+	panel32 panelKind = iota
+	panel32M
+	panel16
+	panel16M
+	panelKinds
+)
+
+func (p panelKind) bytes() int { return [...]int{576, 640, 640, 768}[p] }
+
+func (k kind) float() bool { return k <= kindBF16 }
+
+// panel is the layout that unpack makes of k. I8 and I8M are panels already.
+func (k kind) panel() panelKind {
+	switch k {
+	case kindQ4_1, kindQ5_1, kindQ4_K, kindQ5_K:
+		return panel32M
+	case kindQ6_K, kindI8:
+		return panel16
+	case kindI8M:
+		return panel16M
+	}
+	return panel32
+}
+
+// groupBytes is the size of a packed group of cols columns.
+func (k kind) groupBytes(cols int) int {
+	n := cols / blockCols
+	b := 0
+	switch k {
+	case kindF32:
+		b = cols * 64
+	case kindF16, kindBF16:
+		b = cols * 32
+	case kindQ8_0:
+		b = n * (512 + 32)
+	case kindQ4_0, kindIQ4_NL:
+		b = n * (256 + 32)
+	case kindQ4_1:
+		b = n * (256 + 64)
+	case kindQ5_0:
+		b = n * (320 + 32)
+	case kindQ5_1:
+		b = n * (320 + 64)
+	case kindQ4_K:
+		b = n*256 + n/8*320
+	case kindQ5_K:
+		b = n*320 + n/8*320
+	case kindQ6_K:
+		b = n*384 + n/8*288
+	case kindI8:
+		b = n * 640
+	case kindI8M:
+		b = n * 768
+	}
+	return (b + 63) &^ 63
+}
+
+// kernels is the inner loops of one kernel set. The generic ones
+// (kernels_generic.go) are their definition. Pointers address the packed data
+// described above; n is blocks for quantised kinds and columns for float
+// kinds. gemv and gemm write whole groups: callers pad their buffers.
+type kernels struct {
+	isa string
+
+	// gemv: dst[16*groups] = packed groups (stride groupBytes) times one row.
+	// act is an activation record of T = 1, or float32 columns for float kinds.
+	gemv [kinds]func(dst *float32, w, act *byte, n, groups, stride int)
+
+	// gemm: dst[t*ld + 0..31] for t < panelRows = two unpacked groups a and b
+	// times a panel of panelRows activation rows; ld in elements.
+	gemm [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int)
+
+	// gemmFloat is gemm over packed float groups; act is (columns, panelRows) float32.
+	gemmFloat [kinds]func(dst *float32, ld int, a, b, act *byte, n int)
+
+	// unpack turns a packed group into n panel blocks; nil for float kinds, I8 and I8M.
+	unpack [kinds]func(panel, w *byte, n int)
+
+	// quantize makes row t of an activation record of T rows from n*32 values:
+	// scale = max|x|/127, q = round to nearest even of x*(127/max|x|);
+	// both 0 where max|x| < tiny.
+	quantize func(dst *byte, x *float32, n, T, t int)
+
+	// score: dst[i] = sum over d of q[d]*k[i][d], for n keys of dim values each, contiguous;
+	// k is float32, float16, or q8_0 blocks (34 bytes: f16 scale, 32 int8).
+	scoreF32, scoreF16, scoreQ8 func(dst, q *float32, k *byte, n, dim int)
+
+	// accumulate: acc[d] += p[i]*v[i][d] for i = 0..n-1 in order, one fma each.
+	accumF32, accumF16, accumQ8 func(acc, p *float32, v *byte, n, dim int)
+
+	// maxOf is the largest of n >= 1 values.
+	maxOf func(x *float32, n int) float32
+	// expSum replaces x[i] by exp(x[i]-max) and returns the sum.
+	expSum func(x *float32, n int, max float32) float32
+	// siluMul: dst[i] = gate[i]/(1+exp(-gate[i])) * up[i].
+	siluMul func(dst, gate, up *float32, n int)
+	// sumSquares is the sum of x[i]^2.
+	sumSquares func(x *float32, n int) float32
+	// scaleMul: dst[i] = x[i]*scale*w[i].
+	scaleMul func(dst, x, w *float32, scale float32, n int)
+	// add: dst[i] += x[i].
+	add func(dst, x *float32, n int)
+}
+
+// generic is the kernel set every CPU has.
+func generic() *kernels {
+	k := &kernels{isa: "generic", quantize: quantizeGeneric,
+		scoreF32: scoreF32Generic, scoreF16: scoreF16Generic, scoreQ8: scoreQ8Generic,
+		accumF32: accumF32Generic, accumF16: accumF16Generic, accumQ8: accumQ8Generic,
+		maxOf: maxOfGeneric, expSum: expSumGeneric, siluMul: siluMulGeneric,
+		sumSquares: sumSquaresGeneric, scaleMul: scaleMulGeneric, add: addGeneric}
+	for kd := kindF32; kd < kinds; kd++ {
+		if kd.float() {
+			k.gemv[kd] = func(dst *float32, w, act *byte, n, groups, stride int) {
+				gemvFloatGeneric(kd, dst, w, act, n, groups, stride)
+			}
+			k.gemmFloat[kd] = func(dst *float32, ld int, a, b, act *byte, n int) {
+				gemmFloatGeneric(kd, dst, ld, a, b, act, n)
+			}
+			continue
+		}
+		k.gemv[kd] = func(dst *float32, w, act *byte, n, groups, stride int) {
+			gemvGeneric(kd, dst, w, act, n, groups, stride)
+		}
+		if kd < kindI8 {
+			k.unpack[kd] = func(panel, w *byte, n int) { unpackGeneric(kd, panel, w, n) }
+		}
+	}
+	for p := panel32; p < panelKinds; p++ {
+		k.gemm[p] = func(dst *float32, ld int, a, b, act *byte, n int) { gemmGeneric(p, dst, ld, a, b, act, n) }
+	}
+	return k
+}
+
+// at is a view of n values of T that lie off bytes after p.
+func at[T any](p *byte, off, n int) []T {
+	return unsafe.Slice((*T)(unsafe.Add(unsafe.Pointer(p), off)), n)
+}
+
+func floats(p *float32, n int) []float32 { return unsafe.Slice(p, n) }

@@ -1,0 +1,121 @@
+//go:build arm64 && !noasm
+
+package cpu
+
+import (
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
+
+//go:generate sh -c "cd _asm && go run ./arm64 > ../neon_arm64.s"
+
+// kernelSets are the sets that this CPU runs, best first.
+func kernelSets() []*kernels {
+	if cpu.ARM64.HasASIMDDP || runtime.GOOS == "darwin" { // every Apple processor since the M1 has it
+		return []*kernels{neon(), generic()}
+	}
+	return []*kernels{generic()}
+}
+
+// neon is the set for processors with dot products (Armv8.2 DotProd).
+func neon() *kernels {
+	k := generic()
+	k.isa = "neon"
+	k.gemv[kindF32], k.gemmFloat[kindF32] = gemvF32NEON, gemmF32NEON
+	k.gemv[kindF16], k.gemmFloat[kindF16] = gemvF16NEON, gemmF16NEON
+	k.gemv[kindBF16], k.gemmFloat[kindBF16] = gemvBF16NEON, gemmBF16NEON
+	panelGemv := [panelKinds]func(acc *float32, panel, act *byte, n int){
+		gemvPanel32NEON, gemvPanel32MNEON, gemvPanel16NEON, gemvPanel16MNEON}
+	for kd := kindQ8_0; kd < kinds; kd++ {
+		k.gemv[kd] = gemvUnpacked(kd, panelGemv[kd.panel()])
+	}
+	k.gemv[kindQ8_0] = gemvQ8_0NEON
+	k.gemv[kindQ4_0] = gemvQ4_0NEON
+	k.gemv[kindQ4_K] = gemvQ4_KNEON
+	k.gemv[kindQ6_K] = gemvQ6_KNEON
+	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
+		gemmPanel32NEON, gemmPanel32MNEON, gemmPanel16NEON, gemmPanel16MNEON}
+	return k
+}
+
+// gemvUnpacked multiplies kinds without a kernel of their own: block after
+// block is unpacked and added to the accumulators.
+func gemvUnpacked(kd kind, gemv func(acc *float32, panel, act *byte, n int)) func(dst *float32, w, act *byte, n, groups, stride int) {
+	return func(dst *float32, w, act *byte, n, groups, stride int) {
+		var block panelBlock
+		var panel [768]byte
+		out := floats(dst, groups*groupRows)
+		clear(out)
+		for g := range groups {
+			from := (*byte)(unsafe.Add(unsafe.Pointer(w), g*stride))
+			if kd >= kindI8 {
+				gemv(&out[g*groupRows], from, act, n)
+				continue
+			}
+			for b := range n {
+				block.load(kd, from, n, b)
+				block.storePanel(kd.panel(), panel[:kd.panel().bytes()])
+				gemv(&out[g*groupRows], &panel[0], (*byte)(unsafe.Add(unsafe.Pointer(act), b*64)), 1)
+			}
+		}
+	}
+}
+
+//go:noescape
+func gemvQ4_0NEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvQ8_0NEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvQ4_KNEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvQ6_KNEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvF32NEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvF16NEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvBF16NEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvPanel32NEON(acc *float32, panel, act *byte, n int)
+
+//go:noescape
+func gemvPanel32MNEON(acc *float32, panel, act *byte, n int)
+
+//go:noescape
+func gemvPanel16NEON(acc *float32, panel, act *byte, n int)
+
+//go:noescape
+func gemvPanel16MNEON(acc *float32, panel, act *byte, n int)
+
+//go:noescape
+func gemmPanel32NEON(dst *float32, ld int, a, b, act *byte, n int)
+
+//go:noescape
+func gemmPanel32MNEON(dst *float32, ld int, a, b, act *byte, n int)
+
+//go:noescape
+func gemmPanel16NEON(dst *float32, ld int, a, b, act *byte, n int)
+
+//go:noescape
+func gemmPanel16MNEON(dst *float32, ld int, a, b, act *byte, n int)
+
+//go:noescape
+func gemmF32NEON(dst *float32, ld int, a, b, act *byte, n int)
+
+//go:noescape
+func gemmF16NEON(dst *float32, ld int, a, b, act *byte, n int)
+
+//go:noescape
+func gemmBF16NEON(dst *float32, ld int, a, b, act *byte, n int)
+
+// pause tells the processor that this is a spin.
+func pause()

@@ -1,0 +1,404 @@
+package cpu
+
+import (
+	"math"
+	"unsafe"
+
+	"drover/internal/quant"
+)
+
+// This file is the definition of every kernel, in plain Go. float32(x*y)
+// forbids the compiler to fuse, so that one row and six give the same bits.
+
+// iq4nl is the table of IQ4_NL's values.
+var iq4nl = [16]int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
+
+// panelBlock is an unpacked block of one group.
+type panelBlock struct {
+	u     [512]byte      // vector order, unsigned
+	scale [2][16]float32 // of columns 0-15 and 16-31
+	min   [2][16]float32
+}
+
+// nibbles unpacks n4 vectors of nibbles and adds high bits where given.
+func (p *panelBlock) nibbles(w []byte, high func(j, r, b int) byte) {
+	for j := 0; j < 4; j++ {
+		for i := 0; i < 64; i++ {
+			v := w[j*64+i]
+			p.u[j*64+i], p.u[(j+4)*64+i] = v&15, v>>4
+		}
+	}
+	if high == nil {
+		return
+	}
+	for j := 0; j < 8; j++ {
+		for i := 0; i < 64; i++ {
+			p.u[j*64+i] |= high(j, i/4, i%4) << 4
+		}
+	}
+}
+
+func (p *panelBlock) bias(b byte) {
+	for i := range p.u {
+		p.u[i] += b
+	}
+}
+
+func halves(p []byte, r int) float32 { return quant.F16ToF32(uint16(p[2*r]) | uint16(p[2*r+1])<<8) }
+
+// load unpacks block b of a packed group of n blocks.
+func (p *panelBlock) load(k kind, w *byte, n, b int) {
+	fifth := func(v []byte) func(j, r, b int) byte {
+		return func(j, r, b int) byte { return v[256+r*4+b] >> j & 1 }
+	}
+	switch k {
+	case kindQ8_0:
+		copy(p.u[:], at[byte](w, b*512, 512))
+		p.scales(at[byte](w, n*512+b*32, 32), nil)
+	case kindQ4_0:
+		p.nibbles(at[byte](w, b*256, 256), nil)
+		p.bias(128 - 8)
+		p.scales(at[byte](w, n*256+b*32, 32), nil)
+	case kindIQ4_NL:
+		p.nibbles(at[byte](w, b*256, 256), nil)
+		for i, v := range p.u {
+			p.u[i] = byte(iq4nl[v]) ^ 0x80
+		}
+		p.scales(at[byte](w, n*256+b*32, 32), nil)
+	case kindQ4_1:
+		p.nibbles(at[byte](w, b*256, 256), nil)
+		s := at[byte](w, n*256+b*64, 64)
+		p.scales(s, s[32:])
+	case kindQ5_0:
+		v := at[byte](w, b*320, 320)
+		p.nibbles(v, fifth(v))
+		p.bias(128 - 16)
+		p.scales(at[byte](w, n*320+b*32, 32), nil)
+	case kindQ5_1:
+		v := at[byte](w, b*320, 320)
+		p.nibbles(v, fifth(v))
+		s := at[byte](w, n*320+b*64, 64)
+		p.scales(s, s[32:])
+	case kindQ4_K:
+		p.nibbles(at[byte](w, b*256, 256), nil)
+		p.superScales(at[byte](w, n*256+b/8*320, 320), b%8)
+	case kindQ5_K:
+		v := at[byte](w, b*320, 320)
+		p.nibbles(v, fifth(v))
+		p.superScales(at[byte](w, n*320+b/8*320, 320), b%8)
+	case kindQ6_K:
+		v := at[byte](w, b*384, 384)
+		p.nibbles(v, func(j, r, b int) byte { return v[256+j/4*64+r*4+b] >> (j % 4 * 2) & 3 })
+		p.bias(128 - 32)
+		s := at[byte](w, n*384+b/8*288, 288)
+		for r := range groupRows {
+			d := halves(s, r)
+			for h := range 2 {
+				p.scale[h][r] = d * float32(int8(s[32+(b%8*2+h)*16+r]))
+			}
+		}
+	case kindI8:
+		p.loadPanel(panel16, at[byte](w, b*640, 640))
+	case kindI8M:
+		p.loadPanel(panel16M, at[byte](w, b*768, 768))
+	}
+}
+
+func (p *panelBlock) scales(d, m []byte) {
+	for r := range groupRows {
+		p.scale[0][r] = halves(d, r)
+		if m != nil {
+			p.min[0][r] = halves(m, r)
+		}
+	}
+}
+
+func (p *panelBlock) superScales(s []byte, b int) {
+	for r := range groupRows {
+		p.scale[0][r] = halves(s, r) * float32(s[64+b*16+r])
+		p.min[0][r] = -(halves(s[32:], r) * float32(s[192+b*16+r]))
+	}
+}
+
+func (p *panelBlock) loadPanel(k panelKind, src []byte) {
+	copy(p.u[:], src)
+	f := at[float32](&src[512], 0, (len(src)-512)/4)
+	copy(p.scale[0][:], f)
+	switch k {
+	case panel32M:
+		copy(p.min[0][:], f[16:])
+	case panel16:
+		copy(p.scale[1][:], f[16:])
+	case panel16M:
+		copy(p.scale[1][:], f[16:])
+		copy(p.min[0][:], f[32:])
+		copy(p.min[1][:], f[48:])
+	}
+}
+
+func (p *panelBlock) storePanel(k panelKind, dst []byte) {
+	copy(dst, p.u[:])
+	f := at[float32](&dst[512], 0, (len(dst)-512)/4)
+	copy(f, p.scale[0][:])
+	switch k {
+	case panel32M:
+		copy(f[16:], p.min[0][:])
+	case panel16:
+		copy(f[16:], p.scale[1][:])
+	case panel16M:
+		copy(f[16:], p.scale[1][:])
+		copy(f[32:], p.min[0][:])
+		copy(f[48:], p.min[1][:])
+	}
+}
+
+// dot adds one block to the accumulators of 16 rows for activation row t of T.
+func (p *panelBlock) dot(k panelKind, acc *[16]float32, rec *byte, T, t int) {
+	q := at[int8](rec, 0, 32*T)
+	i := at[int32](rec, 0, 16*T)
+	f := at[float32](rec, 0, 16*T)
+	scale := f[11*T+t]
+	for r := range groupRows {
+		var lo, hi int32
+		for j := range 4 {
+			for b := range 4 {
+				lo += int32(p.u[j*64+r*4+b]) * int32(q[(j*T+t)*4+b])
+				hi += int32(p.u[(j+4)*64+r*4+b]) * int32(q[((j+4)*T+t)*4+b])
+			}
+		}
+		a := acc[r]
+		switch k {
+		case panel32:
+			a += float32(float32(lo+hi+i[8*T+t]<<7) * (p.scale[0][r] * scale))
+		case panel32M:
+			a += float32(float32(lo+hi) * (p.scale[0][r] * scale))
+			a += float32(p.min[0][r] * f[12*T+t])
+		case panel16:
+			a += float32(float32(lo+i[9*T+t]<<7) * (p.scale[0][r] * scale))
+			a += float32(float32(hi+i[10*T+t]<<7) * float32(p.scale[1][r]*scale))
+		case panel16M:
+			a += float32(float32(lo) * (p.scale[0][r] * scale))
+			a += float32(float32(hi) * float32(p.scale[1][r]*scale))
+			a += float32(p.min[0][r] * f[13*T+t])
+			a += float32(p.min[1][r] * f[14*T+t])
+		}
+		acc[r] = a
+	}
+}
+
+func gemvGeneric(k kind, dst *float32, w, act *byte, n, groups, stride int) {
+	var p panelBlock
+	for g := range groups {
+		var acc [16]float32
+		for b := range n {
+			p.load(k, (*byte)(unsafe.Add(unsafe.Pointer(w), g*stride)), n, b)
+			p.dot(k.panel(), &acc, (*byte)(unsafe.Add(unsafe.Pointer(act), b*64)), 1, 0)
+		}
+		copy(floats(dst, groups*16)[g*16:], acc[:])
+	}
+}
+
+func gemmGeneric(k panelKind, dst *float32, ld int, a, b, act *byte, n int) {
+	var p panelBlock
+	for h, w := range [2]*byte{a, b} {
+		var acc [panelRows][16]float32
+		for i := range n {
+			p.loadPanel(k, at[byte](w, i*k.bytes(), k.bytes()))
+			for t := range panelRows {
+				p.dot(k, &acc[t], (*byte)(unsafe.Add(unsafe.Pointer(act), i*64*panelRows)), panelRows, t)
+			}
+		}
+		for t := range panelRows {
+			copy(floats(dst, t*ld+32)[t*ld+h*16:], acc[t][:])
+		}
+	}
+}
+
+func unpackGeneric(k kind, panel, w *byte, n int) {
+	var p panelBlock
+	size := k.panel().bytes()
+	for b := range n {
+		p.load(k, w, n, b)
+		p.storePanel(k.panel(), at[byte](panel, b*size, size))
+	}
+}
+
+func floatColumn(k kind, dst *[16]float32, w *byte, c int) {
+	switch k {
+	case kindF32:
+		copy(dst[:], at[float32](w, c*64, 16))
+	case kindF16:
+		for r, h := range at[uint16](w, c*32, 16) {
+			dst[r] = quant.F16ToF32(h)
+		}
+	default:
+		for r, h := range at[uint16](w, c*32, 16) {
+			dst[r] = quant.BF16ToF32(h)
+		}
+	}
+}
+
+func gemvFloatGeneric(k kind, dst *float32, w, act *byte, n, groups, stride int) {
+	x := at[float32](act, 0, n)
+	var col [16]float32
+	for g := range groups {
+		var acc [16]float32
+		for c, v := range x {
+			floatColumn(k, &col, (*byte)(unsafe.Add(unsafe.Pointer(w), g*stride)), c)
+			for r := range acc {
+				acc[r] += float32(col[r] * v)
+			}
+		}
+		copy(floats(dst, groups*16)[g*16:], acc[:])
+	}
+}
+
+func gemmFloatGeneric(k kind, dst *float32, ld int, a, b, act *byte, n int) {
+	x := at[float32](act, 0, n*panelRows)
+	var col [16]float32
+	for h, w := range [2]*byte{a, b} {
+		var acc [panelRows][16]float32
+		for c := range n {
+			floatColumn(k, &col, w, c)
+			for t := range panelRows {
+				for r := range col {
+					acc[t][r] += float32(col[r] * x[c*panelRows+t])
+				}
+			}
+		}
+		for t := range panelRows {
+			copy(floats(dst, t*ld+32)[t*ld+h*16:], acc[t][:])
+		}
+	}
+}
+
+// tiny is what quantize takes for zero: 127/tiny must not overflow.
+const tiny = 0x1p-100
+
+func quantizeGeneric(dst *byte, x *float32, n, T, t int) {
+	for b := range n {
+		v := floats(x, (b+1)*32)[b*32:]
+		q := at[int8](dst, b*64*T, 32*T)
+		i := at[int32](dst, b*64*T, 16*T)
+		f := at[float32](dst, b*64*T, 16*T)
+		var most float32
+		for _, y := range v {
+			most = max(most, y, -y)
+		}
+		var inv float32
+		if most < tiny {
+			most = 0
+		} else {
+			inv = 127 / most
+		}
+		var lo, hi int32
+		for c, y := range v {
+			k := int32(math.RoundToEven(float64(y * inv)))
+			q[(c/4*T+t)*4+c%4] = int8(k)
+			if c < 16 {
+				lo += k
+			} else {
+				hi += k
+			}
+		}
+		scale := most / 127
+		i[8*T+t], i[9*T+t], i[10*T+t] = -lo-hi, -lo, -hi
+		f[11*T+t], f[12*T+t], f[13*T+t], f[14*T+t] = scale, scale*float32(lo+hi), scale*float32(lo), scale*float32(hi)
+	}
+}
+
+func scoreF32Generic(dst, q *float32, k *byte, n, dim int) {
+	scoreGeneric(dst, q, n, dim, func(i, d int) float32 { return at[float32](k, i*dim*4, dim)[d] })
+}
+
+func scoreF16Generic(dst, q *float32, k *byte, n, dim int) {
+	scoreGeneric(dst, q, n, dim, func(i, d int) float32 { return quant.F16ToF32(at[uint16](k, i*dim*2, dim)[d]) })
+}
+
+func scoreQ8Generic(dst, q *float32, k *byte, n, dim int) {
+	scoreGeneric(dst, q, n, dim, func(i, d int) float32 { return q8Value(k, i, d, dim) })
+}
+
+func scoreGeneric(dst, q *float32, n, dim int, key func(i, d int) float32) {
+	for i := range floats(dst, n) {
+		var s float32
+		for d, v := range floats(q, dim) {
+			s += float32(v * key(i, d))
+		}
+		floats(dst, n)[i] = s
+	}
+}
+
+// q8Value is value d of row i of q8_0 rows of dim values.
+func q8Value(p *byte, i, d, dim int) float32 {
+	b := at[byte](p, (i*dim/32+d/32)*34, 34)
+	return halves(b, 0) * float32(int8(b[2+d%32]))
+}
+
+func accumF32Generic(acc, p *float32, v *byte, n, dim int) {
+	accumGeneric(acc, p, n, dim, func(i, d int) float32 { return at[float32](v, i*dim*4, dim)[d] })
+}
+
+func accumF16Generic(acc, p *float32, v *byte, n, dim int) {
+	accumGeneric(acc, p, n, dim, func(i, d int) float32 { return quant.F16ToF32(at[uint16](v, i*dim*2, dim)[d]) })
+}
+
+func accumQ8Generic(acc, p *float32, v *byte, n, dim int) {
+	accumGeneric(acc, p, n, dim, func(i, d int) float32 { return q8Value(v, i, d, dim) })
+}
+
+func accumGeneric(acc, p *float32, n, dim int, value func(i, d int) float32) {
+	a := floats(acc, dim)
+	for i, w := range floats(p, n) {
+		for d := range a {
+			a[d] += float32(w * value(i, d))
+		}
+	}
+}
+
+func maxOfGeneric(x *float32, n int) float32 {
+	most := *x
+	for _, v := range floats(x, n) {
+		most = max(most, v)
+	}
+	return most
+}
+
+func expSumGeneric(x *float32, n int, most float32) float32 {
+	var sum float32
+	for i, v := range floats(x, n) {
+		e := float32(math.Exp(float64(v - most)))
+		floats(x, n)[i] = e
+		sum += e
+	}
+	return sum
+}
+
+func siluMulGeneric(dst, gate, up *float32, n int) {
+	u, d := floats(up, n), floats(dst, n)
+	for i, g := range floats(gate, n) {
+		d[i] = float32(float64(g)/(1+math.Exp(-float64(g)))) * u[i]
+	}
+}
+
+func sumSquaresGeneric(x *float32, n int) float32 {
+	var s float64
+	for _, v := range floats(x, n) {
+		s += float64(v) * float64(v)
+	}
+	return float32(s)
+}
+
+func scaleMulGeneric(dst, x, w *float32, scale float32, n int) {
+	d, m := floats(dst, n), floats(w, n)
+	for i, v := range floats(x, n) {
+		d[i] = float32(v*scale) * m[i]
+	}
+}
+
+func addGeneric(dst, x *float32, n int) {
+	d := floats(dst, n)
+	for i, v := range floats(x, n) {
+		d[i] += v
+	}
+}

@@ -1,0 +1,147 @@
+package cpu
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"drover/backend"
+	"drover/internal/quant"
+)
+
+// Load packs the weights of the runs, in parallel, and takes cache and scratch.
+func (d *device) Load(ctx context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (backend.Stage, error) {
+	need, err := d.Need(m, runs, l)
+	if err != nil {
+		return nil, err
+	}
+	if free := d.Info().Free; need.Total() > free {
+		return nil, &backend.MemoryError{Device: "cpu", Need: need.Total(), Free: free}
+	}
+	s := &stage{k: d.k}
+	for _, a := range []struct {
+		a *arena
+		n uint64
+	}{{&s.weights, need.Weights}, {&s.cache, need.Cache}, {&s.scratch, need.Scratch}} {
+		if a.a.mem, err = reserve(a.n); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("%w (%w)", &backend.MemoryError{Device: "cpu", Need: need.Total(), Free: d.Info().Free}, err)
+		}
+	}
+	s.layout(d.options, m, runs, l)
+	if err := s.read(ctx, d.options.Threads, progress); err != nil {
+		s.Close()
+		return nil, err
+	}
+	s.prepare(d.options.Threads)
+	return s, nil
+}
+
+// chunkBytes is about how much of a matrix a loader reads at once.
+const chunkBytes = 1 << 20
+
+// chunk is groups [lo, hi) of one expert's part of a matrix.
+type chunk struct {
+	m      *matrix
+	part   int
+	lo, hi int
+}
+
+// read fills vectors and matrices from their sources.
+func (s *stage) read(ctx context.Context, threads int, progress func(done, total uint64)) error {
+	for _, v := range s.vectors {
+		raw := make([]byte, v.tensor.Bytes())
+		if err := v.tensor.Source.Rows(raw, 0, v.tensor.Rows); err != nil {
+			return fmt.Errorf("read %s: %w", v.tensor.Name, err)
+		}
+		quant.Dequantize(v.tensor.Type, v.data, raw)
+	}
+	var chunks []chunk
+	var total uint64
+	for _, m := range s.matrices {
+		if m.data == nil {
+			continue
+		}
+		total += m.tensor.Bytes()
+		step := max(1, chunkBytes/m.stride)
+		for p := range m.parts {
+			for g := 0; g < m.groups; g += step {
+				chunks = append(chunks, chunk{m, p, g, min(g+step, m.groups)})
+			}
+		}
+	}
+	return s.readChunks(ctx, chunks, threads, total, progress)
+}
+
+func (s *stage) readChunks(ctx context.Context, chunks []chunk, threads int, total uint64, progress func(done, total uint64)) error {
+	var (
+		mu    sync.Mutex
+		next  int
+		done  uint64
+		first error
+		wg    sync.WaitGroup
+	)
+	// take gives out the next chunk, after the last one's bytes were counted
+	take := func(read uint64, err error) (chunk, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil {
+			err = ctx.Err()
+		}
+		if first == nil {
+			first = err
+		}
+		done += read
+		if progress != nil && read > 0 {
+			progress(done, total)
+		}
+		if first != nil || next == len(chunks) {
+			return chunk{}, false
+		}
+		next++
+		return chunks[next-1], true
+	}
+	for range threads {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			var buf []byte
+			for c, ok := take(0, nil); ok; {
+				var n uint64
+				var err error
+				n, buf, err = c.pack(buf)
+				c, ok = take(n, err)
+			}
+		}()
+	}
+	wg.Wait()
+	return first
+}
+
+// pack reads and packs a chunk; buf is reused between calls.
+func (c chunk) pack(buf []byte) (read uint64, _ []byte, err error) {
+	m, t := c.m, c.m.tensor
+	size := t.Type.RowBytes(m.cols)
+	lo, hi := c.part*m.rows+c.lo*groupRows, c.part*m.rows+min(c.hi*groupRows, m.rows)
+	src := t.Source.Mapped()
+	if src != nil {
+		src = src[lo*size : hi*size]
+	} else {
+		if n := (hi - lo) * size; cap(buf) < n {
+			buf = make([]byte, n)
+		}
+		src = buf[:(hi-lo)*size]
+		if err := t.Source.Rows(src, lo, hi); err != nil {
+			return 0, buf, fmt.Errorf("read %s: %w", t.Name, err)
+		}
+	}
+	p := newPacker(t.Type, m.cols)
+	for g := c.lo; g < c.hi; g++ {
+		at := (c.part*m.groups + g) * m.stride
+		from := (g - c.lo) * groupRows
+		rows := min(groupRows, hi-lo-from)
+		p.group(m.data[at:at+m.stride], src[from*size:], rows)
+	}
+	t.Source.Drop(lo, hi)
+	return uint64((hi - lo) * size), buf, nil
+}

@@ -1,0 +1,101 @@
+package cpu
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"drover/backend"
+)
+
+// Measure reads memory and runs the prompt kernel with all workers, for about
+// a second in all.
+func (d *device) Measure(ctx context.Context) (backend.Rates, error) {
+	p := newPool(d.options.Threads)
+	defer p.close()
+	mem, err := reserve(readBytes)
+	if err != nil {
+		return backend.Rates{}, err
+	}
+	defer release(mem)
+	p.run(func(id int) { // first touch by the reader
+		part := len(mem) / p.n
+		for i := id * part; i < (id+1)*part; i += 4096 {
+			mem[i] = 1
+		}
+	})
+	r := backend.Rates{}
+	if r.Read, err = best(ctx, func() float64 { return d.readRate(p, mem) }); err != nil {
+		return r, err
+	}
+	if r.Matrix, err = best(ctx, func() float64 { return d.matrixRate(p) }); err != nil {
+		return r, err
+	}
+	r.Copy, err = best(ctx, func() float64 { return copyRate(p, mem) })
+	r.Launch = launchCost(p)
+	return r, err
+}
+
+// readBytes is more than any cache holds.
+const readBytes = 512 << 20
+
+// best is the median of the runs that fit in 0.3 s, at least five.
+func best(ctx context.Context, run func() float64) (float64, error) {
+	var rates []float64
+	for start := time.Now(); len(rates) < 5 || time.Since(start) < 300*time.Millisecond; {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		rates = append(rates, run())
+	}
+	slices.Sort(rates)
+	return rates[len(rates)/2], nil
+}
+
+// readRate is bytes/s of all workers summing a buffer.
+func (d *device) readRate(p *pool, mem []byte) float64 {
+	part := len(mem) / p.n &^ 63
+	start := time.Now()
+	p.run(func(id int) {
+		x := at[float32](&mem[0], id*part, part/4)
+		for ; len(x) > 0; x = x[min(len(x), 1<<18):] {
+			d.k.sumSquares(&x[0], min(len(x), 1<<18))
+		}
+	})
+	return float64(part*p.n) / time.Since(start).Seconds()
+}
+
+func copyRate(p *pool, mem []byte) float64 {
+	part := len(mem) / p.n / 2
+	start := time.Now()
+	p.run(func(id int) {
+		m := mem[id*2*part : (id+1)*2*part]
+		copy(m[:part], m[part:])
+	})
+	return float64(2*part*p.n) / time.Since(start).Seconds()
+}
+
+// matrixRate is operations/s of the product that serves Q4_0 and Q8_0 prompts,
+// on data that stay in the cache.
+func (d *device) matrixRate(p *pool) float64 {
+	const n, rounds = 32, 200 // 1024 columns
+	start := time.Now()
+	p.run(func(int) {
+		a, b := make([]byte, n*panel32.bytes()), make([]byte, n*panel32.bytes())
+		act, dst := make([]byte, n*64*panelRows), make([]float32, panelRows*2*groupRows)
+		for range rounds {
+			d.k.gemm[panel32](&dst[0], 2*groupRows, &a[0], &b[0], &act[0], n)
+		}
+	})
+	return float64(p.n*rounds*2*panelRows*2*groupRows*n*blockCols) / time.Since(start).Seconds()
+}
+
+// launchCost is the seconds of one barrier.
+func launchCost(p *pool) float64 {
+	const rounds = 2000
+	start := time.Now()
+	for range rounds {
+		p.run(func(int) {})
+	}
+	return time.Since(start).Seconds() / rounds
+}

@@ -1,0 +1,98 @@
+package cpu
+
+import (
+	"math"
+
+	"drover/backend"
+)
+
+// experts is the scratch of a mixture-of-experts feed-forward.
+type experts struct {
+	logits  []float32 // (r, padded experts) the router's
+	weights []float32 // (r, used) by rank
+	chosen  []int32   // (r, used) expert by rank
+	rows    [][]int32 // by expert: the rows that chose it
+	ranks   [][]int32 // by expert: at which rank
+	parts   []float32 // (r, used, dim) what each chosen expert gave
+	x       []float32 // (r, dim) normalised rows, kept while act is used for other things
+	ld      int       // of logits
+}
+
+func (e *experts) layout(a *arena, c *backend.Config, r int) {
+	if c.Experts == 0 {
+		return
+	}
+	e.ld = pad(c.Experts, 2*groupRows)
+	e.logits, e.weights = a.floats(r*e.ld), a.floats(r*c.ExpertsUsed)
+	e.parts, e.x = a.floats(r*c.ExpertsUsed*c.Dim), a.floats(r*c.Dim)
+	e.chosen = make([]int32, r*c.ExpertsUsed)
+	e.rows, e.ranks = make([][]int32, c.Experts), make([][]int32, c.Experts)
+	for i := range e.rows {
+		e.rows[i], e.ranks[i] = make([]int32, 0, r), make([]int32, 0, r)
+	}
+}
+
+// mixture is x += the weighted sum, in rank order, of the experts that the
+// router chose for each row.
+func (s *stage) mixture(l *layer) {
+	c, e, rows := s.config, &s.moe, len(s.b.Tokens)
+	// norm, router
+	s.input(input{x: s.x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.ffnNorm}, l.router)
+	s.multiply(product{m: l.router, dst: e.logits, ld: e.ld})
+	copy(e.x, s.normed[:rows*c.Dim])
+	s.route(rows)
+	for i := range e.rows {
+		if len(e.rows[i]) == 0 {
+			continue
+		}
+		// quantise, gate, up
+		s.input(input{x: e.x, ld: c.Dim, cols: c.Dim, rows: len(e.rows[i]), rowIDs: e.rows[i]}, l.gate, l.up)
+		s.multiply(product{m: l.gate, part: i, dst: s.gate, ld: s.ld.ffn}, product{m: l.up, part: i, dst: s.up, ld: s.ld.ffn})
+		// silu * up, quantise, down
+		s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: len(e.rows[i]), silu: true}, l.down)
+		s.multiply(product{m: l.down, part: i, dst: s.out, ld: s.ld.dim})
+		for j, row := range e.rows[i] {
+			at := int(row)*c.ExpertsUsed + int(e.ranks[i][j])
+			copy(e.parts[at*c.Dim:(at+1)*c.Dim], s.out[j*s.ld.dim:])
+		}
+	}
+	// weighted sum, residual
+	s.each(s.tasks.gather, rows, panelRows)
+}
+
+// route chooses each row's experts: the largest logits, ties by lower index,
+// weighted by a softmax over the chosen.
+func (s *stage) route(rows int) {
+	e, used := &s.moe, s.config.ExpertsUsed
+	for i := range e.rows {
+		e.rows[i], e.ranks[i] = e.rows[i][:0], e.ranks[i][:0]
+	}
+	for row := range rows {
+		ids, w := e.chosen[row*used:(row+1)*used], e.weights[row*used:(row+1)*used]
+		largest(ids, w, e.logits[row*e.ld:][:s.config.Experts])
+		most, sum := float64(w[0]), 0.0
+		for _, v := range w {
+			sum += math.Exp(float64(v) - most)
+		}
+		for rank, id := range ids {
+			w[rank] = float32(math.Exp(float64(w[rank])-most) / sum)
+			e.rows[id], e.ranks[id] = append(e.rows[id], int32(row)), append(e.ranks[id], int32(rank))
+		}
+	}
+}
+
+// gatherRows adds the experts' parts of rows [lo, hi) to x.
+func (s *stage) gatherRows(_, lo, hi int) {
+	c, e := s.config, &s.moe
+	for row := lo; row < hi; row++ {
+		x := s.x[row*c.Dim : (row+1)*c.Dim]
+		for i := range x {
+			var sum float32
+			for rank := range c.ExpertsUsed {
+				at := row*c.ExpertsUsed + rank
+				sum += float32(e.weights[at] * e.parts[at*c.Dim+i])
+			}
+			x[i] += sum
+		}
+	}
+}

@@ -1,0 +1,233 @@
+package cpu
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"drover/internal/quant"
+)
+
+// kindOf is the packed layout of a weight format.
+func kindOf(t quant.Type) kind {
+	switch t {
+	case quant.F32:
+		return kindF32
+	case quant.F16:
+		return kindF16
+	case quant.BF16:
+		return kindBF16
+	case quant.Q8_0:
+		return kindQ8_0
+	case quant.Q4_0:
+		return kindQ4_0
+	case quant.Q4_1:
+		return kindQ4_1
+	case quant.Q5_0:
+		return kindQ5_0
+	case quant.Q5_1:
+		return kindQ5_1
+	case quant.Q4_K:
+		return kindQ4_K
+	case quant.Q5_K:
+		return kindQ5_K
+	case quant.Q6_K:
+		return kindQ6_K
+	case quant.IQ4_NL:
+		return kindIQ4_NL
+	}
+	if quant.HasMin(t) {
+		return kindI8M
+	}
+	return kindI8
+}
+
+// packer turns rows of a file's blocks into packed groups.
+type packer struct {
+	t    quant.Type
+	kind kind
+	cols int
+	// one row of integers, for formats without a layout of their own
+	q          []int8
+	scale, min []float32
+}
+
+func newPacker(t quant.Type, cols int) *packer {
+	p := &packer{t: t, kind: kindOf(t), cols: cols}
+	if p.kind >= kindI8 {
+		p.q, p.scale, p.min = make([]int8, cols), make([]float32, cols/16), make([]float32, cols/16)
+	}
+	return p
+}
+
+// group packs up to 16 rows of src (rows contiguous) into dst, which is zero.
+func (p *packer) group(dst, src []byte, rows int) {
+	size := p.t.RowBytes(p.cols)
+	for r := range rows {
+		row := src[r*size : (r+1)*size]
+		switch p.kind {
+		case kindF32:
+			for c := range p.cols {
+				copy(dst[c*64+r*4:c*64+r*4+4], row[c*4:])
+			}
+		case kindF16, kindBF16:
+			for c := range p.cols {
+				dst[c*32+r*2], dst[c*32+r*2+1] = row[c*2], row[c*2+1]
+			}
+		case kindQ8_0:
+			p.q8(dst, row, r)
+		case kindQ4_0, kindIQ4_NL, kindQ4_1, kindQ5_0, kindQ5_1:
+			p.legacy(dst, row, r)
+		case kindQ4_K, kindQ5_K:
+			p.super(dst, row, r)
+		case kindQ6_K:
+			p.q6k(dst, row, r)
+		case kindI8, kindI8M:
+			p.ints(dst, row, r)
+		default:
+			panic(fmt.Sprintf("BUG: packing kind %d", p.kind))
+		}
+	}
+}
+
+var le = binary.LittleEndian
+
+func (p *packer) q8(dst, row []byte, r int) {
+	n := p.cols / blockCols
+	for b := range n {
+		src, v := row[b*34:b*34+34], dst[b*512:b*512+512]
+		for j := range 8 {
+			le.PutUint32(v[j*64+r*4:], le.Uint32(src[2+j*4:])^0x80808080)
+		}
+		copy(dst[n*512+b*32+r*2:], src[:2])
+	}
+}
+
+// legacy packs Q4_0, IQ4_NL (d, nibbles), Q4_1 (d, m, nibbles), Q5_0 (d, fifth
+// bits, nibbles) and Q5_1 (d, m, fifth bits, nibbles).
+func (p *packer) legacy(dst, row []byte, r int) {
+	n, size := p.cols/blockCols, p.t.BlockBytes()
+	mins := p.kind == kindQ4_1 || p.kind == kindQ5_1
+	five := p.kind == kindQ5_0 || p.kind == kindQ5_1
+	vec, head, scales := 256, 2, 32
+	if mins {
+		head, scales = 4, 64
+	}
+	if five {
+		vec = 320
+	}
+	for b := range n {
+		src, v := row[b*size:b*size+size], dst[b*vec:b*vec+vec]
+		nib := src[size-16:]
+		for j := range 4 {
+			le.PutUint32(v[j*64+r*4:], le.Uint32(nib[j*4:]))
+		}
+		if five {
+			le.PutUint32(v[256+r*4:], spreadFifth(le.Uint32(src[head:])))
+		}
+		s := dst[n*vec+b*scales:]
+		copy(s[r*2:], src[:2])
+		if mins {
+			copy(s[32+r*2:], src[2:4])
+		}
+	}
+}
+
+// spreadFifth moves bit 4j+b to bit 8b+j.
+func spreadFifth(h uint32) (v uint32) {
+	for j := range 8 {
+		x := h >> (4 * j) & 15
+		v |= (x&1 | x&2<<7 | x&4<<14 | x&8<<21) << j
+	}
+	return v
+}
+
+// super packs Q4_K and Q5_K superblocks.
+func (p *packer) super(dst, row []byte, r int) {
+	n, size := p.cols/blockCols, p.t.BlockBytes()
+	vec := 256
+	if p.kind == kindQ5_K {
+		vec = 320
+	}
+	for s := range n / 8 {
+		src := row[s*size : s*size+size]
+		head := dst[n*vec+s*320 : n*vec+s*320+320]
+		copy(head[r*2:], src[:2])
+		copy(head[32+r*2:], src[2:4])
+		q := src[size-128:]
+		for b := range 8 {
+			head[64+b*16+r], head[192+b*16+r] = sixBits(src[4:16], b)
+			v := dst[(s*8+b)*vec : (s*8+b)*vec+vec]
+			c, shift := q[b/2*32:b/2*32+32], b%2*4
+			for j := range 4 {
+				lo, hi := le.Uint32(c[j*4:])>>shift, le.Uint32(c[16+j*4:])>>shift
+				le.PutUint32(v[j*64+r*4:], lo&0x0f0f0f0f|hi&0x0f0f0f0f<<4)
+			}
+			if vec == 320 {
+				var h uint32
+				for j := range 8 {
+					h |= le.Uint32(src[16+j*4:]) >> b & 0x01010101 << j
+				}
+				le.PutUint32(v[256+r*4:], h)
+			}
+		}
+	}
+}
+
+// sixBits is scale and min b of the 12 bytes of a Q4_K or Q5_K superblock.
+func sixBits(s []byte, b int) (scale, min byte) {
+	if b < 4 {
+		return s[b] & 63, s[b+4] & 63
+	}
+	return s[b+4]&15 | s[b-4]>>6<<4, s[b+4]>>4 | s[b]>>6<<4
+}
+
+func (p *packer) q6k(dst, row []byte, r int) {
+	n := p.cols / blockCols
+	for s := range n / 8 {
+		src := row[s*210 : s*210+210]
+		head := dst[n*384+s*288 : n*384+s*288+288]
+		copy(head[r*2:], src[208:])
+		for i := range 16 {
+			head[32+i*16+r] = src[192+i]
+		}
+		for b := range 8 {
+			v := dst[(s*8+b)*384 : (s*8+b)*384+384]
+			half, quarter := b/4, b%4
+			lo := src[half*64+quarter%2*32:]
+			hi := src[128+half*32:]
+			shift := quarter / 2 * 4
+			for j := range 4 {
+				x, y := le.Uint32(lo[j*4:])>>shift, le.Uint32(lo[16+j*4:])>>shift
+				le.PutUint32(v[j*64+r*4:], x&0x0f0f0f0f|y&0x0f0f0f0f<<4)
+			}
+			for h := range 2 {
+				var bits uint32
+				for i := range 4 {
+					bits |= le.Uint32(hi[(h*4+i)*4:]) >> (2 * quarter) & 0x03030303 << (2 * i)
+				}
+				le.PutUint32(v[256+h*64+r*4:], bits)
+			}
+		}
+	}
+}
+
+// ints packs every other format as panel blocks.
+func (p *packer) ints(dst, row []byte, r int) {
+	size, bias := panel16.bytes(), byte(0x80)
+	var min []float32
+	if p.kind == kindI8M {
+		size, bias, min = panel16M.bytes(), 0, p.min
+	}
+	quant.Ints(p.t, p.q, p.scale, min, row)
+	for b := range p.cols / blockCols {
+		v := dst[b*size : (b+1)*size]
+		for c, q := range p.q[b*32 : b*32+32] {
+			v[c/4*64+r*4+c%4] = byte(q) ^ bias
+		}
+		f := at[float32](&v[512], 0, (size-512)/4)
+		f[r], f[16+r] = p.scale[2*b], p.scale[2*b+1]
+		if min != nil {
+			f[32+r], f[48+r] = min[2*b], min[2*b+1]
+		}
+	}
+}

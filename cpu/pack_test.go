@@ -1,0 +1,71 @@
+package cpu
+
+import (
+	"math"
+	"testing"
+
+	"drover/internal/quant"
+)
+
+// TestPack holds every format's packed group, unpacked by the generic kernels,
+// to the format's own meaning.
+func TestPack(t *testing.T) {
+	const cols, rows = 512, 13 // a group that is not full
+	for _, typ := range quant.Types() {
+		k := kindOf(typ)
+		size := typ.RowBytes(cols)
+		raw := make([]byte, rows*size)
+		quant.Random(typ, raw, 7, 0.5)
+		group := make([]byte, k.groupBytes(cols))
+		newPacker(typ, cols).group(group, raw, rows)
+		want := make([]float32, cols)
+		got := make([]float32, cols)
+		for r := range groupRows {
+			clear(want)
+			if r < rows {
+				quant.Dequantize(typ, want, raw[r*size:(r+1)*size])
+			}
+			unpacked(k, got, group, r)
+			for c := range want {
+				// the product scale*q+min may round once more than the format's own
+				if diff := math.Abs(float64(got[c] - want[c])); diff > 3e-7*(math.Abs(float64(want[c]))+0.5) {
+					t.Fatalf("%v row %d column %d: got %g, want %g", typ, r, c, got[c], want[c])
+				}
+			}
+		}
+	}
+}
+
+// unpacked is row r of a packed group as float32.
+func unpacked(k kind, dst []float32, group []byte, r int) {
+	if k.float() {
+		var col [16]float32
+		for c := range dst {
+			floatColumn(k, &col, &group[0], c)
+			dst[c] = col[r]
+		}
+		return
+	}
+	var p panelBlock
+	n := len(dst) / blockCols
+	for b := range n {
+		p.load(k, &group[0], n, b)
+		for c := range blockCols {
+			h := 0
+			if k.panel() == panel16 || k.panel() == panel16M {
+				h = c / 16
+			}
+			q := float32(p.u[c/4*64+r*4+c%4])
+			var m float32
+			switch k.panel() {
+			case panel32, panel16:
+				q -= 128
+			case panel32M:
+				m = p.min[0][r]
+			default:
+				m = p.min[h][r]
+			}
+			dst[b*blockCols+c] = p.scale[h][r]*q + m
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+
+	"drover/backend"
+	"drover/internal/quant"
+)
+
+// ropeStep is how many rows a worker takes at once.
+const ropeStep = 4
+
+// place is where a row's keys and values go, and what it may see.
+type place struct {
+	pages []int32
+	pos   int
+}
+
+// locate finds each row's place, and the turns of its position.
+func (s *stage) locate() {
+	row := 0
+	for i := range s.b.Seqs {
+		q := &s.b.Seqs[i]
+		for range q.Rows {
+			s.where[row] = place{q.Pages, int(s.b.Pos[row])}
+			row++
+		}
+	}
+	if s.cos == nil {
+		return
+	}
+	half := len(s.freq)
+	for row := range len(s.b.Tokens) {
+		pos := float64(s.where[row].pos)
+		for i, f := range s.freq {
+			sin, cos := math.Sincos(pos * f)
+			s.cos[row*half+i], s.sin[row*half+i] = float32(cos*s.mscale), float32(sin*s.mscale)
+		}
+	}
+}
+
+// ropeRows adds biases to q, k, v of rows [lo, hi), turns q and k by their
+// position, and writes k and v to the cache.
+func (s *stage) ropeRows(_, lo, hi int) {
+	c, l := s.config, s.layer
+	hd := c.HeadDim
+	for row := lo; row < hi; row++ {
+		q, k, v := s.q[row*s.ld.q:], s.k2[row*s.ld.kv:], s.v2[row*s.ld.kv:]
+		s.addBias(q, l.qBias)
+		s.addBias(k, l.kBias)
+		s.addBias(v, l.vBias)
+		for h := range c.Heads {
+			s.turn(q[h*hd:(h+1)*hd], row)
+		}
+		p := &s.where[row]
+		page, at := int(p.pages[p.pos/backend.PageRows]), p.pos%backend.PageRows
+		for h := range c.KVHeads {
+			s.turn(k[h*hd:(h+1)*hd], row)
+			i := (page*c.KVHeads+h)*backend.PageRows + at
+			store(s.limits.K, l.keys[i*s.keyRow:(i+1)*s.keyRow], k[h*hd:(h+1)*hd])
+			store(s.limits.V, l.values[i*s.valueRow:(i+1)*s.valueRow], v[h*hd:(h+1)*hd])
+		}
+	}
+}
+
+func (s *stage) addBias(x []float32, bias *vector) {
+	if bias != nil {
+		s.k.add(&x[0], &bias.data[0], len(bias.data))
+	}
+}
+
+// turn rotates the pairs of one head by the row's position.
+func (s *stage) turn(x []float32, row int) {
+	half := len(s.freq)
+	cos, sin := s.cos[row*half:(row+1)*half], s.sin[row*half:(row+1)*half]
+	if s.config.Rope.Halves {
+		a, b := x[:half], x[half:2*half]
+		for i, c := range cos {
+			u, v := a[i], b[i]
+			a[i], b[i] = float32(u*c)-float32(v*sin[i]), float32(u*sin[i])+float32(v*c)
+		}
+		return
+	}
+	for i, c := range cos {
+		u, v := x[2*i], x[2*i+1]
+		x[2*i], x[2*i+1] = float32(u*c)-float32(v*sin[i]), float32(u*sin[i])+float32(v*c)
+	}
+}
+
+// store writes one head's row to the cache.
+func store(t quant.Type, dst []byte, x []float32) {
+	if err := quant.Quantize(t, dst, x); err != nil {
+		panic(fmt.Sprintf("BUG: cache format: %v", err))
+	}
+}
