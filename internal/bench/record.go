@@ -77,9 +77,10 @@ func newRecord(dev backend.Device, s Subject, t Test, o Options, rates backend.R
 	if o.Threads > 0 {
 		r.Threads = &o.Threads
 	}
-	if info.Kind == "cpu" {
+	switch info.Kind {
+	case "cpu":
 		r.Simulated = new(bool)
-	} else {
+	case "cuda", "metal":
 		r.GPUInfo = text(info.Name)
 	}
 	if t.Gen > 0 {
