@@ -37,8 +37,7 @@ choose_cgo() {
 		say "CGO_ENABLED=0: CUDA is off"
 	elif ! have "$(go env CC | cut -d' ' -f1)"; then
 		say "no C compiler ($(go env CC)): building with CGO_ENABLED=0, CUDA is off"
-		CGO_ENABLED=0
-		export CGO_ENABLED
+		export CGO_ENABLED=0
 	fi
 }
 
@@ -55,7 +54,7 @@ prepare() {
 
 # --- parts of the tests; each returns 0 when all is well
 
-gotest() { go run .ci/gotest.go -totals "$totals" "$@"; }
+gotest() { "$scratch/gotest" -totals "$totals" "$@"; }
 
 format() {
 	unformatted=$(gofmt -l .) || return 1
@@ -65,6 +64,12 @@ format() {
 vet() { go vet ./... && go vet .ci/gotest.go .ci/gotest_test.go && go test .ci/gotest.go .ci/gotest_test.go; }
 
 tests() { gotest "$@" ./...; }
+
+# the tests with everything that they can check, nothing skipped
+tests_all() (
+	export DROVER_CONFORMANCE="$tables"
+	gotest -noskip -count=1 -timeout 20m ./...
+)
 
 # The names of kernel sets that this machine can run, from the system itself, so
 # that a set which drover fails to find is an error.
@@ -90,14 +95,15 @@ race() {
 race_cpu='Pool|Thread|Concurrent|Cancel'
 
 # arm64 kernels on an amd64 machine
-qemu() {
+qemu() (
 	if [ "$(go env GOHOSTARCH)" = arm64 ]; then
 		say "this machine is arm64: its kernels were tested above"
 		return 0
 	fi
 	have qemu-aarch64 || { say "qemu-aarch64 is missing: ./build.sh deps"; return 1; }
-	CGO_ENABLED=0 GOARCH=arm64 GOOS=linux gotest -noskip -count=1 -timeout 20m -exec qemu-aarch64 ./cpu/... ./internal/quant ./backend/...
-}
+	export DROVER_CONFORMANCE="$tables" CGO_ENABLED=0 GOOS=linux GOARCH=arm64
+	gotest -noskip -count=1 -timeout 20m -exec qemu-aarch64 ./cpu/... ./internal/quant ./backend/...
+)
 
 platforms='linux/amd64 linux/arm64 darwin/arm64 windows/amd64'
 
@@ -105,11 +111,20 @@ cross() {
 	for platform in $platforms; do
 		echo "$platform"
 		(
-			CGO_ENABLED=0 GOOS=${platform%/*} GOARCH=${platform#*/}
-			export CGO_ENABLED GOOS GOARCH
+			export CGO_ENABLED=0 GOOS="${platform%/*}" GOARCH="${platform#*/}"
 			go build -o /dev/null ./cmd/drover && go vet ./...
 		) || return 1
 	done
+}
+
+# What the conformance suite ran on each device, by the parts above, is what
+# docs/conformance.txt says.
+conformance() {
+	for table in "$tables"/*.txt; do
+		[ -f "$table" ] && cat "$table" && echo
+	done >bin/conformance.txt
+	diff -u docs/conformance.txt bin/conformance.txt ||
+		{ say "docs/conformance.txt is not what ran here; if it should be: cp bin/conformance.txt docs/"; return 1; }
 }
 
 # golden ARGS: the black-box checks; prints failures and the count
@@ -123,14 +138,11 @@ golden() {
 	return "$result"
 }
 
-golden_set() {
-	(
-		DROVER_CPU=$1
-		export DROVER_CPU
-		golden --only logits,nll,greedy --models 's260k-w256-*' --prompts once &&
-			golden --only logits,nll,greedy --models 's260k-f[1f3]*' --prompts park,bytes
-	)
-}
+golden_set() (
+	export DROVER_CPU="$1"
+	golden --only logits,nll,greedy --models 's260k-w256-*' --prompts once &&
+		golden --only logits,nll,greedy --models 's260k-f[1f3]*' --prompts park,bytes
+)
 
 # fuzz TIME: each fuzzer for a while; the seeds ran among the tests
 fuzz() {
@@ -172,7 +184,7 @@ part() {
 	began=$(date +%s)
 	verdict=ok
 	"$@" || verdict=FAILED
-	# a part that counts its tests has written to totals itself
+	# a part that counts its tests has written to totals itself, others count one
 	if [ "$(wc -l <"$totals")" -eq "$counted" ]; then
 		[ "$verdict" = ok ] && echo 1 0 >>"$totals" || echo 0 1 >>"$totals"
 	fi
@@ -189,8 +201,11 @@ begin() {
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
 	totals=${DROVER_TOTALS:-$scratch/totals}
+	tables=$scratch/conformance
+	mkdir "$tables"
 	touch "$totals"
 	counted=$(wc -l <"$totals") broken='' times=''
+	go build -o "$scratch/gotest" .ci/gotest.go
 }
 
 finish() {
@@ -228,10 +243,11 @@ test_all() {
 	part build build
 	part cross cross
 	part generated generated
-	part tests tests -noskip -count=1 -timeout 20m
+	part tests tests_all
 	part noasm noasm
 	part race race
 	part 'arm64 under qemu' qemu
+	part conformance conformance
 	part golden golden
 	for set in $(kernel_sets); do
 		part "golden $set" golden_set "$set"
@@ -243,8 +259,7 @@ test_all() {
 test_full() {
 	prepare
 	begin
-	DROVER_FULL=1
-	export DROVER_FULL
+	export DROVER_FULL=1
 	part vet vet
 	part build build
 	part tests tests -count=1 -timeout 0
