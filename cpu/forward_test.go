@@ -1,0 +1,129 @@
+package cpu
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"drover/backend"
+	"drover/internal/quant"
+)
+
+// bytesSource is a tensor in memory.
+type bytesSource struct {
+	data []byte
+	row  int
+}
+
+func (s bytesSource) Rows(dst []byte, lo, hi int) error {
+	copy(dst, s.data[lo*s.row:hi*s.row])
+	return nil
+}
+func (s bytesSource) Mapped() []byte  { return s.data }
+func (s bytesSource) Drop(lo, hi int) {}
+
+func tensor(typ quant.Type, rows, cols int, seed uint64) *backend.Tensor {
+	t := &backend.Tensor{Name: "test", Type: typ, Rows: rows, Cols: cols}
+	data := make([]byte, t.Bytes())
+	quant.Random(typ, data, seed, 0.02)
+	t.Source = bytesSource{data, typ.RowBytes(cols)}
+	return t
+}
+
+// llama is a random model of that shape with every matrix in typ.
+func llama(typ quant.Type, layers, dim, heads, kv, ffn, vocab, experts int) *backend.Model {
+	c := backend.Config{Arch: "llama", Dim: dim, Layers: layers, Heads: heads, KVHeads: kv, HeadDim: dim / heads, FFN: ffn,
+		Vocab: vocab, Context: 4096, NormEps: 1e-5, Rope: backend.Rope{Base: 10000, Dims: dim / heads, Factor: 1}, Experts: experts, ExpertsUsed: min(experts, 2)}
+	seed := uint64(0)
+	next := func(typ quant.Type, rows, cols int) *backend.Tensor {
+		seed++
+		return tensor(typ, rows, cols, seed)
+	}
+	m := &backend.Model{Config: c, Embed: next(typ, vocab, dim), Output: next(typ, vocab, dim), Norm: next(quant.F32, 1, dim)}
+	for range layers {
+		l := backend.Layer{AttnNorm: next(quant.F32, 1, dim), FFNNorm: next(quant.F32, 1, dim),
+			Q: next(typ, dim, dim), K: next(typ, kv*c.HeadDim, dim), V: next(typ, kv*c.HeadDim, dim), O: next(typ, dim, dim),
+			Gate: next(typ, max(1, experts)*ffn, dim), Up: next(typ, max(1, experts)*ffn, dim), Down: next(typ, max(1, experts)*dim, ffn)}
+		if experts > 0 {
+			l.Router = next(quant.F32, experts, dim)
+		}
+		m.Layers = append(m.Layers, l)
+	}
+	return m
+}
+
+func load(t testing.TB, o Options, m *backend.Model, l backend.Limits) backend.Stage {
+	t.Helper()
+	dev, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := dev.Load(context.Background(), m, []backend.Range{{Lo: 0, Hi: m.Config.Blocks()}}, l, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func decodeBatch(m *backend.Model, rows int) *backend.Batch {
+	b := &backend.Batch{Seqs: []backend.Seq{{Rows: rows, Pages: []int32{0, 1}}}, Out: []int32{int32(rows - 1)}, Logits: make([]float32, m.Config.Vocab)}
+	for i := range rows {
+		b.Tokens, b.Pos = append(b.Tokens, int32(i%7)), append(b.Pos, int32(i))
+	}
+	return b
+}
+
+// TestForwardAllocates holds Forward to no allocation at all, in every kind of
+// batch and cache.
+func TestForwardAllocates(t *testing.T) {
+	for _, experts := range []int{0, 3} {
+		for _, cache := range []quant.Type{quant.F32, quant.F16, quant.Q8_0} {
+			for _, raw := range []bool{false, true} {
+				m := llama(quant.Q4_0, 1, 64, 2, 1, 96, 100, experts)
+				s := load(t, Options{Threads: 2, Raw: raw}, m, backend.Limits{Pages: 2, Rows: 20, Seqs: 1, Context: 128, Outs: 1, K: cache, V: cache})
+				for _, rows := range []int{1, 2, 8} {
+					b := decodeBatch(m, rows)
+					run := func() {
+						if err := s.Forward(context.Background(), 0, b); err != nil {
+							t.Fatal(err)
+						}
+					}
+					if n := testing.AllocsPerRun(5, run); n != 0 {
+						t.Errorf("experts %d, cache %v, raw %v, %d rows: %v allocations", experts, cache, raw, rows, n)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestNewErrors(t *testing.T) {
+	if _, err := New(Options{ISA: "nonsense"}); !errors.Is(err, ErrISA) {
+		t.Errorf("an unknown set: %v", err)
+	}
+	for _, isa := range []string{"generic", "avx2", "avx512", "neon"} {
+		if _, err := New(Options{ISA: isa}); err != nil && !errors.Is(err, ErrNoISA) {
+			t.Errorf("%s: %v", isa, err)
+		}
+	}
+}
+
+// BenchmarkDecode is one token of a small llama through every block.
+func BenchmarkDecode(b *testing.B) {
+	m := llama(quant.Q4_0, 4, 2048, 32, 4, 5632, 32000, 0)
+	s := load(b, Options{}, m, backend.Limits{Pages: 2, Rows: 1, Seqs: 1, Context: 128, Outs: 1, K: quant.F16, V: quant.F16})
+	batch := decodeBatch(m, 1)
+	weights := s.(*stage).Used().Weights
+	b.ReportAllocs()
+	b.SetBytes(int64(weights))
+	for b.Loop() {
+		if err := s.Forward(context.Background(), 0, batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
