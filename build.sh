@@ -56,10 +56,10 @@ prepare() {
 
 gotest() { "$scratch/gotest" -totals "$totals" "$@"; }
 
-format() {
+format() (
 	unformatted=$(gofmt -l .) || return 1
 	[ -z "$unformatted" ] || { say "gofmt would change: $unformatted"; return 1; }
-}
+)
 
 vet() { go vet ./... && go vet .ci/gotest.go .ci/gotest_test.go && go test .ci/gotest.go .ci/gotest_test.go; }
 
@@ -107,7 +107,7 @@ qemu() (
 
 platforms='linux/amd64 linux/arm64 darwin/arm64 windows/amd64'
 
-cross() {
+cross() (
 	for platform in $platforms; do
 		echo "$platform"
 		(
@@ -115,20 +115,20 @@ cross() {
 			go build -o /dev/null ./cmd/drover && go vet ./...
 		) || return 1
 	done
-}
+)
 
 # What the conformance suite ran on each device, by the parts above, is what
 # docs/conformance.txt says.
-conformance() {
+conformance() (
 	for table in "$tables"/*.txt; do
 		[ -f "$table" ] && cat "$table" && echo
 	done >bin/conformance.txt
 	diff -u docs/conformance.txt bin/conformance.txt ||
 		{ say "docs/conformance.txt is not what ran here; if it should be: cp bin/conformance.txt docs/"; return 1; }
-}
+)
 
 # golden ARGS: the black-box checks; prints failures and the count
-golden() {
+golden() (
 	log=$scratch/golden.log
 	result=0
 	python3 "$DROVER_ACCEPT/golden.py" --drover "bin/drover$(go env GOEXE)" --golden "$DROVER_GOLDEN" "$@" >"$log" 2>&1 || result=$?
@@ -136,7 +136,7 @@ golden() {
 	[ "$result" -eq 0 ] && [ -n "$count" ] && tail -n 2 "$log" || head -n 60 "$log"
 	echo "${count:-0 1}" >>"$totals"
 	return "$result"
-}
+)
 
 golden_set() (
 	export DROVER_CPU="$1"
@@ -145,7 +145,7 @@ golden_set() (
 )
 
 # fuzz TIME: each fuzzer for a while; the seeds ran among the tests
-fuzz() {
+fuzz() (
 	for file in $(git ls-files '*_test.go' | xargs grep -l '^func Fuzz'); do
 		for name in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file"); do
 			go test -run '^$' -fuzz "^$name\$" -fuzztime "$1" "./$(dirname "$file")" >"$scratch/fuzz.log" 2>&1 ||
@@ -153,10 +153,10 @@ fuzz() {
 			echo "$name: $(tail -n 2 "$scratch/fuzz.log" | head -n 1)"
 		done
 	done
-}
+)
 
 # Generated files are what their generators make: build them in a copy, compare.
-generated() {
+generated() (
 	copy=$scratch/generated
 	mkdir "$copy"
 	git ls-files -z | tar -cf - --null -T - | tar -xf - -C "$copy"
@@ -172,7 +172,7 @@ generated() {
 		cmp -s "$file" "$copy/$file" || { say "$file is not what its generator makes"; same=1; }
 	done <"$scratch/have"
 	return "$same"
-}
+)
 
 # --- targets
 
