@@ -70,3 +70,12 @@ func BenchmarkQuantize(b *testing.B) {
 		})
 	}
 }
+
+// A row at a time, as synthetic models are made.
+func BenchmarkRandomRow(b *testing.B) {
+	dst := make([]byte, Q4_0.RowBytes(4096))
+	for i := uint64(0); b.Loop(); i++ {
+		Random(Q4_0, dst, i, 0.02)
+	}
+	report(b, len(dst))
+}

@@ -123,7 +123,7 @@ func TestByHand(t *testing.T) {
 }
 
 // The grids, expanded to a byte a value, have the checksums of the arrays that
-// Python's gguf package 0.17 makes of its own tables.
+// Python's gguf package 0.19 makes of its own tables.
 func TestGrids(t *testing.T) {
 	for _, c := range []struct {
 		f      Type

@@ -22,6 +22,21 @@ func Quantize(t Type, dst []byte, src []float32) error {
 		panic(fmt.Sprintf("BUG: %d bytes for %d weights of %v", len(dst), len(src), t))
 	}
 	switch t {
+	case F32, F16, BF16:
+		packFloats(t, dst, src)
+	case Q8_0:
+		packQ8_0(dst, src)
+	case Q4_0, Q5_0:
+		packSigned(dst, src, t == Q5_0)
+	case Q4_1, Q5_1:
+		packMin(dst, src, t == Q5_1)
+	}
+	return nil
+}
+
+// packFloats is the formats without blocks.
+func packFloats(t Type, dst []byte, src []float32) {
+	switch t {
 	case F32:
 		for i, x := range src {
 			binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(x))
@@ -34,14 +49,7 @@ func Quantize(t Type, dst []byte, src []float32) error {
 		for i, x := range src {
 			binary.LittleEndian.PutUint16(dst[2*i:], F32ToBF16(x))
 		}
-	case Q8_0:
-		packQ8_0(dst, src)
-	case Q4_0, Q5_0:
-		packSigned(dst, src, t == Q5_0)
-	case Q4_1, Q5_1:
-		packMin(dst, src, t == Q5_1)
 	}
-	return nil
 }
 
 // packQ8_0 scales so that the largest magnitude is 127, and rounds half away

@@ -77,28 +77,18 @@ func (s *stream) floats(t Type, dst []byte, sigma float64) {
 	}
 	unit := float32(min(sigma, limit) * math.Sqrt(6.0/(1<<32)))
 	r, size := *s, t.BlockBytes()
-	for ; len(dst) > 0; dst = dst[size:] {
-		x := r.next()
-		a := unit * float32(int32(int16(x))+int32(int16(x>>16)))
-		b := unit * float32(int32(int16(x>>32))+int32(int16(x>>48)))
-		putFloat(t, dst, a)
-		if dst = dst[size:]; len(dst) == 0 {
-			break
+	var w [chunk]float32
+	for len(dst) > 0 {
+		n := min(chunk, len(dst)/size)
+		for i := 0; i < n; i += 2 {
+			x := r.next()
+			w[i] = unit * float32(int32(int16(x))+int32(int16(x>>16)))
+			w[i+1] = unit * float32(int32(int16(x>>32))+int32(int16(x>>48)))
 		}
-		putFloat(t, dst, b)
+		packFloats(t, dst, w[:n])
+		dst = dst[n*size:]
 	}
 	*s = r
-}
-
-func putFloat(t Type, dst []byte, x float32) {
-	switch t {
-	case F32:
-		binary.LittleEndian.PutUint32(dst, math.Float32bits(x))
-	case F16:
-		binary.LittleEndian.PutUint16(dst, F32ToF16(x))
-	case BF16:
-		binary.LittleEndian.PutUint16(dst, F32ToBF16(x))
-	}
 }
 
 // level is a scale's two neighbouring codes: hi is taken cut times in 256.

@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// Mean and standard deviation of a million weights.
+// Mean and standard deviation of 2^18 weights.
 func TestRandomStatistics(t *testing.T) {
 	for _, f := range Types() {
 		for _, sigma := range []float64{0.02, 1e-4, 3} {
 			if f == NVFP4 && sigma < 1e-3 {
 				continue // its smallest scale is 2^-10
 			}
-			n := 1 << 20
+			n := 1 << 18
 			b, w := make([]byte, f.RowBytes(n)), make([]float32, n)
 			Random(f, b, seed, float32(sigma))
 			Dequantize(f, w, b)
@@ -26,8 +26,11 @@ func TestRandomStatistics(t *testing.T) {
 			}
 			mean := sum / float64(n)
 			std := math.Sqrt(square/float64(n) - mean*mean)
-			// the codes' mix is good to 1/512 where the scale is a normal f16
-			if math.Abs(std/sigma-1) > 0.02 {
+			tolerance := 0.02 // the sample's, where the scale is a normal f16
+			if sigma < 1e-3 {
+				tolerance = 0.05 // Q6_K mixes scales of one and two f16 units
+			}
+			if math.Abs(std/sigma-1) > tolerance {
 				t.Errorf("%v: standard deviation %v, want %v (seed %d)", f, std, sigma, seed)
 			}
 			if math.Abs(mean/sigma) > 0.02 {
