@@ -14,6 +14,7 @@ import (
 	"drover/backend"
 	"drover/internal/bench"
 	"drover/internal/device"
+	"drover/internal/engine"
 	"drover/internal/model"
 	"drover/internal/report"
 )
@@ -147,6 +148,9 @@ func benchDevice(c *cli.Context, f *model.File, d backend.Device, tests []bench.
 	return bench.Run(c.Context, d, s, tests, bench.Options{
 		Batch: o.Batch, Repeats: c.Int("repetitions"), Warmup: !c.Bool("no-warmup"), Threads: o.Threads,
 		K: o.K, V: o.V, CPU: cpuName(d),
+		Plan: func(l backend.Limits, n backend.Need, predicted float64) any {
+			return wholePlan(f.Model, d.Info(), l, n, predicted)
+		},
 		Progress: func(what string, done, total uint64) {
 			if total > 0 {
 				bar.step(done, total)
@@ -158,6 +162,19 @@ func benchDevice(c *cli.Context, f *model.File, d backend.Device, tests []bench.
 			}
 		},
 	}, add)
+}
+
+// wholePlan says that all of a model lies on one device.
+func wholePlan(m *backend.Model, d backend.Info, l backend.Limits, n backend.Need, predicted float64) *engine.Plan {
+	stage := engine.StagePlan{Device: d.ID, ISA: d.ISA, Blocks: [][2]int{{0, m.Config.Blocks()}}, Layers: [2]int{0, m.Config.Layers},
+		Weights: n.Weights, Cache: n.Cache, Scratch: n.Scratch, Host: n.Host}
+	p := &engine.Plan{Context: l.Context, Limit: "flag"}
+	if predicted > 0 {
+		ms := 1000 / predicted
+		p.Predicted, stage.PredictedMS = &predicted, &ms
+	}
+	p.Stages = []engine.StagePlan{stage}
+	return p
 }
 
 // cpuThreads is one for each core that this process may use; 0 if not known.

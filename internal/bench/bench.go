@@ -80,7 +80,9 @@ type Options struct {
 	Threads int        // as given to the device; 0: not known
 	K, V    quant.Type // cache formats
 	CPU     string     // name of the processor, also where a GPU runs the model
-	Plan    any        // the placement in use, as the record shows it; nil: absent
+	// Plan, if not nil, says how the record shows the placement: limits, what the
+	// device needs for them, and the predicted decode tokens/s, 0 if not known.
+	Plan func(l backend.Limits, n backend.Need, predicted float64) any
 	// Progress, if not nil, is told what happens next, and while loading the
 	// bytes done and in total (total 0: not loading). Never while time is taken.
 	Progress func(what string, done, total uint64)
@@ -117,10 +119,19 @@ func Run(ctx context.Context, dev backend.Device, s Subject, tests []Test, o Opt
 	if err != nil {
 		return fmt.Errorf("load on %s: %w", dev.Info().ID, err)
 	}
+	var plan any
+	if o.Plan != nil {
+		need, err := dev.Need(s.Model, run, limits)
+		if err != nil {
+			return errors.Join(fmt.Errorf("plan on %s: %w", dev.Info().ID, err), stage.Close())
+		}
+		plan = o.Plan(limits, need, predict(s.Model, Test{Gen: 1, Sequences: 1}, o, rates))
+	}
 	l := newLoop(stage, &s.Model.Config, limits)
 	for _, t := range tests {
 		o.progress(t.Name(), 0, 0)
 		r := newRecord(dev, s, t, o, rates)
+		r.Plan = plan
 		err = measure(ctx, l, dev, t, o, &r)
 		if r.finish(t, peak); len(r.SamplesNS) > 0 {
 			err = errors.Join(err, emit(r))

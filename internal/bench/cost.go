@@ -104,3 +104,24 @@ func limit(m *backend.Model, t Test, o Options, rates backend.Rates) float64 {
 	}
 	return rates.Read * float64(t.Sequences) / stepBytes(m, t, o.K, o.V)
 }
+
+// predict is the tokens/s to expect: as limit, but decoding reads each weight
+// format at its own rate and launches every block. 0 where not measured.
+func predict(m *backend.Model, t Test, o Options, rates backend.Rates) float64 {
+	if t.Prompt > 0 || rates.Read == 0 {
+		return limit(m, t, o, rates)
+	}
+	seconds := (stepBytes(m, t, o.K, o.V) - float64(matrixBytes(m))) / rates.Read
+	each(m, func(w *backend.Tensor, expert, _ bool) {
+		bytes, rate := float64(w.Bytes()), rates.Format[w.Type]
+		if expert {
+			bytes *= float64(m.Config.ExpertsUsed) / float64(m.Config.Experts)
+		}
+		if rate == 0 {
+			rate = rates.Read
+		}
+		seconds += bytes / rate
+	})
+	seconds += float64(m.Config.Blocks()) * rates.Launch
+	return float64(t.Sequences) / seconds
+}

@@ -72,7 +72,7 @@ func newRecord(dev backend.Device, s Subject, t Test, o Options, rates backend.R
 		ModelFilename: s.Filename, ModelType: modelType(s), ModelSize: s.Bytes, ModelParams: s.Params,
 		Batch: o.Batch, TypeK: strings.ToLower(o.K.String()), TypeV: strings.ToLower(o.V.String()),
 		Prompt: t.Prompt, Gen: t.Gen, Depth: t.Depth, Sequences: t.Sequences,
-		Plan: o.Plan, TestTime: time.Now().UTC().Truncate(time.Second),
+		TestTime: time.Now().UTC().Truncate(time.Second),
 	}
 	if o.Threads > 0 {
 		r.Threads = &o.Threads
@@ -86,6 +86,7 @@ func newRecord(dev backend.Device, s Subject, t Test, o Options, rates backend.R
 	if t.Gen > 0 {
 		r.BytesPerToken = positive(stepBytes(s.Model, t, o.K, o.V) / float64(t.Sequences))
 	}
+	r.PredictedTS = positive(predict(s.Model, t, o, rates))
 	r.LimitTS = positive(limit(s.Model, t, o, rates))
 	return r
 }
