@@ -1,0 +1,146 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"drover/backend"
+)
+
+func TestLogits(t *testing.T) {
+	m := fakeModel(2, 0, 400)
+	for _, o := range []Options{{Context: 400}, {Context: 400, Batch: 7, Outs: 3}, {Context: 400, Sequences: 3, Batch: 50, Outs: 5, Pages: 8}} {
+		e := open(t, m, &fakeDevice{}, o)
+		tokens := requests(m, 1, 50, 9)[0].prompt
+		for len(tokens) < 130 {
+			tokens = append(tokens, 3)
+		}
+		var want [][]float32
+		or := newOracle(m)
+		for _, id := range tokens {
+			want = append(want, or.push(id))
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for _, all := range []bool{true, false, true} {
+					next := 0
+					if !all {
+						next = len(tokens) - 1
+					}
+					err := e.Logits(context.Background(), tokens, all, func(pos int, logits []float32) error {
+						if pos != next || !slices.Equal(logits, want[pos]) {
+							t.Errorf("%+v: position %d, want %d, or other logits", o, pos, next)
+						}
+						next++
+						return nil
+					})
+					if err != nil || next != len(tokens) {
+						t.Errorf("%+v: %v after %d of %d", o, err, next, len(tokens))
+					}
+				}
+			})
+		}
+		wg.Wait()
+		n := 0
+		err := e.Logits(context.Background(), tokens, true, func(int, []float32) error {
+			if n++; n == 5 {
+				return errTest
+			}
+			return nil
+		})
+		if !errors.Is(err, errTest) || n != 5 {
+			t.Errorf("error from each: %v after %d", err, n)
+		}
+	}
+}
+
+func TestPerplexity(t *testing.T) {
+	m := fakeModel(1, 0, 400)
+	e := open(t, m, &fakeDevice{}, Options{Context: 128, Batch: 24, Outs: 5})
+	text := make([]int32, 3*32+17)
+	for i := range text {
+		text[i] = int32(i*i%fakeVocab + i%3)
+	}
+	for _, bos := range []int32{-1, 2} {
+		sum, n := 0.0, 0
+		for c := range 3 {
+			or := newOracle(m)
+			for i := range 31 {
+				id := text[c*32+i]
+				if i == 0 && bos >= 0 {
+					id = bos
+				}
+				logits := or.push(id)
+				if i >= 16 {
+					z := 0.0
+					for _, l := range logits {
+						z += math.Exp(float64(l))
+					}
+					sum += math.Log(z) - float64(logits[text[c*32+i+1]])
+					n++
+				}
+			}
+		}
+		calls := 0
+		got, err := e.Perplexity(context.Background(), text, 32, bos, func(so Perplexity, chunks int) {
+			if calls++; so.Chunks != calls || chunks != 3 {
+				t.Errorf("progress %d of %d in call %d", so.Chunks, chunks, calls)
+			}
+		})
+		if err != nil || got.Chunks != 3 || got.Tokens != n || n != 45 || math.Abs(got.NLL-sum/float64(n)) > 1e-6 || math.Abs(got.Perplexity-math.Exp(got.NLL)) > 1e-9 {
+			t.Errorf("bos %d: %+v %v, want %v over %d", bos, got, err, sum/float64(n), n)
+		}
+	}
+	for _, c := range []struct {
+		tokens, context int
+		want            string
+	}{{63, 32, "63 tokens, perplexity with a context of 32 needs at least 64"}, {500, 129, "129 tokens do not fit the context of 128"}, {500, 2, "at least 4"}} {
+		_, err := e.Perplexity(context.Background(), make([]int32, c.tokens), c.context, -1, nil)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	if _, err := e.Perplexity(context.Background(), append(make([]int32, 63), fakeVocab), 32, -1, nil); err == nil {
+		t.Error("a token outside the vocabulary passed")
+	}
+}
+
+// A model that gives no numbers is an error, not a text.
+func TestNoFiniteLogit(t *testing.T) {
+	m := fakeModel(1, 0, 64)
+	d := &fakeDevice{id: "fake"}
+	e, err := Load(context.Background(), m, []Placement{{nanDevice{d}, []backend.Range{{Lo: 0, Hi: 4}}}}, Options{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer settle(t, e, d)
+	if _, err := e.Generate(context.Background(), Request{Tokens: []int32{1}, Max: 3}, nil); err == nil || !strings.Contains(err.Error(), "no finite logit") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := e.Perplexity(context.Background(), make([]int32, 64), 32, -1, nil); err == nil || !strings.Contains(err.Error(), "not a number") {
+		t.Errorf("got %v", err)
+	}
+}
+
+type nanDevice struct{ *fakeDevice }
+
+type nanStage struct{ backend.Stage }
+
+func (d nanDevice) Load(ctx context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (backend.Stage, error) {
+	s, err := d.fakeDevice.Load(ctx, m, runs, l, progress)
+	return nanStage{s}, err
+}
+
+func (s nanStage) Forward(ctx context.Context, run int, b *backend.Batch) error {
+	err := s.Stage.Forward(ctx, run, b)
+	for i := range b.Logits {
+		b.Logits[i] = float32(math.NaN())
+	}
+	return err
+}
