@@ -1,0 +1,223 @@
+package main
+
+import (
+	"math"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+const nosplit = 4
+
+// panelRows is that of package cpu.
+const panelRows = 6
+
+// set writes the kernels of one instruction set. A vector of 16 rows is one
+// register with AVX-512 and two parts with AVX2.
+type set struct {
+	bits   int
+	suffix string
+}
+
+func (s set) wide() bool { return s.bits == 512 }
+func (s set) bytes() int { return s.bits / 8 }
+func (s set) lanes() int { return s.bits / 32 }
+func (s set) parts() int { return 512 / s.bits }
+
+// text begins a kernel; doc says what it computes.
+func (s set) text(name, signature, doc string) {
+	TEXT(name+s.suffix, nosplit, "func("+signature+")")
+	Pragma("noescape")
+	Doc(name + s.suffix + ": " + doc)
+}
+
+func (s set) end() {
+	VZEROUPPER()
+	RET()
+}
+
+func (s set) vec() VecVirtual {
+	if s.wide() {
+		return ZMM()
+	}
+	return YMM()
+}
+
+func (s set) vecs(n int) []VecVirtual {
+	v := make([]VecVirtual, n)
+	for i := range v {
+		v[i] = s.vec()
+	}
+	return v
+}
+
+func arg(name string) GPVirtual {
+	r := GP64()
+	Load(Param(name), r)
+	return r
+}
+
+func copyOf(r Register) GPVirtual {
+	c := GP64()
+	MOVQ(r, c)
+	return c
+}
+
+// times returns r*k.
+func times(r Register, k int) GPVirtual {
+	c := GP64()
+	IMUL3Q(num(k), r, c)
+	return c
+}
+
+func mem(base Register, disp int) Mem { return Mem{Base: base, Disp: disp} }
+
+// zero: of the instructions that clear a register, avo knows VXORPS for one that reads nothing.
+func (s set) zero(v Register) { VXORPS(v, v, v) }
+
+func (s set) move(from, to Op) {
+	if s.wide() {
+		VMOVDQU64(from, to)
+	} else {
+		VMOVDQU(from, to)
+	}
+}
+
+func (s set) and(a, b, to Op) {
+	if s.wide() {
+		VPANDD(a, b, to)
+	} else {
+		VPAND(a, b, to)
+	}
+}
+
+func (s set) xor(a, b, to Op) {
+	if s.wide() {
+		VPXORD(a, b, to)
+	} else {
+		VPXOR(a, b, to)
+	}
+}
+
+// dword is v in every lane.
+func (s set) dword(v uint32) VecVirtual {
+	to := s.vec()
+	r := GP32()
+	MOVL(U32(v), r)
+	if s.wide() {
+		VPBROADCASTD(r, to)
+		return to
+	}
+	VMOVD(r, to.AsX())
+	VPBROADCASTD(to.AsX(), to)
+	return to
+}
+
+func (s set) float(v float32) VecVirtual { return s.dword(math.Float32bits(v)) }
+
+// shared are the dwords that AVX2 kernels read from memory, where registers are few.
+var shared = map[uint32]string{
+	0x00010001: "ones16", 0x01010101: "ones8", 0x0f0f0f0f: "nibble", 0x10101010: "bit4", 0x30303030: "bits45",
+	0x80808080: "bias8", 0x80000000: "sign", 0x7fffffff: "magnitude",
+}
+
+// constant is v in every lane: a register with AVX-512, memory with AVX2.
+func (s set) constant(v uint32) Op {
+	if s.wide() {
+		return s.dword(v)
+	}
+	name, ok := shared[v]
+	if !ok {
+		panic(v)
+	}
+	return NewDataAddr(Symbol{Name: name, Static: true}, 0)
+}
+
+// constants writes what constant and mask refer to.
+func (s set) constants() {
+	for _, v := range []uint32{0x00010001, 0x01010101, 0x0f0f0f0f, 0x10101010, 0x30303030, 0x80808080, 0x80000000, 0x7fffffff} {
+		GLOBL(shared[v], rodata)
+		for i := range 8 {
+			DATA(4*i, U32(v))
+		}
+	}
+	GLOBL("masks", rodata)
+	for i := range 16 {
+		v := uint32(0)
+		if i < 8 {
+			v = math.MaxUint32
+		}
+		DATA(4*i, U32(v))
+	}
+}
+
+const rodata = 8 | 16 // RODATA, NOPTR
+
+// broadcast is the dword at m in every lane.
+func (s set) broadcast(m Mem) VecVirtual {
+	v := s.vec()
+	VBROADCASTSS(m, v)
+	return v
+}
+
+// scaleBy multiplies v by the float32 at m.
+func (s set) scaleBy(m Mem, v Register) {
+	if s.wide() {
+		VMULPS_BCST(m, v, v)
+		return
+	}
+	VMULPS(s.broadcast(m), v, v)
+}
+
+// f16, f32, u8 and i8 load one value for each row of part p from m, as float32.
+func (s set) f16(m Mem, p int) VecVirtual {
+	v := s.vec()
+	VCVTPH2PS(m.Offset(p*s.bytes()/2), v)
+	return v
+}
+
+func (s set) f32(m Mem, p int) VecVirtual {
+	v := s.vec()
+	VMOVUPS(m.Offset(p*s.bytes()), v)
+	return v
+}
+
+func (s set) u8(m Mem, p int) VecVirtual {
+	v := s.vec()
+	VPMOVZXBD(m.Offset(p*s.bytes()/4), v)
+	VCVTDQ2PS(v, v)
+	return v
+}
+
+func (s set) i8(m Mem, p int) VecVirtual {
+	v := s.vec()
+	VPMOVSXBD(m.Offset(p*s.bytes()/4), v)
+	VCVTDQ2PS(v, v)
+	return v
+}
+
+// float loads part p of a vector of weights of a float kind, as float32.
+func (s set) floats(kind string, m Mem, p int) VecVirtual {
+	switch kind {
+	case "F32":
+		return s.f32(m, p)
+	case "F16":
+		return s.f16(m, p)
+	}
+	v := s.vec()
+	VPMOVZXWD(m.Offset(p*s.bytes()/2), v)
+	VPSLLD(U8(16), v, v)
+	return v
+}
+
+// loop repeats body n times; n, which must not be 0, is used up.
+func loop(name string, n Register, body func()) {
+	Label(name)
+	body()
+	DECQ(n)
+	JNZ(LabelRef(name))
+}
+
+// num is an immediate operand.
+func num(n int) U32 { return U32(uint32(n)) }

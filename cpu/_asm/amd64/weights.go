@@ -1,0 +1,290 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// layout is a packed layout of quantised weights (see cpu/kernels.go).
+type layout struct {
+	name   string
+	block  int // bytes of weights in a block; of all of it for panel
+	scales int // bytes of scales and mins in a block; in a superblock for super
+	high   int // bits above the nibble: 1 (fifth) or 2
+	bias   int // value = weight - bias
+	most   int // largest weight; 0: up to 255, of bias 128
+	min    bool
+	halves bool // scales of 16 columns
+	super  bool // superblocks of 8 blocks
+	table  bool // nibbles are indices of IQ4_NL's table
+	panel  bool // an unpacked block, with float32 scales and mins
+}
+
+var layouts = []layout{
+	{name: "Q8_0", block: 512, scales: 32, bias: 128},
+	{name: "Q4_0", block: 256, scales: 32, bias: 8, most: 15},
+	{name: "Q4_1", block: 256, scales: 64, most: 15, min: true},
+	{name: "Q5_0", block: 320, scales: 32, high: 1, bias: 16, most: 31},
+	{name: "Q5_1", block: 320, scales: 64, high: 1, most: 31, min: true},
+	{name: "Q4_K", block: 256, scales: 320, most: 15, min: true, super: true},
+	{name: "Q5_K", block: 320, scales: 320, high: 1, most: 31, min: true, super: true},
+	{name: "Q6_K", block: 384, scales: 288, high: 2, bias: 32, most: 63, halves: true, super: true},
+	{name: "IQ4_NL", block: 256, scales: 32, bias: 128, table: true},
+	{name: "I8", block: 640, bias: 128, halves: true, panel: true},
+	{name: "I8M", block: 768, most: 127, min: true, halves: true, panel: true},
+}
+
+// panels are the layouts of unpacked blocks. Weights of panel32M come from 5 bits at most.
+var panels = []layout{
+	{name: "32", block: 576, bias: 128, panel: true},
+	{name: "32M", block: 640, most: 31, min: true, panel: true},
+	{name: "16", block: 640, bias: 128, halves: true, panel: true},
+	{name: "16M", block: 768, most: 127, min: true, halves: true, panel: true},
+}
+
+// bytes says that weights are bytes already.
+func (l layout) bytes() bool { return l.name == "Q8_0" || l.panel }
+
+// of panel is the layout that unpack makes.
+func (l layout) unpacked() layout {
+	i := 0
+	if l.halves {
+		i += 2
+	}
+	if l.min {
+		i++
+	}
+	return panels[i]
+}
+
+// weights makes vectors of unsigned weights from a block at w.
+type weights struct {
+	set
+	layout
+	w            Register
+	nibble, bits Op
+	values       VecVirtual // IQ4_NL's
+	above        [2]VecVirtual
+}
+
+// weights prepares the constants.
+func (s set) weights(l layout, w Register) *weights {
+	b := &weights{set: s, layout: l, w: w}
+	if l.bytes() {
+		return b
+	}
+	b.nibble = s.constant(0x0f0f0f0f)
+	switch {
+	case l.high == 1:
+		b.bits = s.constant(0x10101010)
+	case l.high == 2:
+		b.bits = s.constant(0x30303030)
+	case l.table:
+		b.values = s.vec()
+		m := NewDataAddr(Symbol{Name: "iq4nl", Static: true}, 0)
+		if s.wide() {
+			VBROADCASTI32X4(m, b.values)
+		} else {
+			VBROADCASTI128(m, b.values)
+		}
+	}
+	return b
+}
+
+// part loads what pair needs for part p: the bits above the nibbles.
+func (b *weights) part(p int) {
+	for i := range b.high {
+		b.above[i] = b.vec()
+		b.move(mem(b.w, 256+i*64+p*b.set.bytes()), b.above[i])
+	}
+}
+
+// pair is vectors j and j+4 of part p.
+func (b *weights) pair(j, p int) (lo, hi VecVirtual) {
+	lo, hi = b.vec(), b.vec()
+	b.move(mem(b.w, j*64+p*b.set.bytes()), lo)
+	if b.layout.bytes() {
+		b.move(mem(b.w, (j+4)*64+p*b.set.bytes()), hi)
+		return lo, hi
+	}
+	VPSRLD(U8(4), lo, hi)
+	b.addHigh(lo, j)
+	b.addHigh(hi, j+4)
+	if b.table {
+		VPSHUFB(lo, b.values, lo)
+		VPSHUFB(hi, b.values, hi)
+	}
+	return lo, hi
+}
+
+// addHigh makes weights of vector j of the nibbles in v, whose other bits are noise.
+func (b *weights) addHigh(v Register, j int) {
+	if b.high == 0 {
+		b.and(b.nibble, v, v)
+		return
+	}
+	t := b.vec()
+	from, left := b.above[0], 4-j // the fifth bit lies at bit j
+	if b.high == 2 {
+		from, left = b.above[j/4], 4-j%4*2 // bits 4 and 5 lie at bits 2j%8
+	}
+	switch {
+	case left > 0:
+		VPSLLD(U8(uint8(left)), from, t)
+		b.and(b.bits, t, t)
+	case left < 0:
+		VPSRLD(U8(uint8(-left)), from, t)
+		b.and(b.bits, t, t)
+	default:
+		b.and(b.bits, from, t)
+	}
+	if b.wide() {
+		VPTERNLOGD(U8(0xea), t, b.nibble, v) // v&nibble | t
+		return
+	}
+	VPAND(b.nibble, v, v)
+	VPOR(t, v, v)
+}
+
+// scales gives the scales and negated or plain mins of the rows of a part.
+type scales struct {
+	set
+	layout
+	at      Register // of the block, or, for super, of the superblock
+	sub     Register // for super: one 16 bytes further each block
+	d, dmin []VecVirtual
+}
+
+// superblock loads the scales of the block's scales.
+func (c *scales) superblock() {
+	for p := range c.parts() {
+		c.d = append(c.d, c.f16(mem(c.at, 0), p))
+		if c.min {
+			c.dmin = append(c.dmin, c.f16(mem(c.at, 32), p))
+		}
+	}
+}
+
+// scale is that of half h.
+func (c *scales) scale(h, p int) VecVirtual {
+	switch {
+	case c.panel:
+		return c.f32(mem(c.at, 512+64*h), p)
+	case !c.super:
+		return c.f16(mem(c.at, 0), p)
+	}
+	var v VecVirtual
+	if c.min {
+		v = c.u8(mem(c.sub, 64), p)
+	} else {
+		v = c.i8(mem(c.sub, 32+16*h), p)
+	}
+	VMULPS(c.d[p], v, v)
+	return v
+}
+
+// least is the min of half h; for super its negative.
+func (c *scales) least(h, p int) VecVirtual {
+	switch {
+	case c.panel && c.halves:
+		return c.f32(mem(c.at, 640+64*h), p)
+	case c.panel:
+		return c.f32(mem(c.at, 576), p)
+	case !c.super:
+		return c.f16(mem(c.at, 32), p)
+	}
+	v := c.u8(mem(c.sub, 192), p)
+	VMULPS(c.dmin[p], v, v)
+	return v
+}
+
+// tables writes IQ4_NL's values plus 128.
+func tables() {
+	GLOBL("iq4nl", rodata)
+	for i, v := range [16]int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113} {
+		DATA(i, U8(uint8(v)^0x80))
+	}
+}
+
+// unpack writes the kernel that makes panel blocks of a packed group.
+func (s set) unpack(l layout) {
+	s.text("unpack"+l.name, "panel, w *byte, n int", "unpackGeneric of kind"+l.name+".")
+	dst, w, n := arg("panel"), arg("w"), arg("n")
+	b := s.weights(l, w)
+	c := &scales{set: s, layout: l, at: times(n, l.block)}
+	ADDQ(w, c.at)
+	to := l.unpacked()
+	var bias, sign Op
+	if add := to.bias - l.bias; add != 0 {
+		bias = s.dword(uint32(add) * 0x01010101)
+	}
+	if l.super && l.min {
+		sign = s.constant(0x80000000)
+	}
+	block := func() {
+		for p := range s.parts() {
+			b.part(p)
+			for j := range 4 {
+				for i, v := range pairOf(b.pair(j, p)) {
+					if bias != nil {
+						VPADDB(bias, v, v)
+					}
+					s.move(v, mem(dst, (j+4*i)*64+p*s.bytes()))
+				}
+			}
+			at := 512
+			for h := range to.count() {
+				VMOVUPS(c.scale(h, p), mem(dst, at+p*s.bytes()))
+				at += 64
+			}
+			if l.min {
+				v := c.least(0, p)
+				if sign != nil {
+					s.xor(sign, v, v)
+				}
+				VMOVUPS(v, mem(dst, at+p*s.bytes()))
+			}
+		}
+		ADDQ(num(l.block), w)
+		ADDQ(num(to.block), dst)
+	}
+	s.blocks(l, c, n, block)
+	s.end()
+}
+
+func pairOf(a, b VecVirtual) [2]VecVirtual { return [2]VecVirtual{a, b} }
+
+// count is the number of scales of a row in a block.
+func (l layout) count() int {
+	if l.halves {
+		return 2
+	}
+	return 1
+}
+
+// blocks repeats block n times and moves on the scales; n is used up.
+func (s set) blocks(l layout, c *scales, n Register, block func()) {
+	if !l.super {
+		loop("block", n, func() {
+			block()
+			if !l.panel {
+				ADDQ(num(l.scales), c.at)
+			}
+		})
+		return
+	}
+	eight := GP64()
+	c.sub = GP64()
+	SHRQ(U8(3), n)
+	loop("superblock", n, func() {
+		c.superblock()
+		MOVQ(c.at, c.sub)
+		MOVQ(U32(8), eight)
+		loop("block", eight, func() {
+			block()
+			ADDQ(num(16*l.count()), c.sub)
+		})
+		ADDQ(num(l.scales), c.at)
+	})
+}
