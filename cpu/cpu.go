@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"drover/backend"
 )
@@ -61,12 +62,13 @@ type device struct {
 	options Options
 	k       *kernels
 	name    string
+	taken   atomic.Uint64 // bytes that stages hold, where Options.Memory pretends
 }
 
 func (d *device) Info() backend.Info {
 	total, free := memory()
 	if d.options.Memory != 0 {
-		total, free = d.options.Memory, d.options.Memory
+		total, free = d.options.Memory, d.options.Memory-min(d.options.Memory, d.taken.Load())
 	}
 	return backend.Info{ID: "cpu", Kind: "cpu", Name: d.name, ISA: d.k.isa, Cores: physicalCores(), Total: total, Free: free}
 }

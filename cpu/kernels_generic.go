@@ -20,20 +20,28 @@ type panelBlock struct {
 	min   [2][16]float32
 }
 
-// nibbles unpacks n4 vectors of nibbles and adds high bits where given.
-func (p *panelBlock) nibbles(w []byte, high func(j, r, b int) byte) {
-	for j := 0; j < 4; j++ {
-		for i := 0; i < 64; i++ {
-			v := w[j*64+i]
-			p.u[j*64+i], p.u[(j+4)*64+i] = v&15, v>>4
+// nibbles unpacks 4 vectors of nibbles.
+func (p *panelBlock) nibbles(w []byte) {
+	w = w[:256]
+	for i, v := range w {
+		p.u[i], p.u[256+i] = v&15, v>>4
+	}
+}
+
+// fifth adds a vector of fifth bits.
+func (p *panelBlock) fifth(w []byte) {
+	for j := range 8 {
+		for i, v := range w[:64] {
+			p.u[j*64+i] |= v >> j & 1 << 4
 		}
 	}
-	if high == nil {
-		return
-	}
-	for j := 0; j < 8; j++ {
-		for i := 0; i < 64; i++ {
-			p.u[j*64+i] |= high(j, i/4, i%4) << 4
+}
+
+// high adds two vectors of pairs of high bits.
+func (p *panelBlock) high(w []byte) {
+	for j := range 8 {
+		for i, v := range w[j/4*64 : j/4*64+64] {
+			p.u[j*64+i] |= v >> (j % 4 * 2) & 3 << 4
 		}
 	}
 }
@@ -48,47 +56,48 @@ func halves(p []byte, r int) float32 { return quant.F16ToF32(uint16(p[2*r]) | ui
 
 // load unpacks block b of a packed group of n blocks.
 func (p *panelBlock) load(k kind, w *byte, n, b int) {
-	fifth := func(v []byte) func(j, r, b int) byte {
-		return func(j, r, b int) byte { return v[256+r*4+b] >> j & 1 }
-	}
 	switch k {
 	case kindQ8_0:
 		copy(p.u[:], at[byte](w, b*512, 512))
 		p.scales(at[byte](w, n*512+b*32, 32), nil)
 	case kindQ4_0:
-		p.nibbles(at[byte](w, b*256, 256), nil)
+		p.nibbles(at[byte](w, b*256, 256))
 		p.bias(128 - 8)
 		p.scales(at[byte](w, n*256+b*32, 32), nil)
 	case kindIQ4_NL:
-		p.nibbles(at[byte](w, b*256, 256), nil)
+		p.nibbles(at[byte](w, b*256, 256))
 		for i, v := range p.u {
 			p.u[i] = byte(iq4nl[v]) ^ 0x80
 		}
 		p.scales(at[byte](w, n*256+b*32, 32), nil)
 	case kindQ4_1:
-		p.nibbles(at[byte](w, b*256, 256), nil)
+		p.nibbles(at[byte](w, b*256, 256))
 		s := at[byte](w, n*256+b*64, 64)
 		p.scales(s, s[32:])
 	case kindQ5_0:
 		v := at[byte](w, b*320, 320)
-		p.nibbles(v, fifth(v))
+		p.nibbles(v)
+		p.fifth(v[256:])
 		p.bias(128 - 16)
 		p.scales(at[byte](w, n*320+b*32, 32), nil)
 	case kindQ5_1:
 		v := at[byte](w, b*320, 320)
-		p.nibbles(v, fifth(v))
+		p.nibbles(v)
+		p.fifth(v[256:])
 		s := at[byte](w, n*320+b*64, 64)
 		p.scales(s, s[32:])
 	case kindQ4_K:
-		p.nibbles(at[byte](w, b*256, 256), nil)
+		p.nibbles(at[byte](w, b*256, 256))
 		p.superScales(at[byte](w, n*256+b/8*320, 320), b%8)
 	case kindQ5_K:
 		v := at[byte](w, b*320, 320)
-		p.nibbles(v, fifth(v))
+		p.nibbles(v)
+		p.fifth(v[256:])
 		p.superScales(at[byte](w, n*320+b/8*320, 320), b%8)
 	case kindQ6_K:
 		v := at[byte](w, b*384, 384)
-		p.nibbles(v, func(j, r, b int) byte { return v[256+j/4*64+r*4+b] >> (j % 4 * 2) & 3 })
+		p.nibbles(v)
+		p.high(v[256:])
 		p.bias(128 - 32)
 		s := at[byte](w, n*384+b/8*288, 288)
 		for r := range groupRows {
@@ -154,31 +163,34 @@ func (p *panelBlock) storePanel(k panelKind, dst []byte) {
 
 // dot adds one block to the accumulators of 16 rows for activation row t of T.
 func (p *panelBlock) dot(k panelKind, acc *[16]float32, rec *byte, T, t int) {
-	q := at[int8](rec, 0, 32*T)
+	q := at[[4]int8](rec, 0, 8*T)
 	i := at[int32](rec, 0, 16*T)
 	f := at[float32](rec, 0, 16*T)
 	scale := f[11*T+t]
-	for r := range groupRows {
-		var lo, hi int32
-		for j := range 4 {
-			for b := range 4 {
-				lo += int32(p.u[j*64+r*4+b]) * int32(q[(j*T+t)*4+b])
-				hi += int32(p.u[(j+4)*64+r*4+b]) * int32(q[((j+4)*T+t)*4+b])
-			}
+	var lo, hi [16]int32
+	for j := range 8 {
+		a, sum := q[j*T+t], &lo
+		if j >= 4 {
+			sum = &hi
 		}
-		a := acc[r]
+		u := p.u[j*64 : j*64+64]
+		for r := range sum {
+			sum[r] += int32(u[r*4])*int32(a[0]) + int32(u[r*4+1])*int32(a[1]) + int32(u[r*4+2])*int32(a[2]) + int32(u[r*4+3])*int32(a[3])
+		}
+	}
+	for r, a := range acc {
 		switch k {
 		case panel32:
-			a += float32(float32(lo+hi+i[8*T+t]<<7) * (p.scale[0][r] * scale))
+			a += float32(float32(lo[r]+hi[r]+i[8*T+t]<<7) * (p.scale[0][r] * scale))
 		case panel32M:
-			a += float32(float32(lo+hi) * (p.scale[0][r] * scale))
+			a += float32(float32(lo[r]+hi[r]) * (p.scale[0][r] * scale))
 			a += float32(p.min[0][r] * f[12*T+t])
 		case panel16:
-			a += float32(float32(lo+i[9*T+t]<<7) * (p.scale[0][r] * scale))
-			a += float32(float32(hi+i[10*T+t]<<7) * float32(p.scale[1][r]*scale))
+			a += float32(float32(lo[r]+i[9*T+t]<<7) * (p.scale[0][r] * scale))
+			a += float32(float32(hi[r]+i[10*T+t]<<7) * (p.scale[1][r] * scale))
 		case panel16M:
-			a += float32(float32(lo) * (p.scale[0][r] * scale))
-			a += float32(float32(hi) * float32(p.scale[1][r]*scale))
+			a += float32(float32(lo[r]) * (p.scale[0][r] * scale))
+			a += float32(float32(hi[r]) * (p.scale[1][r] * scale))
 			a += float32(p.min[0][r] * f[13*T+t])
 			a += float32(p.min[1][r] * f[14*T+t])
 		}
@@ -308,50 +320,68 @@ func quantizeGeneric(dst *byte, x *float32, n, T, t int) {
 }
 
 func scoreF32Generic(dst, q *float32, k *byte, n, dim int) {
-	scoreGeneric(dst, q, n, dim, func(i, d int) float32 { return at[float32](k, i*dim*4, dim)[d] })
-}
-
-func scoreF16Generic(dst, q *float32, k *byte, n, dim int) {
-	scoreGeneric(dst, q, n, dim, func(i, d int) float32 { return quant.F16ToF32(at[uint16](k, i*dim*2, dim)[d]) })
-}
-
-func scoreQ8Generic(dst, q *float32, k *byte, n, dim int) {
-	scoreGeneric(dst, q, n, dim, func(i, d int) float32 { return q8Value(k, i, d, dim) })
-}
-
-func scoreGeneric(dst, q *float32, n, dim int, key func(i, d int) float32) {
-	for i := range floats(dst, n) {
+	for i := range n {
 		var s float32
+		key := at[float32](k, i*dim*4, dim)
 		for d, v := range floats(q, dim) {
-			s += float32(v * key(i, d))
+			s += float32(v * key[d])
 		}
 		floats(dst, n)[i] = s
 	}
 }
 
-// q8Value is value d of row i of q8_0 rows of dim values.
-func q8Value(p *byte, i, d, dim int) float32 {
-	b := at[byte](p, (i*dim/32+d/32)*34, 34)
-	return halves(b, 0) * float32(int8(b[2+d%32]))
+func scoreF16Generic(dst, q *float32, k *byte, n, dim int) {
+	for i := range n {
+		var s float32
+		key := at[uint16](k, i*dim*2, dim)
+		for d, v := range floats(q, dim) {
+			s += float32(v * quant.F16ToF32(key[d]))
+		}
+		floats(dst, n)[i] = s
+	}
+}
+
+func scoreQ8Generic(dst, q *float32, k *byte, n, dim int) {
+	for i := range n {
+		var s float32
+		for j := range dim / 32 {
+			b := at[byte](k, (i*dim/32+j)*34, 34)
+			scale := halves(b, 0)
+			for d, v := range floats(q, dim)[j*32 : j*32+32] {
+				s += float32(v * (scale * float32(int8(b[2+d]))))
+			}
+		}
+		floats(dst, n)[i] = s
+	}
 }
 
 func accumF32Generic(acc, p *float32, v *byte, n, dim int) {
-	accumGeneric(acc, p, n, dim, func(i, d int) float32 { return at[float32](v, i*dim*4, dim)[d] })
+	a := floats(acc, dim)
+	for i, w := range floats(p, n) {
+		for d, x := range at[float32](v, i*dim*4, dim) {
+			a[d] += float32(w * x)
+		}
+	}
 }
 
 func accumF16Generic(acc, p *float32, v *byte, n, dim int) {
-	accumGeneric(acc, p, n, dim, func(i, d int) float32 { return quant.F16ToF32(at[uint16](v, i*dim*2, dim)[d]) })
+	a := floats(acc, dim)
+	for i, w := range floats(p, n) {
+		for d, x := range at[uint16](v, i*dim*2, dim) {
+			a[d] += float32(w * quant.F16ToF32(x))
+		}
+	}
 }
 
 func accumQ8Generic(acc, p *float32, v *byte, n, dim int) {
-	accumGeneric(acc, p, n, dim, func(i, d int) float32 { return q8Value(v, i, d, dim) })
-}
-
-func accumGeneric(acc, p *float32, n, dim int, value func(i, d int) float32) {
 	a := floats(acc, dim)
 	for i, w := range floats(p, n) {
-		for d := range a {
-			a[d] += float32(w * value(i, d))
+		for j := range dim / 32 {
+			b := at[byte](v, (i*dim/32+j)*34, 34)
+			scale := halves(b, 0)
+			for d, x := range b[2:] {
+				a[j*32+d] += float32(w * (scale * float32(int8(x))))
+			}
 		}
 	}
 }

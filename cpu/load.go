@@ -18,7 +18,8 @@ func (d *device) Load(ctx context.Context, m *backend.Model, runs []backend.Rang
 	if free := d.Info().Free; need.Total() > free {
 		return nil, &backend.MemoryError{Device: "cpu", Need: need.Total(), Free: free}
 	}
-	s := &stage{k: d.k}
+	s := &stage{k: d.k, taken: &d.taken, held: need.Total()}
+	d.taken.Add(need.Total())
 	for _, a := range []struct {
 		a *arena
 		n uint64

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"errors"
+	"sync/atomic"
 
 	"drover/backend"
 )
@@ -55,6 +56,8 @@ type stage struct {
 	norm   *vector
 	output *matrix
 
+	taken                   *atomic.Uint64 // the device's count of bytes,
+	held                    uint64         // and this stage's part
 	weights, cache, scratch arena
 	matrices                []*matrix
 	vectors                 []*vector
@@ -220,9 +223,13 @@ func (s *stage) Used() backend.Need { return s.used() }
 
 // Close gives the memory back. The stage must not be used again.
 func (s *stage) Close() error {
+	if s.taken == nil {
+		return nil // closed before
+	}
 	if s.pool != nil {
 		s.pool.close()
 	}
+	s.taken.Add(-s.held)
 	err := errors.Join(release(s.weights.mem), release(s.cache.mem), release(s.scratch.mem))
 	*s = stage{}
 	return err

@@ -1,0 +1,29 @@
+package cpu
+
+import (
+	"testing"
+
+	"drover/backend"
+	"drover/backend/backendtest"
+)
+
+// TestConformance holds every kernel set of this CPU to the contract.
+func TestConformance(t *testing.T) {
+	for _, isa := range Available() {
+		t.Run(isa, func(t *testing.T) {
+			make := func(o Options) backend.Device {
+				o.ISA = isa
+				dev, err := New(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return dev
+			}
+			backendtest.Run(t, make(Options{Threads: 2}), backendtest.Options{
+				Same: []backend.Device{make(Options{Threads: 1}), make(Options{Threads: 3}), make(Options{Threads: 5}),
+					make(Options{Threads: 2, Raw: true})},
+				Small: func(memory uint64) backend.Device { return make(Options{Threads: 2, Memory: memory}) },
+			})
+		})
+	}
+}
