@@ -18,7 +18,7 @@ func (l *letters) Push(id int32) string {
 	text := l.held
 	l.held = ""
 	if id < 26 {
-		return text + string(rune('a'+id))
+		return text + "abcdefghijklmnopqrstuvwxyz"[id:id+1]
 	}
 	if id < 40 {
 		return text
