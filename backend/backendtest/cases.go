@@ -20,6 +20,7 @@ var cases = []check{
 	{name: "rewind", run: rewind},
 	{name: "released pages", applies: windowed, run: releasedPages},
 	{name: "full context", run: fullContext},
+	{name: "long context", run: longContext},
 	{name: "empty and partial Out", run: partialOut},
 	{name: "Top and LogSum against Logits", run: topAgainstLogits},
 	{name: "Norm", run: normAgainstReference},

@@ -7,6 +7,7 @@ import (
 
 	"drover/backend"
 	"drover/internal/quant"
+	"drover/internal/ref"
 )
 
 var background = context.Background()
@@ -78,13 +79,56 @@ func releasedPages(x *env) {
 // fullContext: to the last position of the context, which is no multiple of a
 // page, over pages out of order.
 func fullContext(x *env) {
-	x.lim.Context = 2*page + 7
-	p := part{[]int32{6, 1, 3}, 0, x.clear(x.lim.Context)}
-	got := x.whole(x.dev).feed(p, 100, 34, 1)
-	want := x.reference().feed(p, 100)
-	n := x.lim.Context
-	x.near("the last rows", got.rows(n-30, n).logits, want.rows(n-30, n).logits)
-	x.same("in other batches", x.whole(x.dev).feed(p, 50, 60, 25).rows(n-30, n), got.rows(n-30, n))
+	n := page + 11
+	x.lim.Context = n
+	p := part{[]int32{6, 1}, 0, x.clear(n)}
+	got := x.whole(x.dev).feed(p, 40, 34, 1)
+	x.near("the last rows", got.rows(n-30, n).logits, x.reference().feed(p, n).rows(n-30, n).logits)
+	x.same("in other batches", x.whole(x.dev).feed(p, 25).rows(n-30, n), got.rows(n-30, n))
+}
+
+// longContext: the first attention block alone, over nine pages, which is more
+// than devices cut a context at.
+func longContext(x *env) {
+	const n, last = 8*page + 11, 11
+	x.lim.Context, x.lim.Pages = n, 12
+	runs := []backend.Range{{Lo: 1, Hi: 2}}
+	pages := []int32{11, 0, 7, 3, 9, 1, 8, 10, 2}
+	dim := x.m.Config.Dim
+	hidden := floats(random("hidden", quant.F32, n, dim, 1, 1))
+	send := func(l *line, lo, hi int) []float32 {
+		b := x.batch(part{pages, lo, make([]int32, hi-lo)})
+		b.Out, b.Logits = nil, nil
+		b.Hidden = append([]float32(nil), hidden[lo*dim:hi*dim]...)
+		if x.o.Class != nil {
+			l.classes[x.o.Class(hi-lo)] = true
+		}
+		if err := l.stages[0].Forward(background, 0, b); err != nil {
+			x.t.Fatalf("forward: %v", err)
+		}
+		return b.Hidden
+	}
+	dev, reference := x.load(x.dev, runs), x.load(ref.New(), runs)
+	var got, want []float32
+	for lo := 0; lo < n; lo += 128 {
+		hi := min(lo+128, n)
+		got, want = send(dev, lo, hi), send(reference, lo, hi)
+		x.near("what attention adds", added(hidden[lo*dim:hi*dim], got), added(hidden[lo*dim:hi*dim], want))
+	}
+	got = got[len(got)-last*dim:]
+	for i := range last {
+		one := send(dev, n-last+i, n-last+i+1)
+		x.same("a row alone", result{one, dev.classes}, result{got[i*dim : (i+1)*dim], dev.classes})
+	}
+}
+
+// added is what a block added to the hidden state.
+func added(before, after []float32) []float32 {
+	d := make([]float32, len(after))
+	for i := range d {
+		d[i] = after[i] - before[i]
+	}
+	return d
 }
 
 // cacheFormats: every pair of formats, against the reference with the same

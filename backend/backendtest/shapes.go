@@ -13,8 +13,9 @@ import (
 // blocks: rows are whole blocks, and no power of two where that is possible.
 type shape struct {
 	name               string
-	heads, kv, headDim int // heads*headDim is a multiple of 256, so of every block
-	layers             int // 0: 2
+	heads, kv, headDim int  // heads*headDim is a multiple of 256, so of every block
+	layers             int  // 0: 2
+	wide               bool // a feed-forward wider than the hidden state, for every format
 	qkvBias, oBias     bool
 	tied               bool
 	rope               backend.Rope // Base and Dims 0: 10000 and headDim
@@ -25,7 +26,7 @@ type shape struct {
 
 var shapes = []shape{
 	{name: "mha", heads: 4, kv: 4, headDim: 64},
-	{name: "gqa", heads: 8, kv: 2, headDim: 32, layers: 3},
+	{name: "gqa", heads: 8, kv: 2, headDim: 32, layers: 3, wide: true},
 	{name: "mqa", heads: 8, kv: 1, headDim: 32, rope: backend.Rope{Base: 500000}},
 	{name: "head8", heads: 32, kv: 4, headDim: 8},
 	{name: "head96", heads: 8, kv: 2, headDim: 96, rope: backend.Rope{Dims: 64}},
@@ -48,7 +49,7 @@ const vocab = 67
 func (s *shape) config(elems int) backend.Config {
 	dim := map[int]int{1: 52, 32: 96, 64: 192, 128: 128, 256: 256}[elems]
 	ffn := map[int]int{1: 84, 32: 160, 64: 128, 128: 384, 256: 512}[elems]
-	if s.experts > 0 && elems == 256 {
+	if elems == 256 && !s.wide {
 		ffn = 256
 	}
 	c := backend.Config{Arch: "llama", Name: s.name, Dim: dim, Layers: max(s.layers, 2), Heads: s.heads, KVHeads: s.kv, HeadDim: s.headDim,

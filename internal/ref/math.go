@@ -19,12 +19,29 @@ func (m matrix) expert(e, rows int) matrix {
 }
 
 // product multiplies rows: dst (n, m.rows) = x (n, m.cols) times m transposed.
+// Four outputs are summed beside each other, only because one sum waits for
+// itself.
 func product(dst []float64, m matrix, x []float64) {
-	n := len(x) / m.cols
-	for o := range m.rows {
-		w := m.row(o)
+	n, o := len(x)/m.cols, 0
+	for ; o+4 <= m.rows; o += 4 {
+		w0, w1, w2, w3 := m.row(o), m.row(o + 1)[:m.cols], m.row(o + 2)[:m.cols], m.row(o + 3)[:m.cols]
 		for i := range n {
-			dst[i*m.rows+o] = dot(w, x[i*m.cols:(i+1)*m.cols])
+			var a, b, c, d float64
+			row := x[i*m.cols : (i+1)*m.cols][:len(w0)]
+			for j, w := range w0 {
+				v := row[j]
+				a += float64(w) * v
+				b += float64(w1[j]) * v
+				c += float64(w2[j]) * v
+				d += float64(w3[j]) * v
+			}
+			y := dst[i*m.rows+o:][:4]
+			y[0], y[1], y[2], y[3] = a, b, c, d
+		}
+	}
+	for ; o < m.rows; o++ {
+		for i := range n {
+			dst[i*m.rows+o] = dot(m.row(o), x[i*m.cols:(i+1)*m.cols])
 		}
 	}
 }
