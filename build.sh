@@ -165,7 +165,7 @@ generated() (
 	for dir in $(git ls-files '*/_asm/go.mod' | xargs -n 1 dirname | xargs -n 1 dirname); do
 		sed -n 's,^//go:generate ,,p' "$dir"/*.go >"$scratch/generate"
 		[ -s "$scratch/generate" ] || { say "$dir: _asm without a go:generate line"; return 1; }
-		(cd "$copy/$dir" && sh -ex "$scratch/generate") || return 1
+		(cd "$copy/$dir" && sh -ex "$scratch/generate" && cd _asm && go vet ./...) || return 1
 	done
 	git ls-files | sort >"$scratch/have"
 	(cd "$copy" && find . -type f | sed 's,^\./,,' | sort) >"$scratch/made"

@@ -47,12 +47,12 @@ func (t Test) tokens() int { return t.Sequences * t.length() }
 // Check says whether a test can be run at all.
 func (t Test) Check() error {
 	switch {
-	case t.Prompt < 0 || t.Gen < 0 || t.Depth < 0 || t.Sequences < 1:
-		return fmt.Errorf("bench %+v: counts are positive", t)
-	case (t.Prompt > 0) == (t.Gen > 0):
-		return fmt.Errorf("bench %+v: a test either reads a prompt or generates", t)
-	case t.Depth+t.length() > maxContext || t.Sequences > maxSequences:
-		return fmt.Errorf("bench %s: at most %d positions and %d sequences", t.Name(), maxContext, maxSequences)
+	case t.Prompt < 0 || t.Gen < 0 || t.Depth < 0 || (t.Prompt > 0) == (t.Gen > 0):
+		return fmt.Errorf("a prompt of %d and %d generated tokens at depth %d: one of the two is measured, from depth 0 on", t.Prompt, t.Gen, t.Depth)
+	case t.Sequences < 1 || t.Sequences > maxSequences:
+		return fmt.Errorf("%d sequences at once: 1 to %d can be measured", t.Sequences, maxSequences)
+	case max(t.Prompt, t.Gen, t.Depth) > maxContext || t.Depth+t.length() > maxContext:
+		return fmt.Errorf("%s: at most %d positions can be measured", t.Name(), maxContext)
 	}
 	return nil
 }
@@ -104,7 +104,7 @@ func Run(ctx context.Context, dev backend.Device, s Subject, tests []Test, o Opt
 	}
 	for _, t := range tests {
 		if err := t.Check(); err != nil {
-			return err
+			return fmt.Errorf("bench: %w", err)
 		}
 	}
 	o.progress("measure "+dev.Info().ID, 0, 0)

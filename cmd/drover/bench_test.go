@@ -1,0 +1,135 @@
+package main
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// lengths short enough for the slowest kernels
+var benchArgs = []string{"bench", "-p", "8", "-n", "4", "-r", "2"}
+
+func benchOf(t *testing.T, args ...string) result {
+	t.Helper()
+	return command(t, "", nil, append(benchArgs, args...)...)
+}
+
+func TestBenchJSON(t *testing.T) {
+	r := benchOf(t, "--json", "-d", "0,70", "-t", "1", "-ctk", "q8_0")
+	if r.exit != 0 {
+		t.Fatalf("exit %d: %s", r.exit, r.errout)
+	}
+	var doc struct {
+		Records []struct {
+			Prompt  int `json:"n_prompt"`
+			Gen     int `json:"n_gen"`
+			Depth   int `json:"n_depth"`
+			Threads int `json:"n_threads"`
+			TypeK   string
+			Size    uint64    `json:"model_size"`
+			Params  uint64    `json:"model_n_params"`
+			Samples []float64 `json:"samples_ts"`
+			Share   *float64  `json:"limit_share"`
+			Bytes   *float64  `json:"bytes_per_token"`
+			Plan    struct {
+				Context int `json:"ctx"`
+				Stages  []struct {
+					Device, ISA string
+					Weights     uint64
+				}
+			}
+			ISA string
+		}
+	}
+	if err := json.Unmarshal([]byte(r.out), &doc); err != nil {
+		t.Fatal(err)
+	}
+	want := [][3]int{{8, 0, 0}, {0, 4, 0}, {8, 0, 70}, {0, 4, 70}}
+	if len(doc.Records) != len(want) {
+		t.Fatalf("%d records, want %d: %s", len(doc.Records), len(want), r.out)
+	}
+	for i, got := range doc.Records {
+		if [3]int{got.Prompt, got.Gen, got.Depth} != want[i] || got.Threads != 1 || len(got.Samples) != 2 || got.Share == nil || (got.Bytes == nil) != (got.Gen == 0) {
+			t.Errorf("record %d: %+v, want prompt, generation and depth %v", i, got, want[i])
+		}
+		if len(got.Plan.Stages) != 1 || got.Plan.Stages[0].Device != "cpu" || got.Plan.Stages[0].ISA != got.ISA || got.Plan.Stages[0].Weights == 0 || got.Plan.Context != 78 {
+			t.Errorf("record %d: plan %+v", i, got.Plan)
+		}
+		if got.Params < 4_000_000 || got.Size < 4_000_000 {
+			t.Errorf("record %d: %d parameters in %d bytes are not the demo's", i, got.Params, got.Size)
+		}
+	}
+	if other := benchOf(t, "-o", "json"); other.exit != 0 || len(other.object(t)["records"].([]any)) != 2 {
+		t.Errorf("-o json: exit %d, %q", other.exit, other.out)
+	}
+}
+
+func TestBenchFormats(t *testing.T) {
+	r := benchOf(t)
+	lines := strings.Split(strings.TrimSpace(r.out), "\n")
+	if r.exit != 0 || len(lines) != 4 || !strings.Contains(lines[2], " pp8 ") || !strings.Contains(lines[3], " tg4 ") {
+		t.Errorf("md: exit %d, %q", r.exit, r.out)
+	}
+	r = benchOf(t, "-o", "jsonl", "--sequences", "3")
+	if lines = strings.Split(strings.TrimSpace(r.out), "\n"); r.exit != 0 || len(lines) != 2 || !strings.Contains(lines[1], `"sequences":3`) {
+		t.Errorf("jsonl: exit %d, %q", r.exit, r.out)
+	}
+	r = benchOf(t, "-o", "benchstat", "-p", "0")
+	if r.exit != 0 || strings.Count(r.out, "\nBenchmarkDecode/n=4/") != 2 {
+		t.Errorf("benchstat: exit %d, %q", r.exit, r.out)
+	}
+	file := filepath.Join(t.TempDir(), "out.csv")
+	r = benchOf(t, "-o", "csv", "-O", file, "--json", "--no-warmup")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := csv.NewReader(strings.NewReader(string(data))).ReadAll()
+	if r.exit != 0 || err != nil || len(rows) != 3 || len(r.object(t)["records"].([]any)) != 2 {
+		t.Errorf("csv to a file and JSON: exit %d, %d rows, %v, %q", r.exit, len(rows), err, r.out)
+	}
+}
+
+// Two models, each on its own, by the environment and the command line.
+func TestBenchModels(t *testing.T) {
+	tiny := "synthetic:dim=64,layers=1,heads=2,kv=1,ffn=96,vocab=512"
+	r := command(t, "", []string{"DROVER_BENCH_N_GEN=3", "DROVER_BENCH_N_PROMPT=0"}, "bench", "-r", "1", "-o", "jsonl", "-m", tiny, "-m", tiny+":Q8_0", "--device", "cpu", "--device", "all")
+	if lines := strings.Split(strings.TrimSpace(r.out), "\n"); r.exit != 0 || len(lines) != 4 ||
+		strings.Count(r.out, `"n_gen":3`) != 4 || strings.Count(r.out, ` Q8_0","model_size"`) != 2 {
+		t.Errorf("exit %d, %q, %s", r.exit, r.out, r.errout)
+	}
+}
+
+func TestBenchRefuses(t *testing.T) {
+	for _, c := range []struct {
+		exit int
+		says string
+		args []string
+	}{
+		{2, "nothing to measure", []string{"-p", "0", "-n", "0"}},
+		{2, "not a number of tokens", []string{"-p", "8,x"}},
+		{2, "not a number of tokens", []string{"-n", "-1"}},
+		{2, "not a number of repeats", []string{"-r", "0"}},
+		{2, "sequences", []string{"--sequences", "0"}},
+		{2, "positions", []string{"-d", "2000000000"}},
+		{2, "jsonl", []string{"-o", "xml"}},
+		{2, "--json and -o md", []string{"--json", "-o", "md"}},
+		{2, "output-file", []string{"-O", filepath.Join(t.TempDir(), "no", "such", "folder")}},
+		{2, "unknown cache format", []string{"-ctk", "q4_0"}},
+		{3, "no-such.gguf", []string{"-m", "no-such.gguf"}},
+		{4, "cuda", []string{"--device", "cuda"}},
+		{5, "", []string{"-d", "4000000", "--sequences", "1000"}},
+	} {
+		r := benchOf(t, c.args...)
+		said := r.errout
+		if c.args[0] == "--json" {
+			said, r.out = r.out, ""
+		}
+		if r.exit != c.exit || !strings.Contains(said, c.says) || r.out != "" {
+			t.Errorf("%q: exit %d, want %d; said %q, want %q in it; stdout %q", c.args, r.exit, c.exit, said, c.says, r.out)
+		}
+	}
+}
