@@ -35,6 +35,11 @@ type Options struct {
 	// Used is what a stage holds, for a stage without a method
 	// Used() backend.Need.
 	Used func(backend.Stage) backend.Need
+	// Round rounds a row of activations, in place, as the device does before a
+	// product with block-quantised weights (Int8Blocks, say). With it, and the
+	// reference rounding too, the device's values are held to those of float
+	// weights. nil: the case "arithmetic" does not run.
+	Round func(row []float64)
 	// Card marks a real card, whose Need may exceed what is used by 1 % and
 	// 64 MiB; others are held to the byte.
 	Card bool
@@ -102,7 +107,7 @@ func run(t T, dev backend.Device, o Options) *table {
 func pair(t T, dev backend.Device, o *Options, tab *table, i, j int) {
 	sh, typ := &shapes[i], o.Types[j]
 	x := &env{dev: dev, o: o, sh: sh, typ: typ, m: sh.model(typ, uint64(1000*i)+uint64(typ))}
-	x.lim = backend.Limits{Pages: 8, Rows: 136, Seqs: 4, Context: 192, Outs: 136, K: quant.F32, V: quant.F32}
+	x.lim = limits()
 	for n, c := range cases {
 		if !c.on(i, j, n, o) {
 			continue
@@ -117,18 +122,24 @@ func pair(t T, dev backend.Device, o *Options, tab *table, i, j int) {
 	}
 }
 
+// limits are a case's, if it does not change them.
+func limits() backend.Limits {
+	return backend.Limits{Pages: 8, Rows: 136, Seqs: 4, Context: 192, Outs: 136, K: quant.F32, V: quant.F32}
+}
+
 // check is one case of the suite.
 type check struct {
-	name    string
-	applies func(*shape) bool // nil: every shape
-	run     func(*env)
+	name     string
+	applies  func(*shape) bool   // nil: every shape
+	possible func(*Options) bool // nil: with any options
+	run      func(*env)
 }
 
 // on reports whether case n runs on shape i and format j. The shapes that the
 // case applies to take turns, so that it meets every format once and every
 // such shape; the first case meets every pair.
 func (c *check) on(i, j, n int, o *Options) bool {
-	if c.applies != nil && !c.applies(&shapes[i]) || c.name == "threads" && len(o.Same) == 0 {
+	if c.applies != nil && !c.applies(&shapes[i]) || c.possible != nil && !c.possible(o) {
 		return false
 	}
 	if o.Full || n == 0 {

@@ -1,6 +1,12 @@
 package backendtest
 
-import "drover/backend"
+import (
+	"slices"
+
+	"drover/backend"
+	"drover/internal/quant"
+	"drover/internal/ref"
+)
 
 func windowed(s *shape) bool { return s.window > 0 }
 func mixture(s *shape) bool  { return s.experts > 0 }
@@ -9,12 +15,13 @@ func mixture(s *shape) bool  { return s.experts > 0 }
 // every pair of shape and format.
 var cases = []check{
 	{name: "nmse against the reference", run: nmse},
+	{name: "arithmetic", possible: func(o *Options) bool { return o.Round != nil }, run: arithmetic},
 	{name: "rows at once = one by one", run: oneByOne},
 	{name: "cut at every block = whole", run: cuts},
 	{name: "several runs on one stage", run: severalRuns},
 	{name: "two sequences interleaved = apart", run: interleaved},
 	{name: "rows = whatever else is in the batch", run: company},
-	{name: "threads", run: threads},
+	{name: "other instances give the same bits", possible: func(o *Options) bool { return len(o.Same) > 0 }, run: otherInstances},
 	{name: "stages at the same time", run: sameTime},
 	{name: "shared prefix pages", run: sharedPrefix},
 	{name: "rewind", run: rewind},
@@ -38,6 +45,28 @@ var cases = []check{
 func nmse(x *env) {
 	p := part{[]int32{3}, 0, x.clear(16)}
 	x.near("logits", x.whole(x.dev).feed(p, 8, 1, 1, 6).logits, x.reference().feed(p, 16).logits)
+}
+
+// arithmetic: with the reference rounding activations as the device does, what
+// is left is float32 arithmetic, but where a value falls on the other side of a
+// rounding, which then spreads. So twelve sequences of two rows stand alone,
+// and the third best counts.
+func arithmetic(x *env) {
+	x.lim.K, x.lim.V = quant.F32, quant.F32
+	reference := ref.New()
+	if x.typ.BlockElems() > 1 {
+		reference.Round = x.o.Round
+	}
+	dev, want := x.whole(x.dev), x.whole(reference)
+	var errs []float64
+	for i := range 12 {
+		p := part{[]int32{int32(i % 8)}, 0, x.random(100+i, 2)}
+		errs = append(errs, ref.NMSE(dev.logits(p).logits, want.logits(p).logits))
+	}
+	slices.Sort(errs)
+	if limit := ToleranceOf(quant.F32, quant.F32, quant.F32).NMSE; !(errs[2] <= limit) {
+		x.t.Errorf("NMSE of twelve sequences %.1e: the third best is above %.0e", errs, limit)
+	}
 }
 
 // oneByOne: however a sequence's rows are grouped into batches.
@@ -121,9 +150,9 @@ func company(x *env) {
 	}
 }
 
-// threads: the same bits from the same device again, and from its other
+// otherInstances: the same bits from the same device again, and from its other
 // instances.
-func threads(x *env) {
+func otherInstances(x *env) {
 	p := part{[]int32{5}, 0, x.random(11, 21)}
 	want := x.whole(x.dev).feed(p, 17, 1)
 	for _, dev := range append([]backend.Device{x.dev}, x.o.Same...) {

@@ -134,7 +134,7 @@ func traceAgainstReference(x *env) {
 	if err != nil {
 		x.t.Errorf("trace: %v", err)
 	}
-	limit, _ := Tolerance(x.typ)
+	limit := x.limit()
 	for _, d := range diffs {
 		if d.Op == backend.OpEmbed && !(d.NMSE <= 1e-12) || !(d.NMSE <= limit) {
 			x.t.Errorf("first difference at layer %d, %v: NMSE %.2e, at most %.0e for %v (caches %v, %v)", d.Layer, d.Op, d.NMSE, limit, x.typ, x.lim.K, x.lim.V)

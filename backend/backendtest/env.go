@@ -84,6 +84,9 @@ func (x *env) reference() *line {
 	return x.whole(ref.New())
 }
 
+// limit is the largest NMSE against the reference.
+func (x *env) limit() float64 { return ToleranceOf(x.typ, x.lim.K, x.lim.V).NMSE }
+
 func (x *env) closeLines() {
 	for _, l := range x.lines {
 		l.close()
@@ -199,7 +202,7 @@ func (x *env) equal(what string, got, want []float32) {
 // near wants got within the format's tolerance of want.
 func (x *env) near(what string, got, want []float32) {
 	x.t.Helper()
-	limit, _ := Tolerance(x.typ)
+	limit := x.limit()
 	if e := ref.NMSE(got, want); !(e <= limit) {
 		x.t.Errorf("%s: NMSE %.2e, at most %.0e for %v (caches %v, %v)", what, e, limit, x.typ, x.lim.K, x.lim.V)
 	} else {

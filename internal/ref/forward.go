@@ -129,13 +129,13 @@ func (s *stage) feedForward(b *backend.Batch, layer int) {
 
 	// norm
 	norm(h, x, l.ffnNorm.w, c.NormEps)
-	s.input(h, c.Dim)
 	if c.Experts > 0 {
 		for i := range n {
 			s.experts(out[i*c.Dim:(i+1)*c.Dim], h[i*c.Dim:(i+1)*c.Dim], l)
 		}
 	} else {
 		// gate, up
+		s.input(h, c.Dim)
 		product(gate, l.gate, h)
 		product(up, l.up, h)
 		// activation
@@ -163,6 +163,7 @@ func (s *stage) experts(dst, h []float64, l *layer) {
 	}
 	softmax(weights)
 	// each expert in the order of its rank: gate, up, activation, down
+	s.input(h, c.Dim)
 	clear(dst)
 	for i, e := range chosen {
 		product(gate, l.gate.expert(e, c.FFN), h)

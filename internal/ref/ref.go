@@ -25,8 +25,9 @@ import (
 type Device struct {
 	// Memory is how much it pretends to have, in bytes; 0: 1 TiB.
 	Memory uint64
-	// Round, if not nil, rounds a row that goes into a matrix, in place: it
-	// shows what a device's rounding of activations costs.
+	// Round, if not nil, rounds a row that goes into a matrix (routers, which
+	// are F32, apart), in place, as some other device does: with it the
+	// reference says what that device's rounding costs, and what it should give.
 	Round func(x []float64)
 
 	mu   sync.Mutex
