@@ -141,12 +141,22 @@ func TestExpertsApartRefuses(t *testing.T) {
 // keeps its promises: every tensor can be read and every id lies in the
 // vocabulary. The corpus is made by our own writer.
 func FuzzOpenBytes(f *testing.F) {
-	const small = "dim=32,layers=1,heads=2,kv=1,ffn=32,vocab=259"
-	f.Add(draftOf(f, small).bytes())
-	f.Add(draftOf(f, small+",experts=2,used=1").bytes())
-	f.Add(draftOf(f, small).arch("qwen2").remove("output.weight").addFloats("blk.0.attn_q.bias", make([]float32, 32)...).bytes())
-	f.Add(draftOf(f, small).addFloats("rope_freqs.weight", make([]float32, 8)...).set("llama.rope.scaling.type", "yarn").set("llama.rope.scaling.factor", float32(4)).bytes())
-	f.Add(draftOf(f, small).set("tokenizer.ggml.merges", []string{"a b"}).set("llama.attention.head_count", []uint32{2}).bytes())
+	// small files: the fuzzer spends its time on shrinking large ones
+	small := func(more string) *draft {
+		d := draftOf(f, "dim=8,layers=1,heads=2,kv=1,ffn=8,vocab=259"+more+":F16").set(keyTokens, []string{"<unk>", "a", "b"}).
+			set("tokenizer.ggml.scores", []float32{0, 1, 2}).set("tokenizer.ggml.token_type", []int32{2, 1, 6}).set("general.description", nil)
+		return d.replace("token_embd.weight", quant.F16, 8, 3).replace("output.weight", quant.F16, 8, 3)
+	}
+	for _, d := range []*draft{
+		small(""),
+		small(",experts=2,used=1"),
+		small("").arch("qwen2").remove("output.weight").addFloats("blk.0.attn_q.bias", make([]float32, 8)...),
+		small("").addFloats("rope_freqs.weight", 1, 8).set("llama.rope.scaling.type", "yarn").set("llama.rope.scaling.factor", float32(4)),
+		small("").set(keyMerges, []string{"a b"}).set("llama.attention.head_count", []uint32{2}),
+	} {
+		d.open()
+		f.Add(d.bytes())
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		file, err := OpenBytes("m", data)
 		if err != nil {
