@@ -11,9 +11,10 @@ import (
 // neighbours that the merges name, the pair named first is joined first.
 type bpe struct {
 	pretokenizer
-	ids   map[string]int32 // (vocab) bytes that a token stands for
+	ids   map[string]int32 // bytes that a token stands for
+	bytes [256]int32       // symbol of each byte
 	pairs map[uint64]joint // left<<32 | right
-	token []int32          // id of a symbol, -1: none. Symbols 0 to 255 are the bytes
+	size  int32            // of the vocabulary: symbols below are ids, those above are no token
 }
 
 // joint is what two symbols become.
@@ -23,7 +24,7 @@ type joint struct {
 }
 
 func newBPE(c *Config, kinds []kind) (b *bpe, addBOS bool, err error) {
-	b = &bpe{ids: make(map[string]int32, len(c.Tokens)), pairs: make(map[uint64]joint, len(c.Merges))}
+	b = &bpe{ids: make(map[string]int32, len(c.Tokens)), pairs: make(map[uint64]joint, len(c.Merges)), size: int32(len(c.Tokens))}
 	if b.pretokenizer, err = pretokenizerFor(c.Pre); err != nil {
 		return nil, false, err
 	}
@@ -50,24 +51,22 @@ func newBPE(c *Config, kinds []kind) (b *bpe, addBOS bool, err error) {
 	return b, b.addBOS, nil
 }
 
-// addMerges numbers the symbols that merges speak of.
+// addMerges fills pairs. Symbols that merges or bytes speak of and that are no
+// token get numbers beyond the vocabulary.
 func (b *bpe) addMerges(merges []string) error {
-	symbols := make(map[string]int32, len(b.ids))
+	extra := make(map[string]int32)
 	symbol := func(bytes []byte) int32 {
-		s, ok := symbols[string(bytes)]
+		s, ok := b.ids[string(bytes)]
 		if !ok {
-			s = int32(len(b.token))
-			symbols[string(bytes)] = s
-			id, ok := b.ids[string(bytes)]
-			if !ok {
-				id = -1
+			if s, ok = extra[string(bytes)]; !ok {
+				s = b.size + int32(len(extra))
+				extra[string(bytes)] = s
 			}
-			b.token = append(b.token, id)
 		}
 		return s
 	}
-	for i := range 256 {
-		symbol([]byte{byte(i)})
+	for i := range b.bytes {
+		b.bytes[i] = symbol([]byte{byte(i)})
 	}
 	var buf []byte
 	for i, text := range merges {
@@ -109,19 +108,19 @@ func (b *bpe) encodeWord(dst []int32, word string, m *merger) []int32 {
 	}
 	m.reset()
 	for i := range len(word) {
-		m.add(1, int32(word[i]))
+		m.add(1, b.bytes[word[i]])
 	}
 	m.run(func(l, r *symbol) (uint32, int32, bool) {
 		j, ok := b.pairs[uint64(l.id)<<32|uint64(r.id)]
 		return j.rank, j.symbol, ok
 	})
 	for y := range m.left() {
-		if id := b.token[y.id]; id >= 0 {
-			dst = append(dst, id)
+		if y.id < b.size {
+			dst = append(dst, y.id)
 			continue
 		}
-		for _, c := range []byte(word[y.off : y.off+y.n]) { // merged beyond the vocabulary
-			if id := b.token[c]; id >= 0 {
+		for _, c := range []byte(word[y.off : y.off+y.n]) { // merged to what is no token
+			if id := b.bytes[c]; id < b.size {
 				dst = append(dst, id)
 			}
 		}

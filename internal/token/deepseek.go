@@ -3,7 +3,7 @@ package token
 import "unicode"
 
 // What DeepSeek's tokenizer.json takes for letters, punctuation and CJK: pairs
-// of first and last characters. Letters are most cased ones of an older Unicode
+// of first and last characters, ascending. Letters are most cased ones of an older Unicode
 // without Armenian and small Georgian; CJK is all from U+0800 to U+9FA5.
 const (
 	deepseekLetters = "AZaz\u00B5\u00B5\u00C0\u00D6\u00D8\u00F6\u00F8\u01BA\u01BC\u01BF\u01C4\u0293\u0295\u02AF\u0370\u0373" +
@@ -17,8 +17,8 @@ const (
 		"\uA771\uA787\uA78B\uA78E\uAB70\uABBF\uFB00\uFB06\uFB13\uFB17\uFF21\uFF3A\uFF41\uFF5A\U00010400\U0001044F" +
 		"\U000104B0\U000104D3\U000104D8\U000104FB\U00010C80\U00010CB2\U00010CC0\U00010CF2\U000118A0\U000118DF" +
 		"\U0001E900\U0001E943"
-	deepseekPuncts = "!/:~\uFF01\uFF0F\uFF1A\uFF5E\u2018\u201F\u3000\u3002"
-	deepseekCJK    = "\u4E00\u9FA5\u0800\u4E00\uAC00\uD7FF"
+	deepseekPuncts = "!/:~\u2018\u201F\u3000\u3002\uFF01\uFF0F\uFF1A\uFF5E"
+	deepseekCJK    = "\u0800\u9FA5\uAC00\uD7FF"
 )
 
 // deepseekLLM cuts at [\r\n], \s?[letters]+, \s?[puncts]+, \s+$, [CJK]+ and

@@ -24,6 +24,9 @@ type pair struct {
 	size, id int32
 }
 
+// fan is the children of a pair in the heap: four lie in one cache line.
+const fan = 4
+
 // joiner says with what rank, and to what id, two symbols may be joined.
 type joiner func(left, right *symbol) (rank uint32, id int32, ok bool)
 
@@ -49,7 +52,7 @@ func (m *merger) run(join joiner) {
 			m.heap = append(m.heap, p)
 		}
 	}
-	for i := len(m.heap)/2 - 1; i >= 0; i-- {
+	for i := len(m.heap) / fan; i >= 0 && len(m.heap) > 1; i-- {
 		m.down(i)
 	}
 	for len(m.heap) > 0 {
@@ -105,7 +108,7 @@ func (m *merger) push(i int32, join joiner) {
 	m.heap = append(m.heap, p)
 	at := len(m.heap) - 1
 	for at > 0 {
-		up := (at - 1) / 2
+		up := (at - 1) / fan
 		if m.heap[up].key <= p.key {
 			break
 		}
@@ -130,12 +133,14 @@ func (m *merger) pop() pair {
 func (m *merger) down(at int) {
 	p := m.heap[at]
 	for {
-		child := 2*at + 1
+		child := fan*at + 1
 		if child >= len(m.heap) {
 			break
 		}
-		if r := child + 1; r < len(m.heap) && m.heap[r].key < m.heap[child].key {
-			child = r
+		for i, last := child+1, min(child+fan, len(m.heap)); i < last; i++ {
+			if m.heap[i].key < m.heap[child].key {
+				child = i
+			}
 		}
 		if p.key <= m.heap[child].key {
 			break

@@ -64,7 +64,7 @@ func llama3(digits int) rule {
 			return n
 		}
 		if s.c[i]&number != 0 {
-			return min(s.run(i, number), digits)
+			return span{s.r, s.c[:min(i+digits, len(s.c))]}.run(i, number)
 		}
 		if n := s.run(i, letter); n > 0 {
 			return n
@@ -92,7 +92,7 @@ func llama3(digits int) rule {
 }
 
 // oneNumber matches \p{N}
-func oneNumber(s span, i int) int { return min(s.run(i, number), 1) }
+func oneNumber(s span, i int) int { return one(s.c[i]&number != 0) }
 
 // numbers matches \p{N}+
 func numbers(s span, i int) int { return s.run(i, number) }
@@ -122,7 +122,14 @@ func puncts(extra string) rule {
 }
 
 // oneBreak matches [\r\n]
-func oneBreak(s span, i int) int { return min(s.breaks(i), 1) }
+func oneBreak(s span, i int) int { return one(s.r[i] == '\r' || s.r[i] == '\n') }
+
+func one(match bool) int {
+	if match {
+		return 1
+	}
+	return 0
+}
 
 // spaced matches \s?[...]+ with the characters that in takes.
 func spaced(in func(r rune, c class) bool) rule {
@@ -151,7 +158,7 @@ func lastSpaces(s span, i int) int {
 	return n
 }
 
-// table makes a set of pairs of first and last characters.
+// table makes a set of ascending pairs of first and last characters.
 func table(pairs string) *unicode.RangeTable {
 	var t unicode.RangeTable
 	r := []rune(pairs)
