@@ -2,6 +2,7 @@ package model
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -160,4 +161,25 @@ func unzip(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return out.Name()
+}
+
+// TestGoldenWrite: a file that llama.cpp wrote, written by us, is the same.
+func TestGoldenWrite(t *testing.T) {
+	dir := golden(t)
+	for _, name := range []string{"s260k-ff192-q4_0.gguf", "rnd-gqa256-q4_k_m.gguf", "s260k-bf16.gguf"} {
+		from, to := filepath.Join(dir, "models", name), filepath.Join(t.TempDir(), name)
+		f, err := Open(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Write(f, to, nil); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		a, _ := os.ReadFile(from)
+		b, _ := os.ReadFile(to)
+		if !bytes.Equal(a, b) {
+			t.Errorf("%s: %d bytes became %d, or differ", name, len(a), len(b))
+		}
+	}
 }

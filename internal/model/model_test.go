@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"drover/backend"
+	"drover/internal/demo"
 	"drover/internal/gguf"
 	"drover/internal/quant"
 )
@@ -309,5 +310,19 @@ func TestSizes(t *testing.T) {
 		if !ok || int(elems) != q.BlockElems() || int(bytes) != q.BlockBytes() {
 			t.Errorf("%v: gguf says %d weights in %d bytes", q, elems, bytes)
 		}
+	}
+}
+
+// TestDemo: the model that is embedded opens from memory.
+func TestDemo(t *testing.T) {
+	f, err := OpenBytes(demo.Name, demo.File())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Params != 4197120 || f.TypeName != "Q8_0" || f.ChatTemplate == "" || len(f.Vocab().Tokens) != f.Model.Config.Vocab {
+		t.Errorf("%d weights in %s", f.Params, f.TypeName)
+	}
+	if f.Model.Norm.Source.Mapped() == nil {
+		t.Error("the embedded bytes are copied")
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"drover/backend"
 	"drover/internal/quant"
+	"drover/internal/ref"
 )
 
 // TestShapes: the sizes that are published for these models.
@@ -245,5 +246,49 @@ func TestWords(t *testing.T) {
 	v := words(32000)
 	if v.Tokens[0] != "<unk>" || v.Tokens[3+10] != "<0x0A>" || v.Types[3+10] != typeByte || v.Types[2] != typeControl || v.Types[31999] != typeNormal {
 		t.Error("the special tokens are not in their places")
+	}
+}
+
+// TestActivations: through 80 layers the hidden state stays of a size that
+// every format holds, and the logits are those of a model, not of noise that
+// died out or blew up.
+func TestActivations(t *testing.T) {
+	for _, spec := range []string{
+		"dim=128,layers=80,heads=4,kv=2,ffn=256,vocab=300:Q4_0",
+		"dim=128,layers=40,heads=4,kv=2,ffn=256,vocab=300,experts=4:IQ2_XXS",
+	} {
+		f, err := Open("synthetic:" + spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := f.Model.Config
+		s, err := ref.New().Load(t.Context(), f.Model, []backend.Range{{Lo: 0, Hi: c.Blocks()}},
+			backend.Limits{Pages: 1, Rows: 4, Seqs: 1, Context: 64, Outs: 1, K: quant.F32, V: quant.F32}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rms := func(x []float32) float64 {
+			sum := 0.0
+			for _, v := range x {
+				sum += float64(v) * float64(v)
+			}
+			return math.Sqrt(sum / float64(len(x)))
+		}
+		b := &backend.Batch{Tokens: []int32{1, 290, 291, 292}, Pos: []int32{0, 1, 2, 3}, Seqs: []backend.Seq{{Rows: 4, Pages: []int32{0}}},
+			Out: []int32{3}, Logits: make([]float32, c.Vocab)}
+		b.Trace = func(layer int, op backend.Op, x []float32) {
+			if r := rms(x); op == backend.OpFFNOut && !(r > 0.1 && r < 100) {
+				t.Errorf("%s: after layer %d the hidden state is %g", spec, layer, r)
+			}
+		}
+		if err := s.Forward(t.Context(), 0, b); err != nil {
+			t.Fatal(err)
+		}
+		if r := rms(b.Logits); !(r > 0.5 && r < 2) {
+			t.Errorf("%s: the logits' standard deviation is %g", spec, r)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
