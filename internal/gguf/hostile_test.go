@@ -42,9 +42,9 @@ func hostile() map[string][]byte {
 	for range 64 {
 		many.u32(9).u64(1)
 	}
-	two := head(2, 0)
-	for _, name := range []string{"a", "b"} {
-		two.text(name).u32(1).u64(16).u32(0).u64(0)
+	two := func(second uint64) []byte {
+		r := head(2, 0).text("a").u32(1).u64(16).u32(0).u64(0)
+		return r.text("b").u32(1).u64(16).u32(0).u64(second).zeros(512).b
 	}
 	twins := head(2, 0)
 	for i := range 2 {
@@ -88,18 +88,21 @@ func hostile() map[string][]byte {
 		"unknown format":             tensor([]uint64{32}, 4, 0, 256), // Q4_2, removed
 		"format past the table":      tensor([]uint64{32}, 1<<32-1, 0, 256),
 		"half a block":               tensor([]uint64{16}, 2, 0, 256),
-		"product overflow":           tensor([]uint64{1 << 32, 1 << 32}, 0, 0, 256),         // CVE-2026-27940
-		"product that wraps to 4":    tensor([]uint64{1 << 63, 2, 1, 4}, 0, 0, 256),         // CVE-2025-53630
-		"size that wraps":            tensor([]uint64{1 << 62}, 0, 0, 256),                  // CVE-2026-27940
-		"sign bit":                   tensor([]uint64{1 << 63}, 0, 0, 256),                  // CVE-2025-53630
-		"past the end":               tensor([]uint64{1 << 20}, 0, 0, 256),                  // CVE-2026-7482
-		"past the end by one":        tensor([]uint64{64}, 0, 0, 7+255),                     // CVE-2026-7482
-		"offset past the end":        tensor([]uint64{8}, 0, 1<<40, 256),                    // CVE-2026-7482
-		"offset that wraps":          tensor([]uint64{8}, 0, 1<<64-32, 256),                 // CVE-2026-27940
-		"offset not aligned":         tensor([]uint64{8}, 0, 4, 256),                        //
-		"name without end":           head(1, 0).u64(1<<64 - 1).zeros(64).b,                 //
-		"name too long":              head(1, 0).text(strings.Repeat("n", 65)).zeros(64).b,  //
-		"overlap":                    two.zeros(256).b,                                      //
+		"product overflow":           tensor([]uint64{1 << 32, 1 << 32}, 0, 0, 256),        // CVE-2026-27940
+		"product that wraps to 4":    tensor([]uint64{1 << 63, 2, 1, 4}, 0, 0, 256),        // CVE-2025-53630
+		"size that wraps":            tensor([]uint64{1 << 62}, 0, 0, 256),                 // CVE-2026-27940
+		"sign bit":                   tensor([]uint64{1 << 63}, 0, 0, 256),                 // CVE-2025-53630
+		"past the end":               tensor([]uint64{1 << 20}, 0, 0, 256),                 // CVE-2026-7482
+		"past the end by one":        tensor([]uint64{64}, 0, 0, 7+255),                    // CVE-2026-7482
+		"offset past the end":        tensor([]uint64{8}, 0, 1<<40, 256),                   // CVE-2026-7482
+		"offset that wraps":          tensor([]uint64{8}, 0, 1<<64-32, 256),                // CVE-2026-27940
+		"offset not aligned":         tensor([]uint64{8}, 0, 4, 256),                       //
+		"name without end":           head(1, 0).u64(1<<64 - 1).zeros(64).b,                //
+		"name too long":              head(1, 0).text(strings.Repeat("n", 65)).zeros(64).b, //
+		"overlap":                    two(32),
+		"same place":                 two(0),
+		"gap":                        two(96),
+		"gap before the first":       tensor([]uint64{8}, 0, 32, 256),
 		"two equal names":            twins.zeros(256).b,                                    //
 		"part of a set":              head(0, 1).text("split.count").u32(2).b,               // cut off
 		"part of a set in memory":    append(head(0, 1).text("split.count").u32(2).b, 2, 0), // uint16 2
@@ -135,7 +138,7 @@ func TestHostileMessages(t *testing.T) {
 		"past the end":         `tensor "t"`,
 		"nine dimensions":      "9 dimensions",
 		"two equal keys":       `"k"`,
-		"overlap":              "overlap",
+		"overlap":              `tensor "b" begins at byte 32 of the data; by the tensors before it that must be 64`,
 	} {
 		if _, err := OpenBytes("m", files[name]); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q in it", name, err, want)

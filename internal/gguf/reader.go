@@ -1,7 +1,6 @@
 package gguf
 
 import (
-	"cmp"
 	"encoding/binary"
 	"math/bits"
 	"slices"
@@ -309,25 +308,23 @@ func (t TensorType) Bytes(dims []uint64) (uint64, error) {
 	return size, nil
 }
 
-// place moves the tensors to where the data begin, and sees that each lies
-// inside the file and apart from the others.
+// place sees that the tensors lie one after another without gaps, as llama.cpp
+// demands too: a damaged format or shape that keeps inside the file shows here.
+// It then moves them to where the data begin, and sees that they end inside the
+// file.
 func (h *header) place(c *cursor) error {
 	begin := c.pos + (h.alignment-c.pos%h.alignment)%h.alignment
-	order := make([]int32, len(h.tensors))
+	next := uint64(0)
 	for i := range h.tensors {
 		t := &h.tensors[i]
+		if t.start != next {
+			return bad("tensor %q begins at byte %d of the data; by the tensors before it that must be %d", t.Name, t.start, next)
+		}
+		next = t.end + (h.alignment-t.end%h.alignment)%h.alignment
 		t.start += begin // both below 2^62
 		t.end += begin
 		if t.end > uint64(len(c.data)) {
 			return bad("tensor %q of %d bytes at byte %d ends past the file's %d bytes: the file is cut off or damaged", t.Name, t.end-t.start, t.start, len(c.data))
-		}
-		order[i] = int32(i)
-	}
-	slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(h.tensors[a].start, h.tensors[b].start) })
-	for i := 1; i < len(order); i++ {
-		a, b := &h.tensors[order[i-1]], &h.tensors[order[i]]
-		if b.start < a.end {
-			return bad("tensors %q and %q overlap", a.Name, b.Name)
 		}
 	}
 	return nil

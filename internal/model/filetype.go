@@ -1,6 +1,8 @@
 package model
 
 import (
+	"errors"
+
 	"drover/backend"
 	"drover/internal/gguf"
 	"drover/internal/quant"
@@ -21,11 +23,13 @@ func fileTypes() map[uint32]string {
 
 // typeName is the file's mixture as its metadata name it, else the format that
 // most weights are in.
-func typeName(file *gguf.File, m *backend.Model) string {
-	if n, err := file.Uint("general.file_type"); err == nil && n < 1<<10 {
-		if name, ok := fileTypes()[uint32(n)]; ok {
-			return name
-		}
+func typeName(file *gguf.File, m *backend.Model) (string, error) {
+	n, err := file.Uint("general.file_type")
+	if err != nil && !errors.Is(err, gguf.ErrMissing) {
+		return "", err
+	}
+	if name, ok := fileTypes()[uint32(n)]; ok && err == nil && n < 1<<10 {
+		return name, nil
 	}
 	most, counts := quant.F32, map[quant.Type]uint64{}
 	for _, t := range m.Tensors(backend.Range{Lo: 0, Hi: m.Config.Blocks()}) {
@@ -33,7 +37,7 @@ func typeName(file *gguf.File, m *backend.Model) string {
 			most = t.Type
 		}
 	}
-	return most.String()
+	return most.String(), nil
 }
 
 // fileType is the number of a mixture that has name, or is named after the

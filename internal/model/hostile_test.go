@@ -101,6 +101,7 @@ func TestRefuses(t *testing.T) {
 		{"id of text", tiny, func(d *draft) { d.set("tokenizer.ggml.bos_token_id", "1") }, "bos_token_id"},
 		{"flag of a number", tiny, func(d *draft) { d.set("tokenizer.ggml.add_bos_token", uint32(1)) }, "add_bos_token"},
 		{"template of a number", tiny, func(d *draft) { d.set("tokenizer.chat_template", uint32(1)) }, "chat_template"},
+		{"file type of a float", tiny, func(d *draft) { d.set("general.file_type", float32(2)) }, "file_type"},
 		{"vocabulary size", tiny, func(d *draft) {
 			d.set(keyTokenizer, nil).set(keyTokens, nil).set("llama.vocab_size", uint32(299))
 		}, "vocab_size"},

@@ -109,8 +109,8 @@ func (f *File) readModel() error {
 		return err
 	}
 	f.count()
-	f.TypeName = typeName(f.Meta, f.Model)
-	return nil
+	f.TypeName, err = typeName(f.Meta, f.Model)
+	return err
 }
 
 // count sums up the weights.

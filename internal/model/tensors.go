@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -45,11 +46,15 @@ func (w *fileWeights) readVocabSize(c *backend.Config) error {
 		return fmt.Errorf("tensor %q has shape %d; (vocabulary, width) is wanted, at most %d tokens", t.Name, t.Dims, maxVocab)
 	}
 	c.Vocab = int(t.Dims[1])
-	if v, ok := w.file.Value(keyTokens); ok {
-		if v.Len != c.Vocab {
-			return fmt.Errorf("the vocabulary lists %d tokens and the embedding has %d", v.Len, c.Vocab)
-		}
-	} else if n, err := w.file.Uint(c.Arch + ".vocab_size"); err == nil && n != uint64(c.Vocab) {
+	n, err := w.file.Uint(c.Arch + ".vocab_size")
+	if err != nil && !errors.Is(err, gguf.ErrMissing) {
+		return err
+	}
+	tokens, listed := w.file.Value(keyTokens)
+	switch {
+	case listed && tokens.Len != c.Vocab:
+		return fmt.Errorf("the vocabulary lists %d tokens and the embedding has %d", tokens.Len, c.Vocab)
+	case !listed && err == nil && n != uint64(c.Vocab):
 		return fmt.Errorf("key %q is %d and the embedding has %d tokens", c.Arch+".vocab_size", n, c.Vocab)
 	}
 	return nil
