@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// pool runs a function on n workers at once; the caller is worker 0. Workers
-// spin for a while after each run, since the next one usually follows within
-// microseconds, then park.
+// pool runs a function on n workers at once; the caller is worker 0. Whoever
+// waits spins for a while, since it usually ends within microseconds, then
+// parks: on a busy machine a spinner may hold the core that the others need.
 type pool struct {
 	n     int
 	fn    func(id int)
@@ -16,7 +16,7 @@ type pool struct {
 	left  atomic.Int32 // workers still busy
 	_     [60]byte
 	quit  bool
-	sleep []sleeper // by worker; 0 unused
+	sleep []sleeper // by worker; 0 is the caller
 	// with more spinners than processors a spinner would keep a worker from running
 	yield bool
 }
@@ -32,8 +32,10 @@ const spins = 2000
 
 func newPool(n int) *pool {
 	p := &pool{n: n, sleep: make([]sleeper, n), yield: n > runtime.GOMAXPROCS(0)}
-	for id := 1; id < n; id++ {
+	for id := range n {
 		p.sleep[id].wake = make(chan struct{}, 1)
+	}
+	for id := 1; id < n; id++ {
 		go p.work(id)
 	}
 	return p
@@ -48,8 +50,30 @@ func (p *pool) run(fn func(id int)) {
 	p.fn = fn
 	p.release()
 	fn(0)
+	p.join()
+}
+
+// join waits until every worker is done.
+func (p *pool) join() {
 	for i := 0; p.left.Load() != 0; i++ {
-		p.wait(i)
+		if i < spins {
+			p.wait()
+			continue
+		}
+		s := &p.sleep[0]
+		s.parked.Store(true)
+		if p.left.Load() != 0 || !s.parked.CompareAndSwap(true, false) {
+			<-s.wake
+		}
+	}
+}
+
+// finish says that a worker is done.
+func (p *pool) finish() {
+	if p.left.Add(-1) == 0 {
+		if s := &p.sleep[0]; s.parked.CompareAndSwap(true, false) {
+			s.wake <- struct{}{}
+		}
 	}
 }
 
@@ -68,7 +92,7 @@ func (p *pool) work(id int) {
 	for last := uint32(0); ; last++ {
 		for i := 0; p.gen.Load() == last; i++ {
 			if i < spins {
-				p.wait(i)
+				p.wait()
 				continue
 			}
 			s.parked.Store(true)
@@ -77,17 +101,17 @@ func (p *pool) work(id int) {
 			}
 		}
 		if p.quit {
-			p.left.Add(-1)
+			p.finish()
 			return
 		}
 		p.fn(id)
-		p.left.Add(-1)
+		p.finish()
 	}
 }
 
 // wait is one turn of a spin.
-func (p *pool) wait(i int) {
-	if p.yield || i > spins {
+func (p *pool) wait() {
+	if p.yield {
 		runtime.Gosched()
 		return
 	}
@@ -101,7 +125,5 @@ func (p *pool) close() {
 	}
 	p.quit = true
 	p.release()
-	for i := 0; p.left.Load() != 0; i++ {
-		p.wait(i)
-	}
+	p.join()
 }
