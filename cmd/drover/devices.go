@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"drover/backend"
+	"drover/internal/device"
+)
+
+func devicesCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "devices",
+		Usage: "show what is here to compute on, and why a backend is absent",
+		Flags: []cli.Flag{
+			boolFlag("", "", "measure", false, "measure bandwidth and matrix rate, about a second a device"),
+			intFlag(catDevice, "", "threads", 0, "CPU threads (0: one a core)", "t"),
+		},
+		Action: devices,
+	}
+}
+
+// deviceDoc is a device in JSON. Memory in bytes; rates per second.
+type deviceDoc struct {
+	ID          string    `json:"id"`
+	Kind        string    `json:"kind"`
+	Name        string    `json:"name"`
+	UUID        string    `json:"uuid,omitempty"`
+	ISA         string    `json:"isa"`
+	Driver      string    `json:"driver,omitempty"`
+	Link        string    `json:"link,omitempty"`
+	Cores       int       `json:"cores"`
+	MemoryTotal uint64    `json:"memory_total"`
+	MemoryFree  uint64    `json:"memory_free"`
+	Watts       *float64  `json:"watts,omitempty"`
+	Celsius     *float64  `json:"celsius,omitempty"`
+	MHz         *float64  `json:"mhz,omitempty"`
+	Rates       *ratesDoc `json:"rates"` // null unless measured
+}
+
+type ratesDoc struct {
+	Read   float64            `json:"read_bytes_per_s"`
+	Copy   float64            `json:"copy_bytes_per_s"`
+	Matrix float64            `json:"matrix_ops_per_s"`
+	Format map[string]float64 `json:"format_bytes_per_s"`
+	Launch float64            `json:"launch_s"`
+	Link   float64            `json:"link_bytes_per_s"`
+}
+
+type absentDoc struct {
+	Kind   string `json:"kind"`
+	Reason string `json:"reason"`
+}
+
+func devices(c *cli.Context) error {
+	if err := wrongArgs(c, 0); err != nil {
+		return err
+	}
+	if n := c.Int("threads"); n < 0 {
+		return usageError("0 means one thread a core", "flag --threads: %d is not a number of threads", n)
+	}
+	found, absent, err := device.All(device.Options{ISA: os.Getenv("DROVER_CPU"), Threads: c.Int("threads")})
+	if err != nil {
+		return err
+	}
+	docs, none := []deviceDoc{}, []absentDoc{}
+	for _, d := range found {
+		doc := describe(d)
+		if c.Bool("measure") {
+			r, err := d.Measure(c.Context)
+			if err != nil {
+				return fmt.Errorf("measure %s: %w", doc.ID, err)
+			}
+			doc.Rates = rates(r)
+		}
+		docs = append(docs, doc)
+	}
+	for _, a := range absent {
+		none = append(none, absentDoc{a.Kind, a.Reason.Error()})
+	}
+	if wantJSON(c) {
+		return writeJSON(c.App.Writer, map[string]any{"schema": 1, "devices": docs, "absent": none})
+	}
+	return printDevices(c, docs, none)
+}
+
+func describe(d backend.Device) deviceDoc {
+	i, s := d.Info(), d.Sensors()
+	return deviceDoc{ID: i.ID, Kind: i.Kind, Name: i.Name, UUID: i.UUID, ISA: i.ISA, Driver: i.Driver, Link: i.Link, Cores: i.Cores,
+		MemoryTotal: i.Total, MemoryFree: i.Free, Watts: s.Watts, Celsius: s.Celsius, MHz: s.MHz}
+}
+
+func rates(r backend.Rates) *ratesDoc {
+	doc := &ratesDoc{Read: r.Read, Copy: r.Copy, Matrix: r.Matrix, Format: map[string]float64{}, Launch: r.Launch, Link: r.Link}
+	for t, rate := range r.Format {
+		doc.Format[t.String()] = rate
+	}
+	return doc
+}
+
+func printDevices(c *cli.Context, docs []deviceDoc, none []absentDoc) error {
+	w := tabwriter.NewWriter(c.App.Writer, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "DEVICE\tNAME\tISA\tCORES\tMEMORY\tFREE\tBANDWIDTH\tDRIVER\tLINK")
+	for _, d := range docs {
+		bandwidth := "-"
+		if d.Rates != nil {
+			bandwidth = fmt.Sprintf("%.1f GB/s", d.Rates.Read/1e9)
+		}
+		fmt.Fprintln(w, strings.Join([]string{d.ID, d.Name, d.ISA, fmt.Sprint(d.Cores), byteSize(d.MemoryTotal), byteSize(d.MemoryFree),
+			bandwidth, orDash(d.Driver), orDash(d.Link)}, "\t"))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, d := range docs {
+		if d.Rates == nil {
+			continue
+		}
+		var formats []string
+		for _, name := range slices.Sorted(maps.Keys(d.Rates.Format)) {
+			formats = append(formats, fmt.Sprintf("%s %.1f GB/s", name, d.Rates.Format[name]/1e9))
+		}
+		if _, err := fmt.Fprintf(c.App.Writer, "%s: read %.1f GB/s, copy %.1f GB/s, matrix %.0f Gop/s, launch %.1f us; decode: %s\n", d.ID,
+			d.Rates.Read/1e9, d.Rates.Copy/1e9, d.Rates.Matrix/1e9, d.Rates.Launch*1e6, strings.Join(formats, ", ")); err != nil {
+			return err
+		}
+	}
+	for _, a := range none {
+		if _, err := fmt.Fprintf(c.App.Writer, "no %s: %s\n", a.Kind, a.Reason); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"drover/backend"
+	"drover/internal/engine"
+	"drover/internal/model"
+	"drover/internal/token"
+)
+
+// sessionFlags are those of every command that computes with a model:
+// contextSize is the default of -c.
+func sessionFlags(contextSize int) []cli.Flag {
+	return append([]cli.Flag{
+		modelFlag(),
+		deviceFlag(),
+		intFlag(catModel, "", "ctx-size", contextSize, "most positions of a text (0: the model's, shrunk to fit)", "c"),
+		boolFlag(catModel, "", "fit", true, "shrink the context where it does not fit"),
+		floatFlag(catModel, "", "rope-freq-base", 0, "base of the rotary embedding (0: the model's)"),
+		floatFlag(catModel, "", "rope-freq-scale", 0, "factor on its frequencies, 0.5 for twice the context (0: the model's)"),
+		boolFlag(catModel, "", "mmap", true, "map the file; =false reads all of it into memory first"),
+		boolFlag(catModel, "", "mlock", false, "keep the model in memory (Linux)"),
+		boolFlag(catGeneral, "", "verbose", false, "measure the device first, and show plan, prediction and timings on stderr"),
+	}, computeFlags("")...)
+}
+
+// session is a model and what it takes to compute with it.
+type session struct {
+	demo    bool
+	file    *model.File
+	tokens  *token.Tokenizer // nil: the model has no vocabulary
+	devices []backend.Device
+	compute compute
+	verbose bool
+	notes   io.Writer // stderr
+
+	engine *engine.Engine  // after load
+	load   time.Duration   // of the load
+	rates  []backend.Rates // of the devices, where --verbose had them measured
+}
+
+// open checks the flags of sessionFlags and opens device and model, but loads
+// nothing yet.
+func openSession(c *cli.Context) (*session, error) {
+	s := &session{demo: c.String("model") == "", verbose: c.Bool("verbose"), notes: c.App.ErrWriter}
+	var err error
+	if s.compute, err = readCompute(c); err != nil {
+		return nil, err
+	}
+	if n := c.Int("ctx-size"); n < 0 || n > math.MaxInt32 {
+		return nil, usageError("0 means the model's own", "flag --ctx-size: %d is not a number of positions", n)
+	}
+	spec := c.String("device")
+	if spec == "all" {
+		return nil, usageError("only bench takes all devices in turn; here a list is one plan: cuda:0,cpu", "flag --device: all")
+	}
+	if s.devices, err = findDevices(c, spec, s.compute); err != nil {
+		return nil, err
+	}
+	if s.file, err = openModel(c, c.String("model"), c.Bool("mmap")); err != nil {
+		return nil, err
+	}
+	if vocab := s.file.Vocab(); vocab.Model != "" {
+		if s.tokens, err = token.New(vocab); err != nil {
+			return nil, errors.Join(modelError(fmt.Errorf("%s: %w", s.file.Path, err)), s.file.Close())
+		}
+	}
+	if err := setRope(&s.file.Model.Config.Rope, c.Float64("rope-freq-base"), c.Float64("rope-freq-scale")); err != nil {
+		return nil, errors.Join(err, s.file.Close())
+	}
+	return s, nil
+}
+
+// setRope overrides the model's rotary embedding as llama.cpp's flags of these
+// names do; 0 leaves the model's.
+func setRope(r *backend.Rope, base, scale float64) error {
+	if base != 0 {
+		if !(base > 0) || math.IsInf(base, 0) {
+			return usageError("10000 is Llama 2's", "flag --rope-freq-base: %v is not a base", base)
+		}
+		r.Base = base
+	}
+	if scale != 0 {
+		if !(scale > 0) || math.IsInf(1/scale, 0) || math.IsInf(scale, 0) {
+			return usageError("0.5 stretches the context to twice its length", "flag --rope-freq-scale: %v is not a factor", scale)
+		}
+		r.Factor = 1 / scale
+		if r.Scaling == backend.ScaleNone && scale != 1 {
+			r.Scaling = backend.ScaleLinear
+		}
+	}
+	return nil
+}
+
+// vocab is the model's tokenizer; an error where it has none.
+func (s *session) vocab() (*token.Tokenizer, error) {
+	if s.tokens == nil {
+		return nil, usageError("give ids with --tokens, or use bench", "%s has no vocabulary: it cannot read or write text", s.file.Path)
+	}
+	return s.tokens, nil
+}
+
+// start loads the model for texts of context positions; 0: the model's own,
+// shrunk to fit.
+func (s *session) start(c *cli.Context, context int) error {
+	if s.verbose {
+		for _, d := range s.devices {
+			r, err := d.Measure(c.Context)
+			if err != nil {
+				return fmt.Errorf("measure %s: %w", d.Info().ID, err)
+			}
+			s.rates = append(s.rates, r)
+		}
+	}
+	bar := newProgress(c.App.ErrWriter, "loading "+s.file.Path)
+	defer bar.end()
+	began := time.Now()
+	var err error
+	s.engine, err = engine.Load(c.Context, s.file.Model, engine.Whole(s.file.Model, s.devices[0]), engine.Options{
+		Context: context, FitOff: !c.Bool("fit"), Batch: s.compute.Batch, K: s.compute.K, V: s.compute.V,
+	}, bar.step)
+	if err != nil {
+		return err
+	}
+	s.load = time.Since(began)
+	bar.end()
+	plan := s.engine.Plan()
+	if s.rates != nil {
+		plan.Predict(s.rates)
+	}
+	if plan.Wanted > plan.Context {
+		fmt.Fprintf(s.notes, "the context is %d of the model's %d positions: more does not fit into memory\n", plan.Context, plan.Wanted)
+	}
+	if s.verbose {
+		s.showPlan(plan)
+	}
+	if c.Bool("mlock") {
+		if err := lockMemory(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) showPlan(p *engine.Plan) {
+	fmt.Fprintf(s.notes, "%s: %s, %s, %.2f G weights\n", s.file.Path, s.file.Model.Config.Arch, s.file.TypeName, float64(s.file.Params)/1e9)
+	fmt.Fprintf(s.notes, "context %d (limit: %s)\n", p.Context, p.Limit)
+	for _, st := range p.Stages {
+		fmt.Fprintf(s.notes, "%s (%s): layers %d to %d, weights %s, cache %s, scratch %s\n", st.Device, st.ISA, st.Layers[0], st.Layers[1]-1,
+			byteSize(st.Weights), byteSize(st.Cache), byteSize(st.Scratch))
+	}
+	if p.Predicted != nil {
+		fmt.Fprintf(s.notes, "predicted: %.1f tokens/s\n", *p.Predicted)
+	}
+	fmt.Fprintf(s.notes, "loaded in %.2f s\n", s.load.Seconds())
+}
+
+// close frees everything.
+func (s *session) close() error {
+	var err error
+	if s.engine != nil {
+		err = s.engine.Close()
+	}
+	return errors.Join(err, s.file.Close())
+}
+
+// modelDoc is a model in JSON.
+type modelDoc struct {
+	Name   string `json:"name"`
+	Arch   string `json:"arch"`
+	Type   string `json:"type"`
+	Params uint64 `json:"params"`
+	Bytes  uint64 `json:"bytes"`
+}
+
+func describeModel(f *model.File) modelDoc {
+	doc := modelDoc{Name: f.Path, Type: f.TypeName, Params: f.Params, Bytes: f.Bytes}
+	if f.Model != nil {
+		doc.Arch = f.Model.Config.Arch
+		if name := strings.TrimSpace(f.Model.Config.Name); name != "" {
+			doc.Name = name
+		}
+	}
+	return doc
+}
