@@ -46,6 +46,8 @@ type Options struct {
 	// Class is the row class of a batch of so many rows. Results of equal
 	// classes must be bit-identical, others within tolerance. nil: one class.
 	Class func(rows int) int
+
+	onlyShape, onlyCase string // if not empty
 }
 
 // Run holds dev to the contract. With DROVER_CONFORMANCE naming a folder it
@@ -94,6 +96,9 @@ func run(t T, dev backend.Device, o Options) *table {
 	}
 	tab := newTable(o.name(dev), o.Full, o.Types)
 	for i, sh := range shapes {
+		if o.onlyShape != "" && o.onlyShape != sh.name {
+			continue
+		}
 		t.Run(sh.name, func(t T) {
 			for j, typ := range o.Types {
 				t.Run(typ.String(), func(t T) { pair(t, dev, &o, tab, i, j) })
@@ -141,6 +146,9 @@ type check struct {
 func (c *check) on(i, j, n int, o *Options) bool {
 	if c.applies != nil && !c.applies(&shapes[i]) || c.possible != nil && !c.possible(o) {
 		return false
+	}
+	if o.onlyCase != "" {
+		return o.onlyCase == c.name
 	}
 	if o.Full || n == 0 {
 		return true
