@@ -98,7 +98,7 @@ func TestSaidIsPlain(t *testing.T) {
 			}
 		}
 		if plain < 3 {
-			t.Errorf("%s: %d messages in %q", f.Name(), plain, segments)
+			t.Errorf("%s: %d messages in %v", f.Name(), plain, segments)
 		}
 	}
 }
