@@ -173,6 +173,17 @@ var faults = []*fault{
 	{name: "the context is not looked at", shape: "mha", by: "cancellation, then rewind", forward: func(s *stage, ctx context.Context, run int, b *backend.Batch) error {
 		return s.Stage.Forward(context.WithoutCancel(ctx), run, b)
 	}},
+	{name: "the context is looked at once", shape: "mha", by: "cancellation, then rewind", says: "cancelled at block 3", forward: func(s *stage, ctx context.Context, run int, b *backend.Batch) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return s.Stage.Forward(context.WithoutCancel(ctx), run, b)
+	}},
+	{name: "one weight wrong", shape: "mqa", typ: quant.Q4_K, by: "arithmetic", round: Int8Blocks, model: func(m *backend.Model) {
+		m.Output = moved(m.Output, func(row int) int { return row })
+		data := m.Output.Source.(memory)
+		data[len(data)-1] ^= 0x80
+	}},
 	{name: "need a byte short", shape: "mqa", by: "Need equals what is used", need: func(n *backend.Need) { n.Scratch-- }},
 	{name: "need without pages", shape: "mqa", by: "Need equals what is used", need: func(n *backend.Need) { n.Cache = 0 }},
 	{name: "memory kept after Close", shape: "mha", by: "MemoryError leaks nothing", close: func(s *stage) error { return nil }},
