@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -21,6 +20,7 @@ type request struct {
 	prompt []int32
 	max    int
 	params sample.Params
+	fresh  bool
 	want   []int32
 }
 
@@ -36,7 +36,7 @@ func requests(m *backend.Model, n, longest int, seed uint64) []request {
 	stems := [][]int32{ids(140), ids(64), ids(129)}
 	all := make([]request, n)
 	for i := range all {
-		q := request{prompt: ids(1 + r.IntN(150)), max: 1 + r.IntN(longest), params: sample.Greedy()}
+		q := request{prompt: ids(1 + r.IntN(150)), max: 1 + r.IntN(longest), params: sample.Greedy(), fresh: r.IntN(8) == 0}
 		if r.IntN(2) == 0 {
 			q.prompt = append(slices.Clone(stems[r.IntN(len(stems))]), q.prompt[:1+r.IntN(len(q.prompt))]...)
 		}
@@ -50,15 +50,24 @@ func requests(m *backend.Model, n, longest int, seed uint64) []request {
 }
 
 func (q request) request() Request {
-	return Request{Tokens: q.prompt, Max: q.max, Sampler: sample.New(q.params)}
+	return Request{Tokens: q.prompt, Max: q.max, Sampler: sample.New(q.params), Fresh: q.fresh}
 }
 
 // waitFor polls the engine's state.
 func waitFor(e *Engine, state func() bool) {
-	for ok := false; !ok; runtime.Gosched() {
+	for ok := false; !ok; time.Sleep(50 * time.Microsecond) {
 		e.mu.Lock()
 		ok = state()
 		e.mu.Unlock()
+	}
+}
+
+// crowd holds the first forward pass until there are n sequences beside it.
+func crowd(e **Engine, n int) func(context.Context) error {
+	var once sync.Once
+	return func(context.Context) error {
+		once.Do(func() { waitFor(*e, func() bool { return len((*e).waiting)+len((*e).live) > n }) })
+		return nil
 	}
 }
 
@@ -95,11 +104,7 @@ func TestHundredSequences(t *testing.T) {
 				lo = hi
 			}
 			var e *Engine
-			var crowd sync.Once
-			devices[0].before = func(context.Context) error {
-				crowd.Do(func() { waitFor(e, func() bool { return len(e.waiting) > 80 }) })
-				return nil
-			}
+			devices[0].before = crowd(&e, 81)
 			var err error
 			e, err = Load(t.Context(), m, places, c.o, nil)
 			if err != nil {
@@ -233,8 +238,9 @@ func TestCancelOneOfTwo(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	gone, kept := make(chan error), make(chan error)
+	pushed := new(counter)
 	go func() {
-		_, err := e.Generate(ctx, Request{Tokens: q[1].prompt, Max: -1}, nil)
+		_, err := e.Generate(ctx, Request{Tokens: q[1].prompt, Max: -1, Stream: pushed}, nil)
 		gone <- err
 	}()
 	<-third
@@ -252,6 +258,7 @@ func TestCancelOneOfTwo(t *testing.T) {
 	if err := <-gone; !errors.Is(err, context.Canceled) { // it returns although the pass it is in still runs
 		t.Errorf("the cancelled one: %v", err)
 	}
+	before := *pushed
 	close(gate)
 	if err := <-kept; err != nil {
 		t.Errorf("the other one: %v", err)
@@ -259,7 +266,16 @@ func TestCancelOneOfTwo(t *testing.T) {
 	if got := e.Stats().Steps; got != passes {
 		t.Errorf("%d of %d passes counted: one was lost", got, passes)
 	}
+	if *pushed != before {
+		t.Error("the cancelled one was given a token after Generate had returned")
+	}
 }
+
+// counter is a Stream that counts.
+type counter int
+
+func (c *counter) Push(int32) string { *c++; return "" }
+func (c *counter) Flush() string     { return "" }
 
 // A caller that does not read its tokens keeps nobody waiting.
 func TestSlowCaller(t *testing.T) {
@@ -334,6 +350,15 @@ func TestReuse(t *testing.T) {
 	if got := ask(longer, false).Reused; got != 192 {
 		t.Errorf("conversation: reused %d, want 192", got)
 	}
+	// the same tokens after another beginning, or elsewhere, are other pages
+	one, two := prompt[:64], prompt[64:128]
+	ask(slices.Concat(two, two, one), false)
+	if got := ask(slices.Concat(two, one, two), false).Reused; got != 64 {
+		t.Errorf("known pages in another order: reused %d, want 64", got)
+	}
+	if got := ask(slices.Concat(one, one, two), false).Reused; got != 64 {
+		t.Errorf("known pages in another order: reused %d, want 64", got)
+	}
 }
 
 // With a window a sequence holds only the pages that it still sees.
@@ -348,6 +373,45 @@ func TestWindowRelease(t *testing.T) {
 	got, err := e.Generate(context.Background(), Request{Tokens: prompt, Max: max}, nil)
 	if want := newOracle(m).text(prompt, max, sample.Greedy()); err != nil || !slices.Equal(got.Tokens, want) {
 		t.Errorf("%v: got %v, want %v", err, got.Tokens, want)
+	}
+}
+
+// All pages of a small cache are the beginning of a prompt: those behind the
+// window make room for the rest.
+func TestWindowReuse(t *testing.T) {
+	m := fakeModel(1, 80, 1000)
+	e := open(t, m, &fakeDevice{}, Options{Context: 1000, Pages: 4})
+	prompt := make([]int32, 266)
+	for i := range prompt {
+		prompt[i] = int32(i * 7 % fakeVocab)
+	}
+	for _, c := range []struct{ tokens, reused int }{{256, 0}, {266, 256}} {
+		got, err := e.Generate(context.Background(), Request{Tokens: prompt[:c.tokens], Max: 1}, nil)
+		if want := newOracle(m).text(prompt[:c.tokens], 1, sample.Greedy()); err != nil || !slices.Equal(got.Tokens, want) || got.Reused != c.reused {
+			t.Errorf("%d tokens: %v, got %v, want %v; reused %d, want %d", c.tokens, err, got.Tokens, want, got.Reused, c.reused)
+		}
+	}
+}
+
+// Sequences wait until there are pages for their prompts; nobody is put back.
+func TestAdmission(t *testing.T) {
+	m := fakeModel(1, 0, 400)
+	var e *Engine
+	d := &fakeDevice{before: crowd(&e, 5)}
+	e = open(t, m, d, Options{Context: 400, Sequences: 6, Pages: 10})
+	var wg sync.WaitGroup
+	for i := range 6 {
+		prompt := slices.Repeat([]int32{int32(i)}, 250) // 4 pages
+		wg.Go(func() {
+			got, err := e.Generate(context.Background(), Request{Tokens: prompt, Max: 4}, nil)
+			if want := newOracle(m).text(prompt, 4, sample.Greedy()); err != nil || !slices.Equal(got.Tokens, want) {
+				t.Errorf("%v: got %v, want %v", err, got.Tokens, want)
+			}
+		})
+	}
+	wg.Wait()
+	if n := e.Stats().Preempted; n != 0 || d.most.Load() != 2 {
+		t.Errorf("%d sequences put back; %d at once, want 2", n, d.most.Load())
 	}
 }
 

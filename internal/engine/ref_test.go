@@ -29,7 +29,7 @@ func TestReference(t *testing.T) {
 		{"q8_0 cache, window", 40, Options{Context: 256, Sequences: 6, Batch: 48, K: quant.Q8_0, V: quant.F16}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, err := model.Open("synthetic:dim=64,layers=2,heads=2,kv=1,ffn=96,vocab=300,ctx=256:F32:7")
+			f, err := model.Open("synthetic:dim=32,layers=2,heads=1,kv=1,ffn=32,vocab=300,ctx=256:F32:7")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -41,10 +41,10 @@ func TestReference(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer settle(t, alone)
-			all := requests(m, 14, 40, 13)
+			all := requests(m, 10, 30, 13)
 			for i := range all {
 				q := &all[i]
-				q.prompt = q.prompt[:min(len(q.prompt), 200)]
+				q.prompt = q.prompt[:min(len(q.prompt), 150)]
 				r := q.request()
 				r.Fresh = true
 				got, err := alone.Generate(t.Context(), r, nil)

@@ -61,7 +61,9 @@ func (e *Engine) score(ctx context.Context, tokens []int32, from int, each func(
 			err = each(first+i/vocab, rows[i:i+vocab])
 		}
 		e.mu.Lock()
-		c.rows, s.busy = c.rows[:0], false
+		if len(rows) > 0 { // a signal may come late, with nothing; new rows may have come meanwhile
+			c.rows, s.busy = c.rows[:0], false
+		}
 		if err != nil {
 			e.drop(s)
 		}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -10,12 +11,14 @@ import (
 	"testing"
 
 	"drover/backend"
+	"drover/internal/sample"
 )
 
 func TestLogits(t *testing.T) {
 	m := fakeModel(2, 0, 400)
 	for _, o := range []Options{{Context: 400}, {Context: 400, Batch: 7, Outs: 3}, {Context: 400, Sequences: 3, Batch: 50, Outs: 5, Pages: 8}} {
-		e := open(t, m, &fakeDevice{}, o)
+		var e *Engine
+		e = open(t, m, &fakeDevice{before: crowd(&e, 3)}, o)
 		tokens := requests(m, 1, 50, 9)[0].prompt
 		for len(tokens) < 130 {
 			tokens = append(tokens, 3)
@@ -57,6 +60,45 @@ func TestLogits(t *testing.T) {
 		if !errors.Is(err, errTest) || n != 5 {
 			t.Errorf("error from each: %v after %d", err, n)
 		}
+	}
+}
+
+// A text that is scored is put back in the middle by one that generates, and
+// goes on where it was.
+func TestLogitsPreempted(t *testing.T) {
+	m := fakeModel(1, 0, 384)
+	var e *Engine
+	e = open(t, m, &fakeDevice{before: crowd(&e, 1)}, Options{Context: 384, Sequences: 2, Outs: 2, Pages: 6})
+	tokens := requests(m, 1, 50, 14)[0].prompt
+	for len(tokens) < 230 {
+		tokens = append(tokens, int32(len(tokens)%7))
+	}
+	tokens = tokens[:230]
+	done := make(chan error)
+	go func() {
+		got, err := e.Generate(context.Background(), Request{Tokens: []int32{9}, Max: 380}, nil)
+		if want := newOracle(m).text([]int32{9}, 380, sample.Greedy()); err == nil && !slices.Equal(got.Tokens, want) {
+			err = fmt.Errorf("got %v, want %v", got.Tokens, want)
+		}
+		done <- err
+	}()
+	waitFor(e, func() bool { return e.running })
+	or, next := newOracle(m), 0
+	err := e.Logits(context.Background(), tokens, true, func(pos int, logits []float32) error {
+		if want := or.push(tokens[pos]); pos != next || !slices.Equal(logits, want) {
+			t.Errorf("position %d, want %d, or other logits", pos, next)
+		}
+		next++
+		return nil
+	})
+	if err != nil || next != 230 {
+		t.Errorf("%v after %d", err, next)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if e.Stats().Preempted == 0 {
+		t.Error("nobody was put back")
 	}
 }
 
