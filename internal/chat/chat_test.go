@@ -38,17 +38,17 @@ func TestRender(t *testing.T) {
 	for _, c := range []struct {
 		template, name, want string
 	}{
-		{demoTemplate, "demo", "User: Hello!\nAssistant:  Hi. </s>User:  Who are you? \nAssistant:"},
+		{demoTemplate, "demo", "User: Hello!\nAssistant: Hi. </s>User:  Who are you? \nAssistant:"},
 		{chatML, "chatml", "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n Hi. <|im_end|>\n<|im_start|>user\n Who are you? <|im_end|>\n<|im_start|>assistant\n"},
 		{qwen2, "chatml", "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n Hi. <|im_end|>\n<|im_start|>user\n Who are you? <|im_end|>\n<|im_start|>assistant\n"},
 		{llama3, "llama-3", "<|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHello!<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nHi.<|eot_id|>" +
 			"<|start_header_id|>user<|end_header_id|>\n\nWho are you?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
 		{llama2, "llama-2", "[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nHello! [/INST] Hi. </s><s>[INST] Who are you? [/INST]"},
 		{mistral01, "mistral", "[INST] Be kind.\n\nHello! [/INST] Hi. </s> [INST]  Who are you?  [/INST]"},
-		{mistral1, "mistral", " [INST] Be kind.\n\nHello! [/INST]  Hi. </s> [INST]  Who are you?  [/INST]"},
+		{mistral1, "mistral", " [INST] Be kind.\n\nHello! [/INST] Hi. </s> [INST]  Who are you?  [/INST]"},
 		{mistral3, "mistral", "[INST] Hello![/INST] Hi.</s>[INST] Be kind.\n\n Who are you? [/INST]"},
 		{tekken, "mistral", "[INST]Hello![/INST] Hi. </s>[INST]Be kind.\n\n Who are you? [/INST]"},
-		{mistral7, "mistral", "[SYSTEM_PROMPT] Be kind.[/SYSTEM_PROMPT][INST] Hello![/INST]  Hi. </s>[INST]  Who are you? [/INST]"},
+		{mistral7, "mistral", "[SYSTEM_PROMPT] Be kind.[/SYSTEM_PROMPT][INST] Hello![/INST] Hi. </s>[INST]  Who are you? [/INST]"},
 		{zephyr, "zephyr", "<|system|>\nBe kind.</s>\n<|user|>\nHello!</s>\n<|assistant|>\n Hi. </s>\n<|user|>\n Who are you? </s>\n<|assistant|>\n"},
 	} {
 		f, ok := Detect(c.template, false)

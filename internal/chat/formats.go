@@ -15,7 +15,7 @@ func renderDemo(f *Format, b *builder, messages []Message, addAssistant bool) {
 			b.mark("\n")
 		case "assistant":
 			b.mark("Assistant: ")
-			b.said(m.Content)
+			b.said(strings.TrimPrefix(m.Content, " ")) // the model's own words begin with the space
 			b.mark(f.EOS)
 		}
 	}

@@ -70,7 +70,7 @@ func renderMistral(f *Format, b *builder, messages []Message, _ bool) {
 			if s.trim {
 				m.Content = strings.TrimSpace(m.Content)
 			}
-			b.said(m.Content)
+			b.said(strings.TrimPrefix(m.Content, s.answer)) // the model's own words begin with the space
 			b.mark(f.EOS, s.after)
 		}
 	}

@@ -74,13 +74,15 @@ func TestGoldenTokenize(t *testing.T) {
 				if tok.spelled && strings.HasPrefix(e.ID, "bytes") {
 					continue // malformed UTF-8: advisory for byte-level BPE
 				}
-				checkEntry(t, tok, &e, string(in))
+				// llama.cpp cleans up spaces with these when it decodes
+				cleans := tok.spelled && name != "qwen2" && !strings.HasPrefix(name, "deepseek")
+				checkEntry(t, tok, &e, string(in), cleans)
 			}
 		})
 	}
 }
 
-func checkEntry(t *testing.T, tok *Tokenizer, e *goldenEntry, in string) {
+func checkEntry(t *testing.T, tok *Tokenizer, e *goldenEntry, in string, cleans bool) {
 	for _, c := range []struct {
 		name       string
 		add, parse bool
@@ -100,7 +102,7 @@ func checkEntry(t *testing.T, tok *Tokenizer, e *goldenEntry, in string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := tok.Decode(*e.IDs); got != string(want) && !cleaned(got, string(want)) {
+	if got := tok.Decode(*e.IDs); got != string(want) && !(cleans && cleaned(got, string(want))) {
 		t.Errorf("%s: Decode:\ngot  %q\nwant %q", e.ID, got, want)
 	}
 }
