@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"drover/internal/device"
+	"drover/internal/report"
 )
 
 func completionCommand() *cli.Command {
@@ -70,7 +71,7 @@ func commandWords(app *cli.App) []words {
 			if !ok {
 				continue
 			}
-			fw := flagWords{usage: strings.ReplaceAll(d.GetUsage(), "`", ""), value: d.TakesValue(), values: flagValues(f.Names()[0])}
+			fw := flagWords{usage: strings.ReplaceAll(d.GetUsage(), "`", ""), value: d.TakesValue(), values: flagValues(cmd.Name, f.Names()[0])}
 			if s, ok := f.(*cli.StringFlag); ok {
 				fw.file = s.TakesFile
 			}
@@ -88,10 +89,13 @@ func commandWords(app *cli.App) []words {
 }
 
 // flagValues are the values of a flag that can be listed.
-func flagValues(long string) []string {
+func flagValues(command, long string) []string {
 	switch long {
 	case "device":
 		names := []string{"auto"}
+		if command == "bench" {
+			names = append(names, "all")
+		}
 		devices, _, err := device.All(device.Options{})
 		if err == nil {
 			for _, d := range devices {
@@ -103,6 +107,10 @@ func flagValues(long string) []string {
 		return []string{"f32", "f16", "q8_0"}
 	case "gpu-layers":
 		return []string{"auto", "all"}
+	case "output":
+		if command == "bench" {
+			return report.Formats()
+		}
 	}
 	return nil
 }

@@ -52,7 +52,9 @@ const (
 
 // modelFlag is -m.
 func modelFlag() cli.Flag {
-	return stringFlag(catModel, "", "model", "", "GGUF `FILE`, synthetic:SHAPE[:TYPE][:SEED], or nothing for the embedded demo", "m")
+	f := stringFlag(catModel, "", "model", "", "GGUF `FILE`, synthetic:SHAPE[:TYPE][:SEED], or nothing for the embedded demo", "m")
+	f.TakesFile = true
+	return f
 }
 
 // deviceFlag is --device, for one plan.

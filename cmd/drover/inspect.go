@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -203,14 +204,24 @@ func (d *inspectDoc) addModel(f *model.File) {
 		Vocab: k.Vocab, Context: k.Context, Window: k.Window, Experts: k.Experts, ExpertsUsed: k.ExpertsUsed}
 }
 
+// printable keeps what a file says from steering the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}
+
 func (d *inspectDoc) print(c *cli.Context) error {
 	w := tabwriter.NewWriter(c.App.Writer, 0, 8, 2, ' ', 0)
 	m := d.Model
-	fmt.Fprintf(w, "model\t%s\n", m.Name)
+	fmt.Fprintf(w, "model\t%s\n", printable(m.Name))
 	if d.File != nil {
 		fmt.Fprintf(w, "file\t%s, %s version %d, %d part(s), %s\n", d.File.Path, d.File.Format, d.File.Version, d.File.Parts, byteSize(d.File.Bytes))
 	}
-	fmt.Fprintf(w, "architecture\t%s %s\n", m.Arch, m.Type)
+	fmt.Fprintf(w, "architecture\t%s %s\n", printable(m.Arch), m.Type)
 	fmt.Fprintf(w, "weights\t%d in %s\n", m.Params, byteSize(m.Bytes))
 	if s := d.Shape; s != nil {
 		fmt.Fprintf(w, "shape\t%d layers, width %d, heads %d/%d of %d, feed-forward %d, vocabulary %d, context %d", s.Layers, s.Dim, s.Heads, s.KVHeads, s.HeadDim, s.FFN, s.Vocab, s.Context)
@@ -229,15 +240,15 @@ func (d *inspectDoc) print(c *cli.Context) error {
 	slices.Sort(formats)
 	fmt.Fprintf(w, "formats\t%s\n", strings.Join(formats, " "))
 	for _, p := range d.Problems {
-		fmt.Fprintf(w, "problem\t%s\n", p)
+		fmt.Fprintf(w, "problem\t%s\n", printable(p))
 	}
 	fmt.Fprintln(w)
 	for _, e := range d.Metadata {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", e.Key, e.Type, e.Value)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", printable(e.Key), e.Type, e.Value)
 	}
 	fmt.Fprintln(w)
 	for _, t := range d.Tensors {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", t.Name, t.Type, t.Shape, byteSize(t.Bytes))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", printable(t.Name), t.Type, t.Shape, byteSize(t.Bytes))
 	}
 	return w.Flush()
 }

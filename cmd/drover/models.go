@@ -22,11 +22,13 @@ func openModel(c *cli.Context, spec string, mapped bool) (*model.File, error) {
 		f, err := model.OpenBytes(demo.Name, demo.File())
 		return f, modelError(err)
 	}
-	if !mapped {
-		if data, err := os.ReadFile(spec); err == nil {
-			f, err := model.OpenBytes(spec, data)
-			return f, modelError(err)
+	if info, err := os.Stat(spec); !mapped && err == nil && info.Mode().IsRegular() {
+		data, err := os.ReadFile(spec)
+		if err != nil {
+			return nil, modelError(err)
 		}
+		f, err := model.OpenBytes(spec, data)
+		return f, modelError(err)
 	}
 	f, err := model.Open(spec)
 	return f, modelError(err)

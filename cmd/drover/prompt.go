@@ -95,10 +95,6 @@ func (s *session) prompt(c *cli.Context, src source) (prompt, error) {
 		}
 		return p, checkIDs(src.ids, s.file.Model.Config.Vocab)
 	}
-	t, err := s.vocab()
-	if err != nil {
-		return prompt{}, err
-	}
 	raw := s.demo || c.Bool("raw")
 	var f chat.Format
 	if !raw {
@@ -113,7 +109,7 @@ func (s *session) prompt(c *cli.Context, src source) (prompt, error) {
 		}
 		fmt.Fprintln(s.notes, "the system message is not used: the prompt is read raw")
 	}
-	p := prompt{ids: t.Encode(src.text, true, true), isEnd: t.EndOfGeneration, echo: src.text}
+	p := prompt{ids: s.tokens.Encode(src.text, true, true), isEnd: s.tokens.EndOfGeneration, echo: src.text}
 	if len(p.ids) == 0 {
 		return p, usageError("drover run PROMPT", "the prompt is empty, and the model has no token to begin with")
 	}

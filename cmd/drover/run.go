@@ -101,6 +101,10 @@ func run(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	idsOnly := src.ids != nil && wantJSON(c) && len(a.stops) == 0
+	if _, err := s.vocab(); err != nil && !(errors.Is(err, errNoVocab) && idsOnly) {
+		return err
+	}
 	if src.chat {
 		return s.chat(c, a)
 	}
@@ -145,13 +149,6 @@ func (s *session) request(a answering, p prompt) engine.Request {
 // answer generates once and writes the text as it comes, or the JSON object at
 // the end. An interrupted answer keeps what was written.
 func (s *session) answer(c *cli.Context, a answering, p prompt) error {
-	if s.tokens == nil && !wantJSON(c) {
-		_, err := s.vocab()
-		return err
-	}
-	if s.tokens == nil && len(a.stops) > 0 {
-		return usageError("leave --stop out", "%s has no vocabulary: a text cannot stop it", s.file.Path)
-	}
 	w := &answerWriter{w: c.App.Writer}
 	if wantJSON(c) {
 		w.w = io.Discard
@@ -273,9 +270,6 @@ func (a *answerWriter) end() error {
 
 // chat talks on the terminal until the person leaves.
 func (s *session) chat(c *cli.Context, a answering) error {
-	if _, err := s.vocab(); err != nil {
-		return err
-	}
 	f, raw := s.format()
 	if raw = raw || c.Bool("raw"); raw {
 		fmt.Fprintln(s.notes, "every line is continued by itself: there is no conversation without a chat template")

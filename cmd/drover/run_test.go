@@ -159,6 +159,23 @@ func TestRunStops(t *testing.T) {
 	}
 }
 
+// The order of rank: one prompt of the command line goes before those of the
+// environment.
+func TestRunTwoPrompts(t *testing.T) {
+	r := command(t, "", []string{"DROVER_PROMPT=a", "DROVER_TOKENS=1,2"}, "run", "-n", "1")
+	if r.exit != 2 || !strings.Contains(r.errout, "DROVER_TOKENS") {
+		t.Errorf("two in the environment: exit %d, %s", r.exit, r.errout)
+	}
+	r = command(t, "", []string{"DROVER_PROMPT=a", "DROVER_TOKENS=1,2"}, "run", "-n", "1", "b")
+	if r.exit != 0 {
+		t.Errorf("one on the command line: exit %d, %s", r.exit, r.errout)
+	}
+	r = command(t, "", nil, "run", "-n", "1", "b", "--system", "be kind")
+	if r.exit != 2 || !strings.Contains(r.errout, "template") {
+		t.Errorf("--system without a template: exit %d, %s", r.exit, r.errout)
+	}
+}
+
 // Every flag that says how to compute is obeyed, and the text stays sane.
 func TestRunComputeFlags(t *testing.T) {
 	file := demoFile(t)

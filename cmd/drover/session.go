@@ -36,7 +36,7 @@ func sessionFlags(contextSize int) []cli.Flag {
 type session struct {
 	demo    bool
 	file    *model.File
-	tokens  *token.Tokenizer // nil: the model has no vocabulary
+	tokens  *token.Tokenizer // after vocab; nil where the model has none
 	devices []backend.Device
 	compute compute
 	verbose bool
@@ -47,7 +47,7 @@ type session struct {
 	rates  []backend.Rates // of the devices, where --verbose had them measured
 }
 
-// open checks the flags of sessionFlags and opens device and model, but loads
+// openSession checks the flags of sessionFlags and opens device and model, but loads
 // nothing yet.
 func openSession(c *cli.Context) (*session, error) {
 	s := &session{demo: c.String("model") == "", verbose: c.Bool("verbose"), notes: c.App.ErrWriter}
@@ -68,10 +68,9 @@ func openSession(c *cli.Context) (*session, error) {
 	if s.file, err = openModel(c, c.String("model"), c.Bool("mmap")); err != nil {
 		return nil, err
 	}
-	if vocab := s.file.Vocab(); vocab.Model != "" {
-		if s.tokens, err = token.New(vocab); err != nil {
-			return nil, errors.Join(modelError(fmt.Errorf("%s: %w", s.file.Path, err)), s.file.Close())
-		}
+	trained := s.file.Model.Config.Context
+	if c.Int("ctx-size") > trained {
+		fmt.Fprintf(s.notes, "the model was trained for texts of %d tokens: longer ones may make no sense\n", trained)
 	}
 	if err := setRope(&s.file.Model.Config.Rope, c.Float64("rope-freq-base"), c.Float64("rope-freq-scale")); err != nil {
 		return nil, errors.Join(err, s.file.Close())
@@ -100,10 +99,22 @@ func setRope(r *backend.Rope, base, scale float64) error {
 	return nil
 }
 
-// vocab is the model's tokenizer; an error where it has none.
+// errNoVocab: the model computes with ids only.
+var errNoVocab = errors.New("it cannot read or write text")
+
+// vocab makes the model's tokenizer. Errors: errNoVocab, or what is wrong with
+// the vocabulary.
 func (s *session) vocab() (*token.Tokenizer, error) {
-	if s.tokens == nil {
-		return nil, usageError("give ids with --tokens, or use bench", "%s has no vocabulary: it cannot read or write text", s.file.Path)
+	if s.tokens != nil {
+		return s.tokens, nil
+	}
+	config := s.file.Vocab()
+	if config.Model == "" {
+		return nil, usageError("give ids with --tokens, and --json", "%s has no vocabulary: %w", s.file.Path, errNoVocab)
+	}
+	var err error
+	if s.tokens, err = token.New(config); err != nil {
+		return nil, modelError(fmt.Errorf("%s: %w", s.file.Path, err))
 	}
 	return s.tokens, nil
 }
