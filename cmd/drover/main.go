@@ -21,13 +21,15 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
-	os.Exit(drover(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(drover(ctx, newApp(os.Stdin, os.Stdout, os.Stderr), os.Args[1:]))
 }
 
-// drover runs one command line and gives its exit status.
-func drover(ctx context.Context, argv []string, in io.Reader, out, errs io.Writer) (status int) {
-	app := newApp(in, out, errs)
-	inv, err := parseArgs(app, argv)
+// drover runs one command line and gives its exit status. A panic becomes an
+// error like any other: it is our mistake, and a dump tells nobody else much.
+func drover(ctx context.Context, app *cli.App, argv []string) (status int) {
+	out := app.Writer
+	inv := invocation{json: wantsJSON(argv)}
+	var err error
 	defer func() {
 		if p := recover(); p != nil {
 			if os.Getenv("DROVER_DEBUG") != "" {
@@ -38,11 +40,11 @@ func drover(ctx context.Context, argv []string, in io.Reader, out, errs io.Write
 		}
 		if err != nil {
 			f := classify(err)
-			f.report(inv.json, out, errs)
+			f.report(inv.json, out, app.ErrWriter)
 			status = f.exit
 		}
 	}()
-	if err != nil {
+	if inv, err = parseArgs(app, argv); err != nil {
 		return
 	}
 	app.Metadata["given"] = inv.given
@@ -153,6 +155,9 @@ func newStdin(c *cli.Context) *stdin {
 }
 
 func (s *stdin) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
 	if len(s.buf) == 0 {
 		var n int
 		var err error

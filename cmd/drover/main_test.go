@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/urfave/cli/v2"
 )
 
 // TestMain builds the program once; the tests drive it as a user does.
@@ -168,6 +171,29 @@ func TestFailures(t *testing.T) {
 		text := fmt.Sprint(e["message"], e["hint"])
 		if r.exit != c.exit || e["code"] != c.code || !strings.Contains(text, c.want) {
 			t.Errorf("%s drover --json %.80q: got exit %d, %v; want exit %d, code %s, %q", c.env, c.args, r.exit, e, c.exit, c.code, c.want)
+		}
+	}
+}
+
+// A panic is told like an error, without a dump of goroutines.
+func TestPanic(t *testing.T) {
+	t.Setenv("DROVER_DEBUG", "")
+	for _, asJSON := range []bool{false, true} {
+		var out, errout bytes.Buffer
+		app := newApp(strings.NewReader(""), &out, &errout)
+		app.Command("devices").Action = func(*cli.Context) error { panic("BUG: a mistake") }
+		args := []string{"devices"}
+		if asJSON {
+			args = append(args, "--json")
+		}
+		status := drover(context.Background(), app, args)
+		told := errout.String()
+		if asJSON {
+			e, _ := result{out: out.String()}.object(t)["error"].(map[string]any)
+			told = fmt.Sprint(e["message"], e["hint"])
+		}
+		if status != 1 || !strings.Contains(told, "internal error: BUG: a mistake") || !strings.Contains(told, "report it") || strings.Contains(told, "goroutine") {
+			t.Errorf("exit %d, %q, %q", status, out.String(), errout.String())
 		}
 	}
 }
