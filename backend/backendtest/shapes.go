@@ -14,7 +14,7 @@ import (
 type shape struct {
 	name               string
 	heads, kv, headDim int  // heads*headDim is a multiple of 256, so of every block
-	layers             int  // 0: 2
+	layers             int  // 0: 2, of blocks of 256 weights 1
 	wide               bool // a feed-forward wider than the hidden state, for every format
 	qkvBias, oBias     bool
 	tied               bool
@@ -52,7 +52,11 @@ func (s *shape) config(elems int) backend.Config {
 	if elems == 256 && !s.wide {
 		ffn = 256
 	}
-	c := backend.Config{Arch: "llama", Name: s.name, Dim: dim, Layers: max(s.layers, 2), Heads: s.heads, KVHeads: s.kv, HeadDim: s.headDim,
+	layers := s.layers
+	if layers == 0 {
+		layers = 2 - elems/256
+	}
+	c := backend.Config{Arch: "llama", Name: s.name, Dim: dim, Layers: layers, Heads: s.heads, KVHeads: s.kv, HeadDim: s.headDim,
 		FFN: ffn, Vocab: vocab, Context: 192, NormEps: 1e-5, Rope: s.rope, Window: s.window, Experts: s.experts, ExpertsUsed: s.used}
 	r := &c.Rope
 	if r.Base == 0 {
