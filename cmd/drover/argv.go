@@ -143,16 +143,16 @@ func unknownFlag(app *cli.App, cmd *cli.Command, typed string) error {
 	if near == "" {
 		return usageError(helpHint(cmd), "unknown flag %q", typed)
 	}
-	return usageError("did you mean "+dashed(near)+"?", "unknown flag %q", typed)
+	return usageError("did you mean "+dashed(findFlag(flagsOf(app, cmd), near), near)+"?", "unknown flag %q", typed)
 }
 
-// dashed is a flag's name as people write it: -m, -ngl, --model. The short
-// names of llama.cpp have up to three letters.
-func dashed(name string) string {
-	if len(name) <= 3 && name != "raw" {
-		return "-" + name
+// dashed is a flag's name as people write it: --model, and for the short names
+// of llama.cpp, which have up to three letters, -m and -ngl.
+func dashed(f cli.Flag, name string) string {
+	if name == f.Names()[0] && len(name) > 1 {
+		return "--" + name
 	}
-	return "--" + name
+	return "-" + name
 }
 
 func helpHint(cmd *cli.Command) string {

@@ -79,7 +79,7 @@ func commandWords(app *cli.App) []words {
 				fw.file = s.TakesFile
 			}
 			for _, n := range f.Names() {
-				fw.names = append(fw.names, dashed(n))
+				fw.names = append(fw.names, dashed(f, n))
 			}
 			w.flags = append(w.flags, fw)
 		}

@@ -21,7 +21,6 @@ const (
 	exitModel       = 3
 	exitDevice      = 4
 	exitMemory      = 5
-	exitVerify      = 6
 	exitInterrupted = 130
 )
 
