@@ -10,8 +10,8 @@ import (
 // summed in order, and cuts are combined in order, whatever the batch.
 const cutRows = 256
 
-// attendUnits makes attention of units [lo, hi); a unit is one row and one
-// key/value head, with all the query heads that share it.
+// attendUnits makes attention of units [lo, hi); a unit is one row
+// of the tile and one key/value head, with all the query heads that share it.
 func (s *stage) attendUnits(worker, lo, hi int) {
 	c := s.config
 	group, hd := c.Group(), c.HeadDim
@@ -19,7 +19,7 @@ func (s *stage) attendUnits(worker, lo, hi int) {
 	for u := lo; u < hi; u++ {
 		row, kv := u/c.KVHeads, u%c.KVHeads
 		for h := kv * group; h < (kv+1)*group; h++ {
-			s.attendHead(s.attended[(row*c.Heads+h)*hd:][:hd], s.q[row*s.ld.q+h*hd:][:hd], &s.where[row], kv, space)
+			s.attendHead(s.attended[(row*c.Heads+h)*hd:][:hd], s.q[row*s.ld.q+h*hd:][:hd], &s.where[s.lo+row], kv, space)
 		}
 	}
 }

@@ -82,77 +82,102 @@ func (s *stage) embedRows() error {
 		}
 		quant.Dequantize(s.embed.Type, s.x[i*dim:(i+1)*dim], s.row)
 	}
-	s.trace(-1, backend.OpEmbed, s.x, dim, dim, len(s.b.Tokens))
+	s.trace(backend.OpEmbed, s.x, dim, dim, len(s.b.Tokens))
+	s.flush(-1)
 	return nil
 }
 
-// attention is x += O(attend(rope(Q, K, V of norm(x)))).
+// attention is x += O(attend(rope(Q, K, V of norm(x)))). Rows see earlier rows
+// only through the cache, so tiles may follow one another.
 func (s *stage) attention(l *layer) {
-	c, rows := s.config, len(s.b.Tokens)
-	heads := c.Heads * c.HeadDim
+	for s.lo = 0; s.lo < len(s.b.Tokens); s.lo += tileRows {
+		s.attentionTile(l, min(tileRows, len(s.b.Tokens)-s.lo))
+	}
+	s.flush(l.index)
+}
+
+func (s *stage) attentionTile(l *layer, rows int) {
+	c := s.config
+	heads, kv, x := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim, s.x[s.lo*c.Dim:]
 	s.layer = l
 	// norm, quantise
-	s.input(input{x: s.x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.attnNorm}, l.q, l.k, l.v)
+	s.input(input{x: x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.attnNorm}, l.q, l.k, l.v)
 	// q, k, v
 	s.multiply(product{m: l.q, dst: s.q, ld: s.ld.q}, product{m: l.k, dst: s.k2, ld: s.ld.kv}, product{m: l.v, dst: s.v2, ld: s.ld.kv})
 	// bias, rope, cache write
 	s.each(s.tasks.rope, rows, ropeStep)
-	s.trace(l.index, backend.OpQ, s.q, s.ld.q, heads, rows)
-	s.trace(l.index, backend.OpK, s.k2, s.ld.kv, c.KVHeads*c.HeadDim, rows)
-	s.trace(l.index, backend.OpV, s.v2, s.ld.kv, c.KVHeads*c.HeadDim, rows)
+	s.trace(backend.OpQ, s.q, s.ld.q, heads, rows)
+	s.trace(backend.OpK, s.k2, s.ld.kv, kv, rows)
+	s.trace(backend.OpV, s.v2, s.ld.kv, kv, rows)
 	// attend
 	s.each(s.tasks.attend, rows*c.KVHeads, 1)
-	s.trace(l.index, backend.OpAttention, s.attended, heads, heads, rows)
+	s.trace(backend.OpAttention, s.attended, heads, heads, rows)
 	// quantise, output
 	s.input(input{x: s.attended, ld: heads, cols: heads, rows: rows}, l.o)
 	s.multiply(product{m: l.o, dst: s.out, ld: s.ld.dim})
 	// bias, residual
-	s.residual(l.oBias, rows)
-	s.trace(l.index, backend.OpAttnOut, s.x, c.Dim, c.Dim, rows)
+	s.residual(x, l.oBias, rows)
+	s.trace(backend.OpAttnOut, x, c.Dim, c.Dim, rows)
 }
 
 // feedForward is x += down(silu(gate) * up) of norm(x).
 func (s *stage) feedForward(l *layer) {
-	c, rows := s.config, len(s.b.Tokens)
-	s.layer = l
-	if c.Experts > 0 {
-		s.mixture(l)
-		s.trace(l.index, backend.OpFFNOut, s.x, c.Dim, c.Dim, rows)
-		return
+	for s.lo = 0; s.lo < len(s.b.Tokens); s.lo += tileRows {
+		if rows := min(tileRows, len(s.b.Tokens)-s.lo); s.config.Experts > 0 {
+			s.mixtureTile(l, rows)
+		} else {
+			s.feedForwardTile(l, rows)
+		}
 	}
+	s.flush(l.index)
+}
+
+func (s *stage) feedForwardTile(l *layer, rows int) {
+	c := s.config
+	x := s.x[s.lo*c.Dim:]
 	// norm, quantise
-	s.input(input{x: s.x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.ffnNorm}, l.gate, l.up)
+	s.input(input{x: x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.ffnNorm}, l.gate, l.up)
 	// gate, up
 	s.multiply(product{m: l.gate, dst: s.gate, ld: s.ld.ffn}, product{m: l.up, dst: s.up, ld: s.ld.ffn})
 	// silu * up, quantise
 	s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: rows, silu: true}, l.down)
-	s.trace(l.index, backend.OpAct, s.gate, s.ld.ffn, c.FFN, rows)
+	s.trace(backend.OpAct, s.gate, s.ld.ffn, c.FFN, rows)
 	// down, residual
 	s.multiply(product{m: l.down, dst: s.out, ld: s.ld.dim})
-	s.residual(nil, rows)
-	s.trace(l.index, backend.OpFFNOut, s.x, c.Dim, c.Dim, rows)
+	s.residual(x, nil, rows)
+	s.trace(backend.OpFFNOut, x, c.Dim, c.Dim, rows)
 }
 
 // residual is x += out + bias.
-func (s *stage) residual(bias *vector, rows int) {
+func (s *stage) residual(x []float32, bias *vector, rows int) {
 	dim := s.config.Dim
 	for i := range rows {
-		x := s.x[i*dim : (i+1)*dim]
 		if bias != nil {
 			s.k.add(&s.out[i*s.ld.dim], &bias.data[0], dim)
 		}
-		s.k.add(&x[0], &s.out[i*s.ld.dim], dim)
+		s.k.add(&x[i*dim], &s.out[i*s.ld.dim], dim)
 	}
 }
 
-// trace reports rows of width values that lie ld apart.
-func (s *stage) trace(layer int, op backend.Op, x []float32, ld, width, rows int) {
+// trace keeps a tile's rows of width values that lie ld apart.
+func (s *stage) trace(op backend.Op, x []float32, ld, width, rows int) {
 	if s.b.Trace == nil {
 		return
 	}
-	dense := make([]float32, rows*width)
 	for i := range rows {
-		copy(dense[i*width:(i+1)*width], x[i*ld:])
+		s.traced[op] = append(s.traced[op], x[i*ld:][:width]...)
 	}
-	s.b.Trace(layer, op, dense)
+}
+
+// flush reports what trace has kept, in the order of the ops.
+func (s *stage) flush(layer int) {
+	if s.b.Trace == nil {
+		return
+	}
+	for op, x := range s.traced {
+		if len(x) > 0 {
+			s.b.Trace(layer, backend.Op(op), x)
+			s.traced[op] = x[:0]
+		}
+	}
 }

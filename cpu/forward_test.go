@@ -102,6 +102,43 @@ func TestForwardAllocates(t *testing.T) {
 	}
 }
 
+// TestTiles holds a batch of several tiles to the same rows in small batches.
+func TestTiles(t *testing.T) {
+	const rows = tileRows + 100
+	m := llama(quant.Q4_0, 2, 64, 4, 2, 96, 50, 3)
+	pages := make([]int32, (rows+backend.PageRows-1)/backend.PageRows)
+	for i := range pages {
+		pages[i] = int32(i)
+	}
+	s := load(t, Options{Threads: 2}, m, backend.Limits{Pages: len(pages), Rows: rows, Seqs: 1, Context: rows, Outs: rows, K: quant.F16, V: quant.F16})
+	forward := func(lo, hi int) (logits []float32, traced int) {
+		b := &backend.Batch{Seqs: []backend.Seq{{Rows: hi - lo, Pages: pages}}, Logits: make([]float32, (hi-lo)*50)}
+		for i := lo; i < hi; i++ {
+			b.Tokens, b.Pos, b.Out = append(b.Tokens, int32(i*7%50)), append(b.Pos, int32(i)), append(b.Out, int32(i-lo))
+		}
+		b.Trace = func(layer int, op backend.Op, x []float32) { traced += len(x) }
+		if err := s.Forward(context.Background(), 0, b); err != nil {
+			t.Fatal(err)
+		}
+		return b.Logits, traced
+	}
+	all, whole := forward(0, rows)
+	parts := 0
+	for lo := 0; lo < rows; lo += 77 {
+		hi := min(lo+77, rows)
+		some, n := forward(lo, hi)
+		parts += n
+		for i, v := range some {
+			if v != all[lo*50+i] {
+				t.Fatalf("row %d: %g alone, %g among %d rows", lo+i/50, v, all[lo*50+i], rows)
+			}
+		}
+	}
+	if whole != parts {
+		t.Errorf("%d values traced at once, %d in parts", whole, parts)
+	}
+}
+
 func TestNewErrors(t *testing.T) {
 	if _, err := New(Options{ISA: "nonsense"}); !errors.Is(err, ErrISA) {
 		t.Errorf("an unknown set: %v", err)

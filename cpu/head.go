@@ -9,7 +9,6 @@ import (
 // head makes the results of the rows of Out, headRows at a time.
 func (s *stage) head() {
 	b, c := s.b, s.config
-	var norms, logits []float32 // for Trace
 	for lo := 0; lo < len(b.Out); lo += headRows {
 		hi := min(lo+headRows, len(b.Out))
 		n := hi - lo
@@ -25,17 +24,10 @@ func (s *stage) head() {
 		s.multiply(product{m: s.output, dst: s.logits, ld: s.ld.vocab})
 		s.outLo = lo
 		s.each(s.tasks.results, n, 1)
-		if b.Trace != nil {
-			norms = append(norms, s.normed[:n*c.Dim]...)
-			for i := range n {
-				logits = append(logits, s.logits[i*s.ld.vocab:][:c.Vocab]...)
-			}
-		}
+		s.trace(backend.OpNorm, s.normed, c.Dim, c.Dim, n)
+		s.trace(backend.OpLogits, s.logits, s.ld.vocab, c.Vocab, n)
 	}
-	if b.Trace != nil && len(b.Out) > 0 {
-		b.Trace(c.Layers, backend.OpNorm, norms)
-		b.Trace(c.Layers, backend.OpLogits, logits)
-	}
+	s.flush(c.Layers)
 }
 
 // resultRows writes the results of rows [lo, hi) of the head's chunk.

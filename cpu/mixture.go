@@ -32,12 +32,13 @@ func (e *experts) layout(a *arena, c *backend.Config, r int) {
 	}
 }
 
-// mixture is x += the weighted sum, in rank order, of the experts that the
+// mixtureTile is x += the weighted sum, in rank order, of the experts that the
 // router chose for each row.
-func (s *stage) mixture(l *layer) {
-	c, e, rows := s.config, &s.moe, len(s.b.Tokens)
+func (s *stage) mixtureTile(l *layer, rows int) {
+	c, e := s.config, &s.moe
+	x := s.x[s.lo*c.Dim:]
 	// norm, router
-	s.input(input{x: s.x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.ffnNorm}, l.router)
+	s.input(input{x: x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.ffnNorm}, l.router)
 	s.multiply(product{m: l.router, dst: e.logits, ld: e.ld})
 	copy(e.x, s.normed[:rows*c.Dim])
 	s.route(rows)
@@ -58,6 +59,7 @@ func (s *stage) mixture(l *layer) {
 	}
 	// weighted sum, residual
 	s.each(s.tasks.gather, rows, panelRows)
+	s.trace(backend.OpFFNOut, x, c.Dim, c.Dim, rows)
 }
 
 // route chooses each row's experts: the largest logits, ties by lower index,
@@ -85,7 +87,7 @@ func (s *stage) route(rows int) {
 func (s *stage) gatherRows(_, lo, hi int) {
 	c, e := s.config, &s.moe
 	for row := lo; row < hi; row++ {
-		x := s.x[row*c.Dim : (row+1)*c.Dim]
+		x := s.x[(s.lo+row)*c.Dim:][:c.Dim]
 		for i := range x {
 			var sum float32
 			for rank := range c.ExpertsUsed {

@@ -40,7 +40,7 @@ func (s *stage) locate() {
 	}
 }
 
-// ropeRows adds biases to q, k, v of rows [lo, hi), turns q and k by their
+// ropeRows adds biases to q, k, v of the tile's rows [lo, hi), turns q and k by their
 // position, and writes k and v to the cache.
 func (s *stage) ropeRows(_, lo, hi int) {
 	c, l := s.config, s.layer
@@ -51,12 +51,12 @@ func (s *stage) ropeRows(_, lo, hi int) {
 		s.addBias(k, l.kBias)
 		s.addBias(v, l.vBias)
 		for h := range c.Heads {
-			s.turn(q[h*hd:(h+1)*hd], row)
+			s.turn(q[h*hd:(h+1)*hd], s.lo+row)
 		}
-		p := &s.where[row]
+		p := &s.where[s.lo+row]
 		page, at := int(p.pages[p.pos/backend.PageRows]), p.pos%backend.PageRows
 		for h := range c.KVHeads {
-			s.turn(k[h*hd:(h+1)*hd], row)
+			s.turn(k[h*hd:(h+1)*hd], s.lo+row)
 			i := (page*c.KVHeads+h)*backend.PageRows + at
 			store(s.limits.K, l.keys[i*s.keyRow:(i+1)*s.keyRow], k[h*hd:(h+1)*hd])
 			store(s.limits.V, l.values[i*s.valueRow:(i+1)*s.valueRow], v[h*hd:(h+1)*hd])

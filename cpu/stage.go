@@ -63,9 +63,9 @@ type stage struct {
 	vectors                 []*vector
 	pool                    *pool
 
-	// scratch; r is Limits.Rows padded to panelRows
+	// scratch; r is the rows of a tile, padded to panelRows
 	row       []byte      // a raw row of the embedding
-	x         []float32   // (r, dim) hidden state
+	x         []float32   // (rows, dim) hidden state
 	normed    []float32   // (r, dim)
 	act       []byte      // quantised activations of the product under way
 	actFloat  []float32   // the same for float matrices
@@ -74,7 +74,7 @@ type stage struct {
 	gate, up  []float32   // (r, padded ffn)
 	out       []float32   // (r, padded dim)
 	logits    []float32   // (headRows, padded vocab)
-	cos, sin  []float32   // (r, dims/2)
+	cos, sin  []float32   // (rows, dims/2)
 	panels    [][]byte    // by worker: two unpacked groups
 	raw       []rawGroups // by worker, where weights stay in the file
 	scores    [][]float32 // by worker
@@ -87,8 +87,10 @@ type stage struct {
 	attnScale float32
 	b         *backend.Batch
 	where     []place // by row: its sequence's pages and position
-	outLo     int     // first of Out in the head's chunk
-	layer     *layer  // of the block under way
+	lo        int     // first row of the tile
+	traced    [backend.OpLogits + 1][]float32
+	outLo     int    // first of Out in the head's chunk
+	layer     *layer // of the block under way
 	byBlock   []*layer
 	score     func(dst, q *float32, k *byte, n, dim int)
 	accum     func(acc, p *float32, v *byte, n, dim int)
@@ -100,6 +102,10 @@ type stage struct {
 
 // leading is the distance between rows of the buffers that products write.
 type leading struct{ q, kv, ffn, dim, vocab int }
+
+// tileRows is how many rows go through a block at once: more make the scratch
+// larger and no product faster. A multiple of panelRows.
+const tileRows = 516
 
 // headRows is how many rows go through the head at once.
 const headRows = 8 * panelRows
@@ -174,17 +180,18 @@ func (s *stage) matrix(o Options, t *backend.Tensor, parts int) *matrix {
 
 func (s *stage) layoutScratch(threads int) {
 	c, a := s.config, &s.scratch
-	r := pad(s.limits.Rows, panelRows)
+	rows := s.limits.Rows
+	r := pad(min(rows, tileRows), panelRows)
 	heads, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	s.ld = leading{pad(heads, 2*groupRows), pad(kv, 2*groupRows), pad(c.FFN, 2*groupRows), pad(c.Dim, 2*groupRows), pad(c.Vocab, 2*groupRows)}
 	var attention, ffn bool
 	for _, l := range s.layers {
 		attention, ffn = attention || l.q != nil, ffn || l.down != nil
 	}
-	s.x, s.normed = a.floats(r*c.Dim), a.floats(r*c.Dim)
+	s.x, s.normed = a.floats(rows*c.Dim), a.floats(r*c.Dim)
 	if attention {
 		s.q, s.k2, s.v2, s.attended = a.floats(r*s.ld.q), a.floats(r*s.ld.kv), a.floats(r*s.ld.kv), a.floats(r*heads)
-		s.cos, s.sin = a.floats(r*c.Rope.Dims/2), a.floats(r*c.Rope.Dims/2)
+		s.cos, s.sin = a.floats(rows*c.Rope.Dims/2), a.floats(rows*c.Rope.Dims/2)
 	}
 	if ffn {
 		s.gate, s.up = a.floats(r*s.ld.ffn), a.floats(r*s.ld.ffn)
@@ -214,7 +221,7 @@ func (s *stage) layoutScratch(threads int) {
 		s.panels[i] = a.bytes(panel)
 		s.scores[i] = a.floats(cutRows + 3*c.HeadDim)
 	}
-	s.where = make([]place, r)
+	s.where = make([]place, rows)
 	s.layoutRaw(threads)
 }
 
