@@ -129,33 +129,23 @@ DATA iq4nl<>+15(SB)/1, $0xf1
 GLOBL iq4nl<>(SB), RODATA|NOPTR, $16
 
 // func gemvQ8_0AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·gemvQ8_0AVX2(SB), NOSPLIT, $0-48
-	MOVQ   dst+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   act+16(FP), DX
-	MOVQ   n+24(FP), BX
-	MOVQ   groups+32(FP), SI
-	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000200, BX, R11
+	MOVQ dst+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ act+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ groups+32(FP), SI
+	MOVQ stride+40(FP), DI
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 
 block:
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4288(R8)
-	PREFETCHT0   4352(R8)
-	PREFETCHT0   4416(R8)
-	PREFETCHT0   4480(R8)
-	PREFETCHT0   4544(R8)
 	VMOVDQU      (R8), Y2
 	VMOVDQU      256(R8), Y3
 	VPBROADCASTD (R9), Y4
@@ -219,7 +209,7 @@ block:
 	VPMADDUBSW   Y2, Y3, Y2
 	VPMADDWD     ones16<>+0(SB), Y2, Y2
 	VPADDD       Y2, Y4, Y4
-	VCVTPH2PS    (R12), Y2
+	VCVTPH2PS    512(R8), Y2
 	VBROADCASTSS 44(R9), Y3
 	VMULPS       Y3, Y2, Y2
 	VCVTDQ2PS    Y4, Y4
@@ -287,14 +277,13 @@ block:
 	VPMADDUBSW   Y2, Y3, Y2
 	VPMADDWD     ones16<>+0(SB), Y2, Y2
 	VPADDD       Y2, Y4, Y4
-	VCVTPH2PS    16(R12), Y2
+	VCVTPH2PS    528(R8), Y2
 	VBROADCASTSS 44(R9), Y3
 	VMULPS       Y3, Y2, Y2
 	VCVTDQ2PS    Y4, Y4
 	VFMADD231PS  Y2, Y4, Y1
-	ADDQ         $0x00000200, R8
 	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000020, R12
+	ADDQ         $0x00000220, R8
 	DECQ         R10
 	JNZ          block
 	VMOVUPS      Y0, (AX)
@@ -309,11 +298,9 @@ block:
 // func unpackQ8_0AVX2(panel *byte, w *byte, n int)
 // Requires: AVX, F16C
 TEXT ·unpackQ8_0AVX2(SB), NOSPLIT, $0-24
-	MOVQ   panel+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   n+16(FP), DX
-	IMUL3Q $0x00000200, DX, BX
-	ADDQ   CX, BX
+	MOVQ panel+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ n+16(FP), DX
 
 block:
 	VMOVDQU   (CX), Y0
@@ -332,7 +319,7 @@ block:
 	VMOVDQU   448(CX), Y1
 	VMOVDQU   Y0, 192(AX)
 	VMOVDQU   Y1, 448(AX)
-	VCVTPH2PS (BX), Y0
+	VCVTPH2PS 512(CX), Y0
 	VMOVUPS   Y0, 512(AX)
 	VMOVDQU   32(CX), Y0
 	VMOVDQU   288(CX), Y1
@@ -350,40 +337,33 @@ block:
 	VMOVDQU   480(CX), Y1
 	VMOVDQU   Y0, 224(AX)
 	VMOVDQU   Y1, 480(AX)
-	VCVTPH2PS 16(BX), Y0
+	VCVTPH2PS 528(CX), Y0
 	VMOVUPS   Y0, 544(AX)
-	ADDQ      $0x00000200, CX
 	ADDQ      $0x00000240, AX
-	ADDQ      $0x00000020, BX
+	ADDQ      $0x00000220, CX
 	DECQ      DX
 	JNZ       block
 	VZEROUPPER
 	RET
 
 // func gemvQ4_0AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·gemvQ4_0AVX2(SB), NOSPLIT, $0-48
-	MOVQ   dst+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   act+16(FP), DX
-	MOVQ   n+24(FP), BX
-	MOVQ   groups+32(FP), SI
-	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000100, BX, R11
+	MOVQ dst+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ act+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ groups+32(FP), SI
+	MOVQ stride+40(FP), DI
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 
 block:
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4288(R8)
 	VPBROADCASTD 32(R9), Y2
 	VPSLLD       $0x03, Y2, Y2
 	VMOVDQU      (R8), Y3
@@ -427,7 +407,7 @@ block:
 	VPADDW       Y3, Y5, Y5
 	VPMADDWD     ones16<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y2, Y2
-	VCVTPH2PS    (R12), Y3
+	VCVTPH2PS    256(R8), Y3
 	VBROADCASTSS 44(R9), Y4
 	VMULPS       Y4, Y3, Y3
 	VCVTDQ2PS    Y2, Y2
@@ -475,14 +455,13 @@ block:
 	VPADDW       Y3, Y5, Y5
 	VPMADDWD     ones16<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y2, Y2
-	VCVTPH2PS    16(R12), Y3
+	VCVTPH2PS    272(R8), Y3
 	VBROADCASTSS 44(R9), Y4
 	VMULPS       Y4, Y3, Y3
 	VCVTDQ2PS    Y2, Y2
 	VFMADD231PS  Y3, Y2, Y1
-	ADDQ         $0x00000100, R8
 	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000020, R12
+	ADDQ         $0x00000120, R8
 	DECQ         R10
 	JNZ          block
 	VMOVUPS      Y0, (AX)
@@ -500,10 +479,8 @@ TEXT ·unpackQ4_0AVX2(SB), NOSPLIT, $0-24
 	MOVQ         panel+0(FP), AX
 	MOVQ         w+8(FP), CX
 	MOVQ         n+16(FP), DX
-	IMUL3Q       $0x00000100, DX, BX
-	ADDQ         CX, BX
-	MOVL         $0x78787878, SI
-	VMOVD        SI, X0
+	MOVL         $0x78787878, BX
+	VMOVD        BX, X0
 	VPBROADCASTD X0, Y0
 
 block:
@@ -539,7 +516,7 @@ block:
 	VMOVDQU   Y1, 192(AX)
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 448(AX)
-	VCVTPH2PS (BX), Y1
+	VCVTPH2PS 256(CX), Y1
 	VMOVUPS   Y1, 512(AX)
 	VMOVDQU   32(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
@@ -573,40 +550,33 @@ block:
 	VMOVDQU   Y1, 224(AX)
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 480(AX)
-	VCVTPH2PS 16(BX), Y1
+	VCVTPH2PS 272(CX), Y1
 	VMOVUPS   Y1, 544(AX)
-	ADDQ      $0x00000100, CX
 	ADDQ      $0x00000240, AX
-	ADDQ      $0x00000020, BX
+	ADDQ      $0x00000120, CX
 	DECQ      DX
 	JNZ       block
 	VZEROUPPER
 	RET
 
 // func gemvQ4_1AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·gemvQ4_1AVX2(SB), NOSPLIT, $0-48
-	MOVQ   dst+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   act+16(FP), DX
-	MOVQ   n+24(FP), BX
-	MOVQ   groups+32(FP), SI
-	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000100, BX, R11
+	MOVQ dst+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ act+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ groups+32(FP), SI
+	MOVQ stride+40(FP), DI
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 
 block:
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4288(R8)
 	VMOVDQU      (R8), Y2
 	VPSRLD       $0x04, Y2, Y3
 	VPAND        nibble<>+0(SB), Y2, Y2
@@ -647,12 +617,12 @@ block:
 	VPMADDUBSW   Y2, Y3, Y2
 	VPADDW       Y2, Y4, Y4
 	VPMADDWD     ones16<>+0(SB), Y4, Y4
-	VCVTPH2PS    (R12), Y2
+	VCVTPH2PS    256(R8), Y2
 	VBROADCASTSS 44(R9), Y3
 	VMULPS       Y3, Y2, Y2
 	VCVTDQ2PS    Y4, Y4
 	VFMADD231PS  Y2, Y4, Y0
-	VCVTPH2PS    32(R12), Y2
+	VCVTPH2PS    288(R8), Y2
 	VBROADCASTSS 48(R9), Y3
 	VFMADD231PS  Y3, Y2, Y0
 	VMOVDQU      32(R8), Y2
@@ -695,17 +665,16 @@ block:
 	VPMADDUBSW   Y2, Y3, Y2
 	VPADDW       Y2, Y4, Y4
 	VPMADDWD     ones16<>+0(SB), Y4, Y4
-	VCVTPH2PS    16(R12), Y2
+	VCVTPH2PS    272(R8), Y2
 	VBROADCASTSS 44(R9), Y3
 	VMULPS       Y3, Y2, Y2
 	VCVTDQ2PS    Y4, Y4
 	VFMADD231PS  Y2, Y4, Y1
-	VCVTPH2PS    48(R12), Y2
+	VCVTPH2PS    304(R8), Y2
 	VBROADCASTSS 48(R9), Y3
 	VFMADD231PS  Y3, Y2, Y1
-	ADDQ         $0x00000100, R8
 	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000040, R12
+	ADDQ         $0x00000140, R8
 	DECQ         R10
 	JNZ          block
 	VMOVUPS      Y0, (AX)
@@ -720,11 +689,9 @@ block:
 // func unpackQ4_1AVX2(panel *byte, w *byte, n int)
 // Requires: AVX, AVX2, F16C
 TEXT ·unpackQ4_1AVX2(SB), NOSPLIT, $0-24
-	MOVQ   panel+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   n+16(FP), DX
-	IMUL3Q $0x00000100, DX, BX
-	ADDQ   CX, BX
+	MOVQ panel+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ n+16(FP), DX
 
 block:
 	VMOVDQU   (CX), Y0
@@ -751,9 +718,9 @@ block:
 	VPAND     nibble<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 192(AX)
 	VMOVDQU   Y1, 448(AX)
-	VCVTPH2PS (BX), Y0
+	VCVTPH2PS 256(CX), Y0
 	VMOVUPS   Y0, 512(AX)
-	VCVTPH2PS 32(BX), Y0
+	VCVTPH2PS 288(CX), Y0
 	VMOVUPS   Y0, 576(AX)
 	VMOVDQU   32(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
@@ -779,43 +746,35 @@ block:
 	VPAND     nibble<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 224(AX)
 	VMOVDQU   Y1, 480(AX)
-	VCVTPH2PS 16(BX), Y0
+	VCVTPH2PS 272(CX), Y0
 	VMOVUPS   Y0, 544(AX)
-	VCVTPH2PS 48(BX), Y0
+	VCVTPH2PS 304(CX), Y0
 	VMOVUPS   Y0, 608(AX)
-	ADDQ      $0x00000100, CX
 	ADDQ      $0x00000280, AX
-	ADDQ      $0x00000040, BX
+	ADDQ      $0x00000140, CX
 	DECQ      DX
 	JNZ       block
 	VZEROUPPER
 	RET
 
 // func gemvQ5_0AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·gemvQ5_0AVX2(SB), NOSPLIT, $0-48
-	MOVQ   dst+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   act+16(FP), DX
-	MOVQ   n+24(FP), BX
-	MOVQ   groups+32(FP), SI
-	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000140, BX, R11
+	MOVQ dst+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ act+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ groups+32(FP), SI
+	MOVQ stride+40(FP), DI
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 
 block:
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4288(R8)
-	PREFETCHT0   4352(R8)
 	VPBROADCASTD 32(R9), Y2
 	VPSLLD       $0x04, Y2, Y2
 	VMOVDQU      256(R8), Y3
@@ -884,7 +843,7 @@ block:
 	VPADDW       Y3, Y6, Y6
 	VPMADDWD     ones16<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y2, Y2
-	VCVTPH2PS    (R12), Y3
+	VCVTPH2PS    320(R8), Y3
 	VBROADCASTSS 44(R9), Y4
 	VMULPS       Y4, Y3, Y3
 	VCVTDQ2PS    Y2, Y2
@@ -957,14 +916,13 @@ block:
 	VPADDW       Y3, Y6, Y6
 	VPMADDWD     ones16<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y2, Y2
-	VCVTPH2PS    16(R12), Y3
+	VCVTPH2PS    336(R8), Y3
 	VBROADCASTSS 44(R9), Y4
 	VMULPS       Y4, Y3, Y3
 	VCVTDQ2PS    Y2, Y2
 	VFMADD231PS  Y3, Y2, Y1
-	ADDQ         $0x00000140, R8
 	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000020, R12
+	ADDQ         $0x00000160, R8
 	DECQ         R10
 	JNZ          block
 	VMOVUPS      Y0, (AX)
@@ -982,10 +940,8 @@ TEXT ·unpackQ5_0AVX2(SB), NOSPLIT, $0-24
 	MOVQ         panel+0(FP), AX
 	MOVQ         w+8(FP), CX
 	MOVQ         n+16(FP), DX
-	IMUL3Q       $0x00000140, DX, BX
-	ADDQ         CX, BX
-	MOVL         $0x70707070, SI
-	VMOVD        SI, X0
+	MOVL         $0x70707070, BX
+	VMOVD        BX, X0
 	VPBROADCASTD X0, Y0
 
 block:
@@ -1045,7 +1001,7 @@ block:
 	VMOVDQU   Y2, 192(AX)
 	VPADDB    Y0, Y3, Y3
 	VMOVDQU   Y3, 448(AX)
-	VCVTPH2PS (BX), Y1
+	VCVTPH2PS 320(CX), Y1
 	VMOVUPS   Y1, 512(AX)
 	VMOVDQU   288(CX), Y1
 	VMOVDQU   32(CX), Y2
@@ -1103,41 +1059,33 @@ block:
 	VMOVDQU   Y2, 224(AX)
 	VPADDB    Y0, Y3, Y3
 	VMOVDQU   Y3, 480(AX)
-	VCVTPH2PS 16(BX), Y1
+	VCVTPH2PS 336(CX), Y1
 	VMOVUPS   Y1, 544(AX)
-	ADDQ      $0x00000140, CX
 	ADDQ      $0x00000240, AX
-	ADDQ      $0x00000020, BX
+	ADDQ      $0x00000160, CX
 	DECQ      DX
 	JNZ       block
 	VZEROUPPER
 	RET
 
 // func gemvQ5_1AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·gemvQ5_1AVX2(SB), NOSPLIT, $0-48
-	MOVQ   dst+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   act+16(FP), DX
-	MOVQ   n+24(FP), BX
-	MOVQ   groups+32(FP), SI
-	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000140, BX, R11
+	MOVQ dst+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ act+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ groups+32(FP), SI
+	MOVQ stride+40(FP), DI
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 
 block:
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4288(R8)
-	PREFETCHT0   4352(R8)
 	VMOVDQU      256(R8), Y2
 	VMOVDQU      (R8), Y3
 	VPSRLD       $0x04, Y3, Y4
@@ -1203,12 +1151,12 @@ block:
 	VPADDW       Y2, Y6, Y6
 	VPMADDWD     ones16<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y5, Y5
-	VCVTPH2PS    (R12), Y2
+	VCVTPH2PS    320(R8), Y2
 	VBROADCASTSS 44(R9), Y3
 	VMULPS       Y3, Y2, Y2
 	VCVTDQ2PS    Y5, Y5
 	VFMADD231PS  Y2, Y5, Y0
-	VCVTPH2PS    32(R12), Y2
+	VCVTPH2PS    352(R8), Y2
 	VBROADCASTSS 48(R9), Y3
 	VFMADD231PS  Y3, Y2, Y0
 	VMOVDQU      288(R8), Y2
@@ -1276,17 +1224,16 @@ block:
 	VPADDW       Y2, Y6, Y6
 	VPMADDWD     ones16<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y5, Y5
-	VCVTPH2PS    16(R12), Y2
+	VCVTPH2PS    336(R8), Y2
 	VBROADCASTSS 44(R9), Y3
 	VMULPS       Y3, Y2, Y2
 	VCVTDQ2PS    Y5, Y5
 	VFMADD231PS  Y2, Y5, Y1
-	VCVTPH2PS    48(R12), Y2
+	VCVTPH2PS    368(R8), Y2
 	VBROADCASTSS 48(R9), Y3
 	VFMADD231PS  Y3, Y2, Y1
-	ADDQ         $0x00000140, R8
 	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000040, R12
+	ADDQ         $0x00000180, R8
 	DECQ         R10
 	JNZ          block
 	VMOVUPS      Y0, (AX)
@@ -1301,11 +1248,9 @@ block:
 // func unpackQ5_1AVX2(panel *byte, w *byte, n int)
 // Requires: AVX, AVX2, F16C
 TEXT ·unpackQ5_1AVX2(SB), NOSPLIT, $0-24
-	MOVQ   panel+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   n+16(FP), DX
-	IMUL3Q $0x00000140, DX, BX
-	ADDQ   CX, BX
+	MOVQ panel+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ n+16(FP), DX
 
 block:
 	VMOVDQU   256(CX), Y0
@@ -1356,9 +1301,9 @@ block:
 	VPOR      Y0, Y2, Y2
 	VMOVDQU   Y1, 192(AX)
 	VMOVDQU   Y2, 448(AX)
-	VCVTPH2PS (BX), Y0
+	VCVTPH2PS 320(CX), Y0
 	VMOVUPS   Y0, 512(AX)
-	VCVTPH2PS 32(BX), Y0
+	VCVTPH2PS 352(CX), Y0
 	VMOVUPS   Y0, 576(AX)
 	VMOVDQU   288(CX), Y0
 	VMOVDQU   32(CX), Y1
@@ -1408,161 +1353,155 @@ block:
 	VPOR      Y0, Y2, Y2
 	VMOVDQU   Y1, 224(AX)
 	VMOVDQU   Y2, 480(AX)
-	VCVTPH2PS 16(BX), Y0
+	VCVTPH2PS 336(CX), Y0
 	VMOVUPS   Y0, 544(AX)
-	VCVTPH2PS 48(BX), Y0
+	VCVTPH2PS 368(CX), Y0
 	VMOVUPS   Y0, 608(AX)
-	ADDQ      $0x00000140, CX
 	ADDQ      $0x00000280, AX
-	ADDQ      $0x00000040, BX
+	ADDQ      $0x00000180, CX
 	DECQ      DX
 	JNZ       block
 	VZEROUPPER
 	RET
 
 // func gemvQ4_KAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·gemvQ4_KAVX2(SB), NOSPLIT, $0-48
-	MOVQ   dst+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   act+16(FP), DX
-	MOVQ   n+24(FP), BX
-	MOVQ   groups+32(FP), SI
-	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000100, BX, R11
+	MOVQ dst+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ act+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ groups+32(FP), SI
+	MOVQ stride+40(FP), DI
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	SHRQ   $0x03, R10
 
 superblock:
-	VCVTPH2PS (R12), Y2
-	VCVTPH2PS 32(R12), Y3
-	VCVTPH2PS 16(R12), Y4
-	VCVTPH2PS 48(R12), Y5
-	MOVQ      R12, R14
-	MOVQ      $0x00000008, R13
+	MOVQ R8, R12
+	MOVQ R8, R13
+	ADDQ $0x00000140, R8
+	MOVQ $0x00000008, R11
 
 block:
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4288(R8)
-	VMOVDQU      (R8), Y6
-	VPSRLD       $0x04, Y6, Y7
-	VPAND        nibble<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPBROADCASTD (R9), Y8
-	VPMADDUBSW   Y8, Y6, Y8
-	VPBROADCASTD 16(R9), Y6
-	VPMADDUBSW   Y6, Y7, Y6
-	VPADDW       Y6, Y8, Y8
-	VMOVDQU      64(R8), Y6
-	VPSRLD       $0x04, Y6, Y7
-	VPAND        nibble<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPBROADCASTD 4(R9), Y9
-	VPMADDUBSW   Y9, Y6, Y9
-	VPADDW       Y9, Y8, Y8
-	VPBROADCASTD 20(R9), Y6
-	VPMADDUBSW   Y6, Y7, Y6
-	VPADDW       Y6, Y8, Y8
-	VMOVDQU      128(R8), Y6
-	VPSRLD       $0x04, Y6, Y7
-	VPAND        nibble<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPBROADCASTD 8(R9), Y9
-	VPMADDUBSW   Y9, Y6, Y9
-	VPADDW       Y9, Y8, Y8
-	VPBROADCASTD 24(R9), Y6
-	VPMADDUBSW   Y6, Y7, Y6
-	VPADDW       Y6, Y8, Y8
-	VMOVDQU      192(R8), Y6
-	VPSRLD       $0x04, Y6, Y7
-	VPAND        nibble<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPBROADCASTD 12(R9), Y9
-	VPMADDUBSW   Y9, Y6, Y9
-	VPADDW       Y9, Y8, Y8
-	VPBROADCASTD 28(R9), Y6
-	VPMADDUBSW   Y6, Y7, Y6
-	VPADDW       Y6, Y8, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
-	VPMOVZXBD    64(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y2, Y6, Y6
-	VBROADCASTSS 44(R9), Y7
-	VMULPS       Y7, Y6, Y6
-	VCVTDQ2PS    Y8, Y8
-	VFMADD231PS  Y6, Y8, Y0
-	VPMOVZXBD    192(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y3, Y6, Y6
-	VBROADCASTSS 48(R9), Y7
-	VFNMADD231PS Y7, Y6, Y0
-	VMOVDQU      32(R8), Y6
-	VPSRLD       $0x04, Y6, Y7
-	VPAND        nibble<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPBROADCASTD (R9), Y8
-	VPMADDUBSW   Y8, Y6, Y8
-	VPBROADCASTD 16(R9), Y6
-	VPMADDUBSW   Y6, Y7, Y6
-	VPADDW       Y6, Y8, Y8
-	VMOVDQU      96(R8), Y6
-	VPSRLD       $0x04, Y6, Y7
-	VPAND        nibble<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPBROADCASTD 4(R9), Y9
-	VPMADDUBSW   Y9, Y6, Y9
-	VPADDW       Y9, Y8, Y8
-	VPBROADCASTD 20(R9), Y6
-	VPMADDUBSW   Y6, Y7, Y6
-	VPADDW       Y6, Y8, Y8
-	VMOVDQU      160(R8), Y6
-	VPSRLD       $0x04, Y6, Y7
-	VPAND        nibble<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPBROADCASTD 8(R9), Y9
-	VPMADDUBSW   Y9, Y6, Y9
-	VPADDW       Y9, Y8, Y8
-	VPBROADCASTD 24(R9), Y6
-	VPMADDUBSW   Y6, Y7, Y6
-	VPADDW       Y6, Y8, Y8
-	VMOVDQU      224(R8), Y6
-	VPSRLD       $0x04, Y6, Y7
-	VPAND        nibble<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPBROADCASTD 12(R9), Y9
-	VPMADDUBSW   Y9, Y6, Y9
-	VPADDW       Y9, Y8, Y8
-	VPBROADCASTD 28(R9), Y6
-	VPMADDUBSW   Y6, Y7, Y6
-	VPADDW       Y6, Y8, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
-	VPMOVZXBD    72(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y4, Y6, Y6
-	VBROADCASTSS 44(R9), Y7
-	VMULPS       Y7, Y6, Y6
-	VCVTDQ2PS    Y8, Y8
-	VFMADD231PS  Y6, Y8, Y1
-	VPMOVZXBD    200(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y5, Y6, Y6
-	VBROADCASTSS 48(R9), Y7
-	VFNMADD231PS Y7, Y6, Y1
-	ADDQ         $0x00000100, R8
+	VMOVDQU      (R8), Y2
+	VPSRLD       $0x04, Y2, Y3
+	VPAND        nibble<>+0(SB), Y2, Y2
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPBROADCASTD (R9), Y4
+	VPMADDUBSW   Y4, Y2, Y4
+	VPBROADCASTD 16(R9), Y2
+	VPMADDUBSW   Y2, Y3, Y2
+	VPADDW       Y2, Y4, Y4
+	VMOVDQU      64(R8), Y2
+	VPSRLD       $0x04, Y2, Y3
+	VPAND        nibble<>+0(SB), Y2, Y2
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPBROADCASTD 4(R9), Y5
+	VPMADDUBSW   Y5, Y2, Y5
+	VPADDW       Y5, Y4, Y4
+	VPBROADCASTD 20(R9), Y2
+	VPMADDUBSW   Y2, Y3, Y2
+	VPADDW       Y2, Y4, Y4
+	VMOVDQU      128(R8), Y2
+	VPSRLD       $0x04, Y2, Y3
+	VPAND        nibble<>+0(SB), Y2, Y2
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPBROADCASTD 8(R9), Y5
+	VPMADDUBSW   Y5, Y2, Y5
+	VPADDW       Y5, Y4, Y4
+	VPBROADCASTD 24(R9), Y2
+	VPMADDUBSW   Y2, Y3, Y2
+	VPADDW       Y2, Y4, Y4
+	VMOVDQU      192(R8), Y2
+	VPSRLD       $0x04, Y2, Y3
+	VPAND        nibble<>+0(SB), Y2, Y2
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPBROADCASTD 12(R9), Y5
+	VPMADDUBSW   Y5, Y2, Y5
+	VPADDW       Y5, Y4, Y4
+	VPBROADCASTD 28(R9), Y2
+	VPMADDUBSW   Y2, Y3, Y2
+	VPADDW       Y2, Y4, Y4
+	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPMOVZXBD    64(R13), Y2
+	VCVTDQ2PS    Y2, Y2
+	VCVTPH2PS    (R12), Y3
+	VMULPS       Y3, Y2, Y2
+	VBROADCASTSS 44(R9), Y3
+	VMULPS       Y3, Y2, Y2
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VPMOVZXBD    192(R13), Y2
+	VCVTDQ2PS    Y2, Y2
+	VCVTPH2PS    32(R12), Y3
+	VMULPS       Y3, Y2, Y2
+	VBROADCASTSS 48(R9), Y3
+	VFNMADD231PS Y3, Y2, Y0
+	VMOVDQU      32(R8), Y2
+	VPSRLD       $0x04, Y2, Y3
+	VPAND        nibble<>+0(SB), Y2, Y2
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPBROADCASTD (R9), Y4
+	VPMADDUBSW   Y4, Y2, Y4
+	VPBROADCASTD 16(R9), Y2
+	VPMADDUBSW   Y2, Y3, Y2
+	VPADDW       Y2, Y4, Y4
+	VMOVDQU      96(R8), Y2
+	VPSRLD       $0x04, Y2, Y3
+	VPAND        nibble<>+0(SB), Y2, Y2
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPBROADCASTD 4(R9), Y5
+	VPMADDUBSW   Y5, Y2, Y5
+	VPADDW       Y5, Y4, Y4
+	VPBROADCASTD 20(R9), Y2
+	VPMADDUBSW   Y2, Y3, Y2
+	VPADDW       Y2, Y4, Y4
+	VMOVDQU      160(R8), Y2
+	VPSRLD       $0x04, Y2, Y3
+	VPAND        nibble<>+0(SB), Y2, Y2
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPBROADCASTD 8(R9), Y5
+	VPMADDUBSW   Y5, Y2, Y5
+	VPADDW       Y5, Y4, Y4
+	VPBROADCASTD 24(R9), Y2
+	VPMADDUBSW   Y2, Y3, Y2
+	VPADDW       Y2, Y4, Y4
+	VMOVDQU      224(R8), Y2
+	VPSRLD       $0x04, Y2, Y3
+	VPAND        nibble<>+0(SB), Y2, Y2
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPBROADCASTD 12(R9), Y5
+	VPMADDUBSW   Y5, Y2, Y5
+	VPADDW       Y5, Y4, Y4
+	VPBROADCASTD 28(R9), Y2
+	VPMADDUBSW   Y2, Y3, Y2
+	VPADDW       Y2, Y4, Y4
+	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPMOVZXBD    72(R13), Y2
+	VCVTDQ2PS    Y2, Y2
+	VCVTPH2PS    16(R12), Y3
+	VMULPS       Y3, Y2, Y2
+	VBROADCASTSS 44(R9), Y3
+	VMULPS       Y3, Y2, Y2
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  Y2, Y4, Y1
+	VPMOVZXBD    200(R13), Y2
+	VCVTDQ2PS    Y2, Y2
+	VCVTPH2PS    48(R12), Y3
+	VMULPS       Y3, Y2, Y2
+	VBROADCASTSS 48(R9), Y3
+	VFNMADD231PS Y3, Y2, Y1
 	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000010, R14
-	DECQ         R13
+	ADDQ         $0x00000100, R8
+	ADDQ         $0x00000010, R13
+	DECQ         R11
 	JNZ          block
-	ADDQ         $0x00000140, R12
 	DECQ         R10
 	JNZ          superblock
 	VMOVUPS      Y0, (AX)
@@ -1577,293 +1516,286 @@ block:
 // func unpackQ4_KAVX2(panel *byte, w *byte, n int)
 // Requires: AVX, AVX2, F16C
 TEXT ·unpackQ4_KAVX2(SB), NOSPLIT, $0-24
-	MOVQ   panel+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   n+16(FP), DX
-	IMUL3Q $0x00000100, DX, BX
-	ADDQ   CX, BX
-	SHRQ   $0x03, DX
+	MOVQ panel+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ n+16(FP), DX
+	SHRQ $0x03, DX
 
 superblock:
-	VCVTPH2PS (BX), Y0
-	VCVTPH2PS 32(BX), Y1
-	VCVTPH2PS 16(BX), Y2
-	VCVTPH2PS 48(BX), Y3
-	MOVQ      BX, DI
-	MOVQ      $0x00000008, SI
+	MOVQ CX, SI
+	MOVQ CX, DI
+	ADDQ $0x00000140, CX
+	MOVQ $0x00000008, BX
 
 block:
-	VMOVDQU   (CX), Y4
-	VPSRLD    $0x04, Y4, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VMOVDQU   Y4, (AX)
-	VMOVDQU   Y5, 256(AX)
-	VMOVDQU   64(CX), Y4
-	VPSRLD    $0x04, Y4, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VMOVDQU   Y4, 64(AX)
-	VMOVDQU   Y5, 320(AX)
-	VMOVDQU   128(CX), Y4
-	VPSRLD    $0x04, Y4, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VMOVDQU   Y4, 128(AX)
-	VMOVDQU   Y5, 384(AX)
-	VMOVDQU   192(CX), Y4
-	VPSRLD    $0x04, Y4, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VMOVDQU   Y4, 192(AX)
-	VMOVDQU   Y5, 448(AX)
-	VPMOVZXBD 64(DI), Y4
-	VCVTDQ2PS Y4, Y4
-	VMULPS    Y0, Y4, Y4
-	VMOVUPS   Y4, 512(AX)
-	VPMOVZXBD 192(DI), Y4
-	VCVTDQ2PS Y4, Y4
-	VMULPS    Y1, Y4, Y4
-	VPXOR     sign<>+0(SB), Y4, Y4
-	VMOVUPS   Y4, 576(AX)
-	VMOVDQU   32(CX), Y4
-	VPSRLD    $0x04, Y4, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VMOVDQU   Y4, 32(AX)
-	VMOVDQU   Y5, 288(AX)
-	VMOVDQU   96(CX), Y4
-	VPSRLD    $0x04, Y4, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VMOVDQU   Y4, 96(AX)
-	VMOVDQU   Y5, 352(AX)
-	VMOVDQU   160(CX), Y4
-	VPSRLD    $0x04, Y4, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VMOVDQU   Y4, 160(AX)
-	VMOVDQU   Y5, 416(AX)
-	VMOVDQU   224(CX), Y4
-	VPSRLD    $0x04, Y4, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VMOVDQU   Y4, 224(AX)
-	VMOVDQU   Y5, 480(AX)
-	VPMOVZXBD 72(DI), Y4
-	VCVTDQ2PS Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VMOVUPS   Y4, 544(AX)
-	VPMOVZXBD 200(DI), Y4
-	VCVTDQ2PS Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VPXOR     sign<>+0(SB), Y4, Y4
-	VMOVUPS   Y4, 608(AX)
-	ADDQ      $0x00000100, CX
+	VMOVDQU   (CX), Y0
+	VPSRLD    $0x04, Y0, Y1
+	VPAND     nibble<>+0(SB), Y0, Y0
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VMOVDQU   Y0, (AX)
+	VMOVDQU   Y1, 256(AX)
+	VMOVDQU   64(CX), Y0
+	VPSRLD    $0x04, Y0, Y1
+	VPAND     nibble<>+0(SB), Y0, Y0
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VMOVDQU   Y0, 64(AX)
+	VMOVDQU   Y1, 320(AX)
+	VMOVDQU   128(CX), Y0
+	VPSRLD    $0x04, Y0, Y1
+	VPAND     nibble<>+0(SB), Y0, Y0
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VMOVDQU   Y0, 128(AX)
+	VMOVDQU   Y1, 384(AX)
+	VMOVDQU   192(CX), Y0
+	VPSRLD    $0x04, Y0, Y1
+	VPAND     nibble<>+0(SB), Y0, Y0
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VMOVDQU   Y0, 192(AX)
+	VMOVDQU   Y1, 448(AX)
+	VPMOVZXBD 64(DI), Y0
+	VCVTDQ2PS Y0, Y0
+	VCVTPH2PS (SI), Y1
+	VMULPS    Y1, Y0, Y0
+	VMOVUPS   Y0, 512(AX)
+	VPMOVZXBD 192(DI), Y0
+	VCVTDQ2PS Y0, Y0
+	VCVTPH2PS 32(SI), Y1
+	VMULPS    Y1, Y0, Y0
+	VPXOR     sign<>+0(SB), Y0, Y0
+	VMOVUPS   Y0, 576(AX)
+	VMOVDQU   32(CX), Y0
+	VPSRLD    $0x04, Y0, Y1
+	VPAND     nibble<>+0(SB), Y0, Y0
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VMOVDQU   Y0, 32(AX)
+	VMOVDQU   Y1, 288(AX)
+	VMOVDQU   96(CX), Y0
+	VPSRLD    $0x04, Y0, Y1
+	VPAND     nibble<>+0(SB), Y0, Y0
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VMOVDQU   Y0, 96(AX)
+	VMOVDQU   Y1, 352(AX)
+	VMOVDQU   160(CX), Y0
+	VPSRLD    $0x04, Y0, Y1
+	VPAND     nibble<>+0(SB), Y0, Y0
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VMOVDQU   Y0, 160(AX)
+	VMOVDQU   Y1, 416(AX)
+	VMOVDQU   224(CX), Y0
+	VPSRLD    $0x04, Y0, Y1
+	VPAND     nibble<>+0(SB), Y0, Y0
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VMOVDQU   Y0, 224(AX)
+	VMOVDQU   Y1, 480(AX)
+	VPMOVZXBD 72(DI), Y0
+	VCVTDQ2PS Y0, Y0
+	VCVTPH2PS 16(SI), Y1
+	VMULPS    Y1, Y0, Y0
+	VMOVUPS   Y0, 544(AX)
+	VPMOVZXBD 200(DI), Y0
+	VCVTDQ2PS Y0, Y0
+	VCVTPH2PS 48(SI), Y1
+	VMULPS    Y1, Y0, Y0
+	VPXOR     sign<>+0(SB), Y0, Y0
+	VMOVUPS   Y0, 608(AX)
 	ADDQ      $0x00000280, AX
+	ADDQ      $0x00000100, CX
 	ADDQ      $0x00000010, DI
-	DECQ      SI
+	DECQ      BX
 	JNZ       block
-	ADDQ      $0x00000140, BX
 	DECQ      DX
 	JNZ       superblock
 	VZEROUPPER
 	RET
 
 // func gemvQ5_KAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·gemvQ5_KAVX2(SB), NOSPLIT, $0-48
-	MOVQ   dst+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   act+16(FP), DX
-	MOVQ   n+24(FP), BX
-	MOVQ   groups+32(FP), SI
-	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000140, BX, R11
+	MOVQ dst+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ act+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ groups+32(FP), SI
+	MOVQ stride+40(FP), DI
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	SHRQ   $0x03, R10
 
 superblock:
-	VCVTPH2PS (R12), Y2
-	VCVTPH2PS 32(R12), Y3
-	VCVTPH2PS 16(R12), Y4
-	VCVTPH2PS 48(R12), Y5
-	MOVQ      R12, R14
-	MOVQ      $0x00000008, R13
+	MOVQ R8, R12
+	MOVQ R8, R13
+	ADDQ $0x00000140, R8
+	MOVQ $0x00000008, R11
 
 block:
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4288(R8)
-	PREFETCHT0   4352(R8)
-	VMOVDQU      256(R8), Y6
-	VMOVDQU      (R8), Y7
-	VPSRLD       $0x04, Y7, Y8
-	VPSLLD       $0x04, Y6, Y9
-	VPAND        bit4<>+0(SB), Y9, Y9
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPOR         Y9, Y7, Y7
-	VPAND        bit4<>+0(SB), Y6, Y9
-	VPAND        nibble<>+0(SB), Y8, Y8
-	VPOR         Y9, Y8, Y8
-	VPBROADCASTD (R9), Y9
-	VPMADDUBSW   Y9, Y7, Y9
-	VPBROADCASTD 16(R9), Y7
-	VPMADDUBSW   Y7, Y8, Y7
-	VPADDW       Y7, Y9, Y9
-	VMOVDQU      64(R8), Y7
-	VPSRLD       $0x04, Y7, Y8
-	VPSLLD       $0x03, Y6, Y10
-	VPAND        bit4<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPOR         Y10, Y7, Y7
-	VPSRLD       $0x01, Y6, Y10
-	VPAND        bit4<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y8, Y8
-	VPOR         Y10, Y8, Y8
-	VPBROADCASTD 4(R9), Y10
-	VPMADDUBSW   Y10, Y7, Y10
-	VPADDW       Y10, Y9, Y9
-	VPBROADCASTD 20(R9), Y7
-	VPMADDUBSW   Y7, Y8, Y7
-	VPADDW       Y7, Y9, Y9
-	VPMADDWD     ones16<>+0(SB), Y9, Y9
-	VMOVDQU      128(R8), Y7
-	VPSRLD       $0x04, Y7, Y8
-	VPSLLD       $0x02, Y6, Y10
-	VPAND        bit4<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPOR         Y10, Y7, Y7
-	VPSRLD       $0x02, Y6, Y10
-	VPAND        bit4<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y8, Y8
-	VPOR         Y10, Y8, Y8
-	VPBROADCASTD 8(R9), Y10
-	VPMADDUBSW   Y10, Y7, Y10
-	VPBROADCASTD 24(R9), Y7
-	VPMADDUBSW   Y7, Y8, Y7
-	VPADDW       Y7, Y10, Y10
-	VMOVDQU      192(R8), Y7
-	VPSRLD       $0x04, Y7, Y8
-	VPSLLD       $0x01, Y6, Y11
-	VPAND        bit4<>+0(SB), Y11, Y11
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPOR         Y11, Y7, Y7
-	VPSRLD       $0x03, Y6, Y6
+	VMOVDQU      256(R8), Y2
+	VMOVDQU      (R8), Y3
+	VPSRLD       $0x04, Y3, Y4
+	VPSLLD       $0x04, Y2, Y5
+	VPAND        bit4<>+0(SB), Y5, Y5
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPOR         Y5, Y3, Y3
+	VPAND        bit4<>+0(SB), Y2, Y5
+	VPAND        nibble<>+0(SB), Y4, Y4
+	VPOR         Y5, Y4, Y4
+	VPBROADCASTD (R9), Y5
+	VPMADDUBSW   Y5, Y3, Y5
+	VPBROADCASTD 16(R9), Y3
+	VPMADDUBSW   Y3, Y4, Y3
+	VPADDW       Y3, Y5, Y5
+	VMOVDQU      64(R8), Y3
+	VPSRLD       $0x04, Y3, Y4
+	VPSLLD       $0x03, Y2, Y6
 	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y8, Y8
-	VPOR         Y6, Y8, Y8
-	VPBROADCASTD 12(R9), Y6
-	VPMADDUBSW   Y6, Y7, Y6
-	VPADDW       Y6, Y10, Y10
-	VPBROADCASTD 28(R9), Y6
-	VPMADDUBSW   Y6, Y8, Y6
-	VPADDW       Y6, Y10, Y10
-	VPMADDWD     ones16<>+0(SB), Y10, Y10
-	VPADDD       Y10, Y9, Y9
-	VPMOVZXBD    64(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y2, Y6, Y6
-	VBROADCASTSS 44(R9), Y7
-	VMULPS       Y7, Y6, Y6
-	VCVTDQ2PS    Y9, Y9
-	VFMADD231PS  Y6, Y9, Y0
-	VPMOVZXBD    192(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y3, Y6, Y6
-	VBROADCASTSS 48(R9), Y7
-	VFNMADD231PS Y7, Y6, Y0
-	VMOVDQU      288(R8), Y6
-	VMOVDQU      32(R8), Y7
-	VPSRLD       $0x04, Y7, Y8
-	VPSLLD       $0x04, Y6, Y9
-	VPAND        bit4<>+0(SB), Y9, Y9
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPOR         Y9, Y7, Y7
-	VPAND        bit4<>+0(SB), Y6, Y9
-	VPAND        nibble<>+0(SB), Y8, Y8
-	VPOR         Y9, Y8, Y8
-	VPBROADCASTD (R9), Y9
-	VPMADDUBSW   Y9, Y7, Y9
-	VPBROADCASTD 16(R9), Y7
-	VPMADDUBSW   Y7, Y8, Y7
-	VPADDW       Y7, Y9, Y9
-	VMOVDQU      96(R8), Y7
-	VPSRLD       $0x04, Y7, Y8
-	VPSLLD       $0x03, Y6, Y10
-	VPAND        bit4<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPOR         Y10, Y7, Y7
-	VPSRLD       $0x01, Y6, Y10
-	VPAND        bit4<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y8, Y8
-	VPOR         Y10, Y8, Y8
-	VPBROADCASTD 4(R9), Y10
-	VPMADDUBSW   Y10, Y7, Y10
-	VPADDW       Y10, Y9, Y9
-	VPBROADCASTD 20(R9), Y7
-	VPMADDUBSW   Y7, Y8, Y7
-	VPADDW       Y7, Y9, Y9
-	VPMADDWD     ones16<>+0(SB), Y9, Y9
-	VMOVDQU      160(R8), Y7
-	VPSRLD       $0x04, Y7, Y8
-	VPSLLD       $0x02, Y6, Y10
-	VPAND        bit4<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPOR         Y10, Y7, Y7
-	VPSRLD       $0x02, Y6, Y10
-	VPAND        bit4<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y8, Y8
-	VPOR         Y10, Y8, Y8
-	VPBROADCASTD 8(R9), Y10
-	VPMADDUBSW   Y10, Y7, Y10
-	VPBROADCASTD 24(R9), Y7
-	VPMADDUBSW   Y7, Y8, Y7
-	VPADDW       Y7, Y10, Y10
-	VMOVDQU      224(R8), Y7
-	VPSRLD       $0x04, Y7, Y8
-	VPSLLD       $0x01, Y6, Y11
-	VPAND        bit4<>+0(SB), Y11, Y11
-	VPAND        nibble<>+0(SB), Y7, Y7
-	VPOR         Y11, Y7, Y7
-	VPSRLD       $0x03, Y6, Y6
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPOR         Y6, Y3, Y3
+	VPSRLD       $0x01, Y2, Y6
 	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y8, Y8
-	VPOR         Y6, Y8, Y8
-	VPBROADCASTD 12(R9), Y6
-	VPMADDUBSW   Y6, Y7, Y6
-	VPADDW       Y6, Y10, Y10
-	VPBROADCASTD 28(R9), Y6
-	VPMADDUBSW   Y6, Y8, Y6
-	VPADDW       Y6, Y10, Y10
-	VPMADDWD     ones16<>+0(SB), Y10, Y10
-	VPADDD       Y10, Y9, Y9
-	VPMOVZXBD    72(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y4, Y6, Y6
-	VBROADCASTSS 44(R9), Y7
-	VMULPS       Y7, Y6, Y6
-	VCVTDQ2PS    Y9, Y9
-	VFMADD231PS  Y6, Y9, Y1
-	VPMOVZXBD    200(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y5, Y6, Y6
-	VBROADCASTSS 48(R9), Y7
-	VFNMADD231PS Y7, Y6, Y1
-	ADDQ         $0x00000140, R8
+	VPAND        nibble<>+0(SB), Y4, Y4
+	VPOR         Y6, Y4, Y4
+	VPBROADCASTD 4(R9), Y6
+	VPMADDUBSW   Y6, Y3, Y6
+	VPADDW       Y6, Y5, Y5
+	VPBROADCASTD 20(R9), Y3
+	VPMADDUBSW   Y3, Y4, Y3
+	VPADDW       Y3, Y5, Y5
+	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VMOVDQU      128(R8), Y3
+	VPSRLD       $0x04, Y3, Y4
+	VPSLLD       $0x02, Y2, Y6
+	VPAND        bit4<>+0(SB), Y6, Y6
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPOR         Y6, Y3, Y3
+	VPSRLD       $0x02, Y2, Y6
+	VPAND        bit4<>+0(SB), Y6, Y6
+	VPAND        nibble<>+0(SB), Y4, Y4
+	VPOR         Y6, Y4, Y4
+	VPBROADCASTD 8(R9), Y6
+	VPMADDUBSW   Y6, Y3, Y6
+	VPBROADCASTD 24(R9), Y3
+	VPMADDUBSW   Y3, Y4, Y3
+	VPADDW       Y3, Y6, Y6
+	VMOVDQU      192(R8), Y3
+	VPSRLD       $0x04, Y3, Y4
+	VPSLLD       $0x01, Y2, Y7
+	VPAND        bit4<>+0(SB), Y7, Y7
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPOR         Y7, Y3, Y3
+	VPSRLD       $0x03, Y2, Y2
+	VPAND        bit4<>+0(SB), Y2, Y2
+	VPAND        nibble<>+0(SB), Y4, Y4
+	VPOR         Y2, Y4, Y4
+	VPBROADCASTD 12(R9), Y2
+	VPMADDUBSW   Y2, Y3, Y2
+	VPADDW       Y2, Y6, Y6
+	VPBROADCASTD 28(R9), Y2
+	VPMADDUBSW   Y2, Y4, Y2
+	VPADDW       Y2, Y6, Y6
+	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPADDD       Y6, Y5, Y5
+	VPMOVZXBD    64(R13), Y2
+	VCVTDQ2PS    Y2, Y2
+	VCVTPH2PS    (R12), Y3
+	VMULPS       Y3, Y2, Y2
+	VBROADCASTSS 44(R9), Y3
+	VMULPS       Y3, Y2, Y2
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  Y2, Y5, Y0
+	VPMOVZXBD    192(R13), Y2
+	VCVTDQ2PS    Y2, Y2
+	VCVTPH2PS    32(R12), Y3
+	VMULPS       Y3, Y2, Y2
+	VBROADCASTSS 48(R9), Y3
+	VFNMADD231PS Y3, Y2, Y0
+	VMOVDQU      288(R8), Y2
+	VMOVDQU      32(R8), Y3
+	VPSRLD       $0x04, Y3, Y4
+	VPSLLD       $0x04, Y2, Y5
+	VPAND        bit4<>+0(SB), Y5, Y5
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPOR         Y5, Y3, Y3
+	VPAND        bit4<>+0(SB), Y2, Y5
+	VPAND        nibble<>+0(SB), Y4, Y4
+	VPOR         Y5, Y4, Y4
+	VPBROADCASTD (R9), Y5
+	VPMADDUBSW   Y5, Y3, Y5
+	VPBROADCASTD 16(R9), Y3
+	VPMADDUBSW   Y3, Y4, Y3
+	VPADDW       Y3, Y5, Y5
+	VMOVDQU      96(R8), Y3
+	VPSRLD       $0x04, Y3, Y4
+	VPSLLD       $0x03, Y2, Y6
+	VPAND        bit4<>+0(SB), Y6, Y6
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPOR         Y6, Y3, Y3
+	VPSRLD       $0x01, Y2, Y6
+	VPAND        bit4<>+0(SB), Y6, Y6
+	VPAND        nibble<>+0(SB), Y4, Y4
+	VPOR         Y6, Y4, Y4
+	VPBROADCASTD 4(R9), Y6
+	VPMADDUBSW   Y6, Y3, Y6
+	VPADDW       Y6, Y5, Y5
+	VPBROADCASTD 20(R9), Y3
+	VPMADDUBSW   Y3, Y4, Y3
+	VPADDW       Y3, Y5, Y5
+	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VMOVDQU      160(R8), Y3
+	VPSRLD       $0x04, Y3, Y4
+	VPSLLD       $0x02, Y2, Y6
+	VPAND        bit4<>+0(SB), Y6, Y6
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPOR         Y6, Y3, Y3
+	VPSRLD       $0x02, Y2, Y6
+	VPAND        bit4<>+0(SB), Y6, Y6
+	VPAND        nibble<>+0(SB), Y4, Y4
+	VPOR         Y6, Y4, Y4
+	VPBROADCASTD 8(R9), Y6
+	VPMADDUBSW   Y6, Y3, Y6
+	VPBROADCASTD 24(R9), Y3
+	VPMADDUBSW   Y3, Y4, Y3
+	VPADDW       Y3, Y6, Y6
+	VMOVDQU      224(R8), Y3
+	VPSRLD       $0x04, Y3, Y4
+	VPSLLD       $0x01, Y2, Y7
+	VPAND        bit4<>+0(SB), Y7, Y7
+	VPAND        nibble<>+0(SB), Y3, Y3
+	VPOR         Y7, Y3, Y3
+	VPSRLD       $0x03, Y2, Y2
+	VPAND        bit4<>+0(SB), Y2, Y2
+	VPAND        nibble<>+0(SB), Y4, Y4
+	VPOR         Y2, Y4, Y4
+	VPBROADCASTD 12(R9), Y2
+	VPMADDUBSW   Y2, Y3, Y2
+	VPADDW       Y2, Y6, Y6
+	VPBROADCASTD 28(R9), Y2
+	VPMADDUBSW   Y2, Y4, Y2
+	VPADDW       Y2, Y6, Y6
+	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPADDD       Y6, Y5, Y5
+	VPMOVZXBD    72(R13), Y2
+	VCVTDQ2PS    Y2, Y2
+	VCVTPH2PS    16(R12), Y3
+	VMULPS       Y3, Y2, Y2
+	VBROADCASTSS 44(R9), Y3
+	VMULPS       Y3, Y2, Y2
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  Y2, Y5, Y1
+	VPMOVZXBD    200(R13), Y2
+	VCVTDQ2PS    Y2, Y2
+	VCVTPH2PS    48(R12), Y3
+	VMULPS       Y3, Y2, Y2
+	VBROADCASTSS 48(R9), Y3
+	VFNMADD231PS Y3, Y2, Y1
 	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000010, R14
-	DECQ         R13
+	ADDQ         $0x00000140, R8
+	ADDQ         $0x00000010, R13
+	DECQ         R11
 	JNZ          block
-	ADDQ         $0x00000140, R12
 	DECQ         R10
 	JNZ          superblock
 	VMOVUPS      Y0, (AX)
@@ -1878,358 +1810,352 @@ block:
 // func unpackQ5_KAVX2(panel *byte, w *byte, n int)
 // Requires: AVX, AVX2, F16C
 TEXT ·unpackQ5_KAVX2(SB), NOSPLIT, $0-24
-	MOVQ   panel+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   n+16(FP), DX
-	IMUL3Q $0x00000140, DX, BX
-	ADDQ   CX, BX
-	SHRQ   $0x03, DX
+	MOVQ panel+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ n+16(FP), DX
+	SHRQ $0x03, DX
 
 superblock:
-	VCVTPH2PS (BX), Y0
-	VCVTPH2PS 32(BX), Y1
-	VCVTPH2PS 16(BX), Y2
-	VCVTPH2PS 48(BX), Y3
-	MOVQ      BX, DI
-	MOVQ      $0x00000008, SI
+	MOVQ CX, SI
+	MOVQ CX, DI
+	ADDQ $0x00000140, CX
+	MOVQ $0x00000008, BX
 
 block:
-	VMOVDQU   256(CX), Y4
-	VMOVDQU   (CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSLLD    $0x04, Y4, Y7
-	VPAND     bit4<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPAND     bit4<>+0(SB), Y4, Y7
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VMOVDQU   Y5, (AX)
-	VMOVDQU   Y6, 256(AX)
-	VMOVDQU   64(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSLLD    $0x03, Y4, Y7
-	VPAND     bit4<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPSRLD    $0x01, Y4, Y7
-	VPAND     bit4<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VMOVDQU   Y5, 64(AX)
-	VMOVDQU   Y6, 320(AX)
-	VMOVDQU   128(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSLLD    $0x02, Y4, Y7
-	VPAND     bit4<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPSRLD    $0x02, Y4, Y7
-	VPAND     bit4<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VMOVDQU   Y5, 128(AX)
-	VMOVDQU   Y6, 384(AX)
-	VMOVDQU   192(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSLLD    $0x01, Y4, Y7
-	VPAND     bit4<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPSRLD    $0x03, Y4, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y4, Y6, Y6
-	VMOVDQU   Y5, 192(AX)
-	VMOVDQU   Y6, 448(AX)
-	VPMOVZXBD 64(DI), Y4
-	VCVTDQ2PS Y4, Y4
-	VMULPS    Y0, Y4, Y4
-	VMOVUPS   Y4, 512(AX)
-	VPMOVZXBD 192(DI), Y4
-	VCVTDQ2PS Y4, Y4
-	VMULPS    Y1, Y4, Y4
-	VPXOR     sign<>+0(SB), Y4, Y4
-	VMOVUPS   Y4, 576(AX)
-	VMOVDQU   288(CX), Y4
-	VMOVDQU   32(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSLLD    $0x04, Y4, Y7
-	VPAND     bit4<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPAND     bit4<>+0(SB), Y4, Y7
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VMOVDQU   Y5, 32(AX)
-	VMOVDQU   Y6, 288(AX)
-	VMOVDQU   96(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSLLD    $0x03, Y4, Y7
-	VPAND     bit4<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPSRLD    $0x01, Y4, Y7
-	VPAND     bit4<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VMOVDQU   Y5, 96(AX)
-	VMOVDQU   Y6, 352(AX)
-	VMOVDQU   160(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSLLD    $0x02, Y4, Y7
-	VPAND     bit4<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPSRLD    $0x02, Y4, Y7
-	VPAND     bit4<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VMOVDQU   Y5, 160(AX)
-	VMOVDQU   Y6, 416(AX)
-	VMOVDQU   224(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSLLD    $0x01, Y4, Y7
-	VPAND     bit4<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPSRLD    $0x03, Y4, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y4, Y6, Y6
-	VMOVDQU   Y5, 224(AX)
-	VMOVDQU   Y6, 480(AX)
-	VPMOVZXBD 72(DI), Y4
-	VCVTDQ2PS Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VMOVUPS   Y4, 544(AX)
-	VPMOVZXBD 200(DI), Y4
-	VCVTDQ2PS Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VPXOR     sign<>+0(SB), Y4, Y4
-	VMOVUPS   Y4, 608(AX)
-	ADDQ      $0x00000140, CX
+	VMOVDQU   256(CX), Y0
+	VMOVDQU   (CX), Y1
+	VPSRLD    $0x04, Y1, Y2
+	VPSLLD    $0x04, Y0, Y3
+	VPAND     bit4<>+0(SB), Y3, Y3
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VPOR      Y3, Y1, Y1
+	VPAND     bit4<>+0(SB), Y0, Y3
+	VPAND     nibble<>+0(SB), Y2, Y2
+	VPOR      Y3, Y2, Y2
+	VMOVDQU   Y1, (AX)
+	VMOVDQU   Y2, 256(AX)
+	VMOVDQU   64(CX), Y1
+	VPSRLD    $0x04, Y1, Y2
+	VPSLLD    $0x03, Y0, Y3
+	VPAND     bit4<>+0(SB), Y3, Y3
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VPOR      Y3, Y1, Y1
+	VPSRLD    $0x01, Y0, Y3
+	VPAND     bit4<>+0(SB), Y3, Y3
+	VPAND     nibble<>+0(SB), Y2, Y2
+	VPOR      Y3, Y2, Y2
+	VMOVDQU   Y1, 64(AX)
+	VMOVDQU   Y2, 320(AX)
+	VMOVDQU   128(CX), Y1
+	VPSRLD    $0x04, Y1, Y2
+	VPSLLD    $0x02, Y0, Y3
+	VPAND     bit4<>+0(SB), Y3, Y3
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VPOR      Y3, Y1, Y1
+	VPSRLD    $0x02, Y0, Y3
+	VPAND     bit4<>+0(SB), Y3, Y3
+	VPAND     nibble<>+0(SB), Y2, Y2
+	VPOR      Y3, Y2, Y2
+	VMOVDQU   Y1, 128(AX)
+	VMOVDQU   Y2, 384(AX)
+	VMOVDQU   192(CX), Y1
+	VPSRLD    $0x04, Y1, Y2
+	VPSLLD    $0x01, Y0, Y3
+	VPAND     bit4<>+0(SB), Y3, Y3
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VPOR      Y3, Y1, Y1
+	VPSRLD    $0x03, Y0, Y0
+	VPAND     bit4<>+0(SB), Y0, Y0
+	VPAND     nibble<>+0(SB), Y2, Y2
+	VPOR      Y0, Y2, Y2
+	VMOVDQU   Y1, 192(AX)
+	VMOVDQU   Y2, 448(AX)
+	VPMOVZXBD 64(DI), Y0
+	VCVTDQ2PS Y0, Y0
+	VCVTPH2PS (SI), Y1
+	VMULPS    Y1, Y0, Y0
+	VMOVUPS   Y0, 512(AX)
+	VPMOVZXBD 192(DI), Y0
+	VCVTDQ2PS Y0, Y0
+	VCVTPH2PS 32(SI), Y1
+	VMULPS    Y1, Y0, Y0
+	VPXOR     sign<>+0(SB), Y0, Y0
+	VMOVUPS   Y0, 576(AX)
+	VMOVDQU   288(CX), Y0
+	VMOVDQU   32(CX), Y1
+	VPSRLD    $0x04, Y1, Y2
+	VPSLLD    $0x04, Y0, Y3
+	VPAND     bit4<>+0(SB), Y3, Y3
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VPOR      Y3, Y1, Y1
+	VPAND     bit4<>+0(SB), Y0, Y3
+	VPAND     nibble<>+0(SB), Y2, Y2
+	VPOR      Y3, Y2, Y2
+	VMOVDQU   Y1, 32(AX)
+	VMOVDQU   Y2, 288(AX)
+	VMOVDQU   96(CX), Y1
+	VPSRLD    $0x04, Y1, Y2
+	VPSLLD    $0x03, Y0, Y3
+	VPAND     bit4<>+0(SB), Y3, Y3
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VPOR      Y3, Y1, Y1
+	VPSRLD    $0x01, Y0, Y3
+	VPAND     bit4<>+0(SB), Y3, Y3
+	VPAND     nibble<>+0(SB), Y2, Y2
+	VPOR      Y3, Y2, Y2
+	VMOVDQU   Y1, 96(AX)
+	VMOVDQU   Y2, 352(AX)
+	VMOVDQU   160(CX), Y1
+	VPSRLD    $0x04, Y1, Y2
+	VPSLLD    $0x02, Y0, Y3
+	VPAND     bit4<>+0(SB), Y3, Y3
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VPOR      Y3, Y1, Y1
+	VPSRLD    $0x02, Y0, Y3
+	VPAND     bit4<>+0(SB), Y3, Y3
+	VPAND     nibble<>+0(SB), Y2, Y2
+	VPOR      Y3, Y2, Y2
+	VMOVDQU   Y1, 160(AX)
+	VMOVDQU   Y2, 416(AX)
+	VMOVDQU   224(CX), Y1
+	VPSRLD    $0x04, Y1, Y2
+	VPSLLD    $0x01, Y0, Y3
+	VPAND     bit4<>+0(SB), Y3, Y3
+	VPAND     nibble<>+0(SB), Y1, Y1
+	VPOR      Y3, Y1, Y1
+	VPSRLD    $0x03, Y0, Y0
+	VPAND     bit4<>+0(SB), Y0, Y0
+	VPAND     nibble<>+0(SB), Y2, Y2
+	VPOR      Y0, Y2, Y2
+	VMOVDQU   Y1, 224(AX)
+	VMOVDQU   Y2, 480(AX)
+	VPMOVZXBD 72(DI), Y0
+	VCVTDQ2PS Y0, Y0
+	VCVTPH2PS 16(SI), Y1
+	VMULPS    Y1, Y0, Y0
+	VMOVUPS   Y0, 544(AX)
+	VPMOVZXBD 200(DI), Y0
+	VCVTDQ2PS Y0, Y0
+	VCVTPH2PS 48(SI), Y1
+	VMULPS    Y1, Y0, Y0
+	VPXOR     sign<>+0(SB), Y0, Y0
+	VMOVUPS   Y0, 608(AX)
 	ADDQ      $0x00000280, AX
+	ADDQ      $0x00000140, CX
 	ADDQ      $0x00000010, DI
-	DECQ      SI
+	DECQ      BX
 	JNZ       block
-	ADDQ      $0x00000140, BX
 	DECQ      DX
 	JNZ       superblock
 	VZEROUPPER
 	RET
 
 // func gemvQ6_KAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·gemvQ6_KAVX2(SB), NOSPLIT, $0-48
-	MOVQ   dst+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   act+16(FP), DX
-	MOVQ   n+24(FP), BX
-	MOVQ   groups+32(FP), SI
-	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000180, BX, R11
+	MOVQ dst+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ act+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ groups+32(FP), SI
+	MOVQ stride+40(FP), DI
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	SHRQ   $0x03, R10
 
 superblock:
-	VCVTPH2PS (R12), Y2
-	VCVTPH2PS 16(R12), Y3
-	MOVQ      R12, R14
-	MOVQ      $0x00000008, R13
+	MOVQ R8, R12
+	MOVQ R8, R13
+	ADDQ $0x00000120, R8
+	MOVQ $0x00000008, R11
 
 block:
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4288(R8)
-	PREFETCHT0   4352(R8)
-	PREFETCHT0   4416(R8)
-	VPBROADCASTD 36(R9), Y4
-	VPSLLD       $0x05, Y4, Y4
-	VPBROADCASTD 40(R9), Y5
-	VPSLLD       $0x05, Y5, Y5
-	VMOVDQU      256(R8), Y6
-	VMOVDQU      320(R8), Y7
-	VMOVDQU      (R8), Y8
-	VPSRLD       $0x04, Y8, Y9
-	VPSLLD       $0x04, Y6, Y10
+	VPBROADCASTD 36(R9), Y2
+	VPSLLD       $0x05, Y2, Y2
+	VPBROADCASTD 40(R9), Y3
+	VPSLLD       $0x05, Y3, Y3
+	VMOVDQU      256(R8), Y4
+	VMOVDQU      320(R8), Y5
+	VMOVDQU      (R8), Y6
+	VPSRLD       $0x04, Y6, Y7
+	VPSLLD       $0x04, Y4, Y8
+	VPAND        bits45<>+0(SB), Y8, Y8
+	VPAND        nibble<>+0(SB), Y6, Y6
+	VPOR         Y8, Y6, Y6
+	VPSLLD       $0x04, Y5, Y8
+	VPAND        bits45<>+0(SB), Y8, Y8
+	VPAND        nibble<>+0(SB), Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VPBROADCASTD (R9), Y8
+	VPMADDUBSW   Y8, Y6, Y8
+	VPBROADCASTD 16(R9), Y6
+	VPMADDUBSW   Y6, Y7, Y6
+	VMOVDQU      64(R8), Y7
+	VPSRLD       $0x04, Y7, Y9
+	VPSLLD       $0x02, Y4, Y10
 	VPAND        bits45<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y8, Y8
-	VPOR         Y10, Y8, Y8
-	VPSLLD       $0x04, Y7, Y10
-	VPAND        bits45<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y9, Y9
-	VPOR         Y10, Y9, Y9
-	VPBROADCASTD (R9), Y10
-	VPMADDUBSW   Y10, Y8, Y10
-	VPBROADCASTD 16(R9), Y8
-	VPMADDUBSW   Y8, Y9, Y8
-	VMOVDQU      64(R8), Y9
-	VPSRLD       $0x04, Y9, Y11
-	VPSLLD       $0x02, Y6, Y12
-	VPAND        bits45<>+0(SB), Y12, Y12
-	VPAND        nibble<>+0(SB), Y9, Y9
-	VPOR         Y12, Y9, Y9
-	VPSLLD       $0x02, Y7, Y12
-	VPAND        bits45<>+0(SB), Y12, Y12
-	VPAND        nibble<>+0(SB), Y11, Y11
-	VPOR         Y12, Y11, Y11
-	VPBROADCASTD 4(R9), Y12
-	VPMADDUBSW   Y12, Y9, Y12
-	VPADDW       Y12, Y10, Y10
-	VPMADDWD     ones16<>+0(SB), Y10, Y10
-	VPADDD       Y10, Y4, Y4
-	VPBROADCASTD 20(R9), Y9
-	VPMADDUBSW   Y9, Y11, Y9
-	VPADDW       Y9, Y8, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
-	VPADDD       Y8, Y5, Y5
-	VMOVDQU      128(R8), Y8
-	VPSRLD       $0x04, Y8, Y9
-	VPAND        bits45<>+0(SB), Y6, Y10
-	VPAND        nibble<>+0(SB), Y8, Y8
-	VPOR         Y10, Y8, Y8
-	VPAND        bits45<>+0(SB), Y7, Y10
-	VPAND        nibble<>+0(SB), Y9, Y9
-	VPOR         Y10, Y9, Y9
-	VPBROADCASTD 8(R9), Y10
-	VPMADDUBSW   Y10, Y8, Y10
-	VPBROADCASTD 24(R9), Y8
-	VPMADDUBSW   Y8, Y9, Y8
-	VMOVDQU      192(R8), Y9
-	VPSRLD       $0x04, Y9, Y11
-	VPSRLD       $0x02, Y6, Y6
-	VPAND        bits45<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y9, Y9
-	VPOR         Y6, Y9, Y9
-	VPSRLD       $0x02, Y7, Y6
-	VPAND        bits45<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y11, Y11
-	VPOR         Y6, Y11, Y11
-	VPBROADCASTD 12(R9), Y6
-	VPMADDUBSW   Y6, Y9, Y6
-	VPADDW       Y6, Y10, Y10
-	VPMADDWD     ones16<>+0(SB), Y10, Y10
-	VPADDD       Y10, Y4, Y4
-	VPBROADCASTD 28(R9), Y6
-	VPMADDUBSW   Y6, Y11, Y6
-	VPADDW       Y6, Y8, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
-	VPADDD       Y8, Y5, Y5
-	VPMOVSXBD    32(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y2, Y6, Y6
-	VBROADCASTSS 44(R9), Y7
-	VMULPS       Y7, Y6, Y6
-	VCVTDQ2PS    Y4, Y4
-	VFMADD231PS  Y6, Y4, Y0
-	VPMOVSXBD    48(R14), Y4
-	VCVTDQ2PS    Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VBROADCASTSS 44(R9), Y6
-	VMULPS       Y6, Y4, Y4
-	VCVTDQ2PS    Y5, Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VPBROADCASTD 36(R9), Y4
-	VPSLLD       $0x05, Y4, Y4
-	VPBROADCASTD 40(R9), Y5
-	VPSLLD       $0x05, Y5, Y5
-	VMOVDQU      288(R8), Y6
-	VMOVDQU      352(R8), Y7
-	VMOVDQU      32(R8), Y8
-	VPSRLD       $0x04, Y8, Y9
-	VPSLLD       $0x04, Y6, Y10
-	VPAND        bits45<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y8, Y8
-	VPOR         Y10, Y8, Y8
-	VPSLLD       $0x04, Y7, Y10
+	VPAND        nibble<>+0(SB), Y7, Y7
+	VPOR         Y10, Y7, Y7
+	VPSLLD       $0x02, Y5, Y10
 	VPAND        bits45<>+0(SB), Y10, Y10
 	VPAND        nibble<>+0(SB), Y9, Y9
 	VPOR         Y10, Y9, Y9
-	VPBROADCASTD (R9), Y10
-	VPMADDUBSW   Y10, Y8, Y10
-	VPBROADCASTD 16(R9), Y8
-	VPMADDUBSW   Y8, Y9, Y8
-	VMOVDQU      96(R8), Y9
-	VPSRLD       $0x04, Y9, Y11
-	VPSLLD       $0x02, Y6, Y12
-	VPAND        bits45<>+0(SB), Y12, Y12
-	VPAND        nibble<>+0(SB), Y9, Y9
-	VPOR         Y12, Y9, Y9
-	VPSLLD       $0x02, Y7, Y12
-	VPAND        bits45<>+0(SB), Y12, Y12
-	VPAND        nibble<>+0(SB), Y11, Y11
-	VPOR         Y12, Y11, Y11
-	VPBROADCASTD 4(R9), Y12
-	VPMADDUBSW   Y12, Y9, Y12
-	VPADDW       Y12, Y10, Y10
-	VPMADDWD     ones16<>+0(SB), Y10, Y10
-	VPADDD       Y10, Y4, Y4
-	VPBROADCASTD 20(R9), Y9
-	VPMADDUBSW   Y9, Y11, Y9
-	VPADDW       Y9, Y8, Y8
+	VPBROADCASTD 4(R9), Y10
+	VPMADDUBSW   Y10, Y7, Y10
+	VPADDW       Y10, Y8, Y8
 	VPMADDWD     ones16<>+0(SB), Y8, Y8
-	VPADDD       Y8, Y5, Y5
-	VMOVDQU      160(R8), Y8
-	VPSRLD       $0x04, Y8, Y9
-	VPAND        bits45<>+0(SB), Y6, Y10
-	VPAND        nibble<>+0(SB), Y8, Y8
-	VPOR         Y10, Y8, Y8
-	VPAND        bits45<>+0(SB), Y7, Y10
+	VPADDD       Y8, Y2, Y2
+	VPBROADCASTD 20(R9), Y7
+	VPMADDUBSW   Y7, Y9, Y7
+	VPADDW       Y7, Y6, Y6
+	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	VMOVDQU      128(R8), Y6
+	VPSRLD       $0x04, Y6, Y7
+	VPAND        bits45<>+0(SB), Y4, Y8
+	VPAND        nibble<>+0(SB), Y6, Y6
+	VPOR         Y8, Y6, Y6
+	VPAND        bits45<>+0(SB), Y5, Y8
+	VPAND        nibble<>+0(SB), Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VPBROADCASTD 8(R9), Y8
+	VPMADDUBSW   Y8, Y6, Y8
+	VPBROADCASTD 24(R9), Y6
+	VPMADDUBSW   Y6, Y7, Y6
+	VMOVDQU      192(R8), Y7
+	VPSRLD       $0x04, Y7, Y9
+	VPSRLD       $0x02, Y4, Y4
+	VPAND        bits45<>+0(SB), Y4, Y4
+	VPAND        nibble<>+0(SB), Y7, Y7
+	VPOR         Y4, Y7, Y7
+	VPSRLD       $0x02, Y5, Y4
+	VPAND        bits45<>+0(SB), Y4, Y4
+	VPAND        nibble<>+0(SB), Y9, Y9
+	VPOR         Y4, Y9, Y9
+	VPBROADCASTD 12(R9), Y4
+	VPMADDUBSW   Y4, Y7, Y4
+	VPADDW       Y4, Y8, Y8
+	VPMADDWD     ones16<>+0(SB), Y8, Y8
+	VPADDD       Y8, Y2, Y2
+	VPBROADCASTD 28(R9), Y4
+	VPMADDUBSW   Y4, Y9, Y4
+	VPADDW       Y4, Y6, Y6
+	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	VPMOVSXBD    32(R13), Y4
+	VCVTDQ2PS    Y4, Y4
+	VCVTPH2PS    (R12), Y5
+	VMULPS       Y5, Y4, Y4
+	VBROADCASTSS 44(R9), Y5
+	VMULPS       Y5, Y4, Y4
+	VCVTDQ2PS    Y2, Y2
+	VFMADD231PS  Y4, Y2, Y0
+	VPMOVSXBD    48(R13), Y2
+	VCVTDQ2PS    Y2, Y2
+	VCVTPH2PS    (R12), Y4
+	VMULPS       Y4, Y2, Y2
+	VBROADCASTSS 44(R9), Y4
+	VMULPS       Y4, Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VPBROADCASTD 36(R9), Y2
+	VPSLLD       $0x05, Y2, Y2
+	VPBROADCASTD 40(R9), Y3
+	VPSLLD       $0x05, Y3, Y3
+	VMOVDQU      288(R8), Y4
+	VMOVDQU      352(R8), Y5
+	VMOVDQU      32(R8), Y6
+	VPSRLD       $0x04, Y6, Y7
+	VPSLLD       $0x04, Y4, Y8
+	VPAND        bits45<>+0(SB), Y8, Y8
+	VPAND        nibble<>+0(SB), Y6, Y6
+	VPOR         Y8, Y6, Y6
+	VPSLLD       $0x04, Y5, Y8
+	VPAND        bits45<>+0(SB), Y8, Y8
+	VPAND        nibble<>+0(SB), Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VPBROADCASTD (R9), Y8
+	VPMADDUBSW   Y8, Y6, Y8
+	VPBROADCASTD 16(R9), Y6
+	VPMADDUBSW   Y6, Y7, Y6
+	VMOVDQU      96(R8), Y7
+	VPSRLD       $0x04, Y7, Y9
+	VPSLLD       $0x02, Y4, Y10
+	VPAND        bits45<>+0(SB), Y10, Y10
+	VPAND        nibble<>+0(SB), Y7, Y7
+	VPOR         Y10, Y7, Y7
+	VPSLLD       $0x02, Y5, Y10
+	VPAND        bits45<>+0(SB), Y10, Y10
 	VPAND        nibble<>+0(SB), Y9, Y9
 	VPOR         Y10, Y9, Y9
-	VPBROADCASTD 8(R9), Y10
-	VPMADDUBSW   Y10, Y8, Y10
-	VPBROADCASTD 24(R9), Y8
-	VPMADDUBSW   Y8, Y9, Y8
-	VMOVDQU      224(R8), Y9
-	VPSRLD       $0x04, Y9, Y11
-	VPSRLD       $0x02, Y6, Y6
-	VPAND        bits45<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y9, Y9
-	VPOR         Y6, Y9, Y9
-	VPSRLD       $0x02, Y7, Y6
-	VPAND        bits45<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y11, Y11
-	VPOR         Y6, Y11, Y11
-	VPBROADCASTD 12(R9), Y6
-	VPMADDUBSW   Y6, Y9, Y6
-	VPADDW       Y6, Y10, Y10
-	VPMADDWD     ones16<>+0(SB), Y10, Y10
-	VPADDD       Y10, Y4, Y4
-	VPBROADCASTD 28(R9), Y6
-	VPMADDUBSW   Y6, Y11, Y6
-	VPADDW       Y6, Y8, Y8
+	VPBROADCASTD 4(R9), Y10
+	VPMADDUBSW   Y10, Y7, Y10
+	VPADDW       Y10, Y8, Y8
 	VPMADDWD     ones16<>+0(SB), Y8, Y8
-	VPADDD       Y8, Y5, Y5
-	VPMOVSXBD    40(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y3, Y6, Y6
-	VBROADCASTSS 44(R9), Y7
-	VMULPS       Y7, Y6, Y6
+	VPADDD       Y8, Y2, Y2
+	VPBROADCASTD 20(R9), Y7
+	VPMADDUBSW   Y7, Y9, Y7
+	VPADDW       Y7, Y6, Y6
+	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	VMOVDQU      160(R8), Y6
+	VPSRLD       $0x04, Y6, Y7
+	VPAND        bits45<>+0(SB), Y4, Y8
+	VPAND        nibble<>+0(SB), Y6, Y6
+	VPOR         Y8, Y6, Y6
+	VPAND        bits45<>+0(SB), Y5, Y8
+	VPAND        nibble<>+0(SB), Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VPBROADCASTD 8(R9), Y8
+	VPMADDUBSW   Y8, Y6, Y8
+	VPBROADCASTD 24(R9), Y6
+	VPMADDUBSW   Y6, Y7, Y6
+	VMOVDQU      224(R8), Y7
+	VPSRLD       $0x04, Y7, Y9
+	VPSRLD       $0x02, Y4, Y4
+	VPAND        bits45<>+0(SB), Y4, Y4
+	VPAND        nibble<>+0(SB), Y7, Y7
+	VPOR         Y4, Y7, Y7
+	VPSRLD       $0x02, Y5, Y4
+	VPAND        bits45<>+0(SB), Y4, Y4
+	VPAND        nibble<>+0(SB), Y9, Y9
+	VPOR         Y4, Y9, Y9
+	VPBROADCASTD 12(R9), Y4
+	VPMADDUBSW   Y4, Y7, Y4
+	VPADDW       Y4, Y8, Y8
+	VPMADDWD     ones16<>+0(SB), Y8, Y8
+	VPADDD       Y8, Y2, Y2
+	VPBROADCASTD 28(R9), Y4
+	VPMADDUBSW   Y4, Y9, Y4
+	VPADDW       Y4, Y6, Y6
+	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	VPMOVSXBD    40(R13), Y4
 	VCVTDQ2PS    Y4, Y4
-	VFMADD231PS  Y6, Y4, Y1
-	VPMOVSXBD    56(R14), Y4
-	VCVTDQ2PS    Y4, Y4
-	VMULPS       Y3, Y4, Y4
-	VBROADCASTSS 44(R9), Y6
-	VMULPS       Y6, Y4, Y4
-	VCVTDQ2PS    Y5, Y5
-	VFMADD231PS  Y4, Y5, Y1
-	ADDQ         $0x00000180, R8
+	VCVTPH2PS    16(R12), Y5
+	VMULPS       Y5, Y4, Y4
+	VBROADCASTSS 44(R9), Y5
+	VMULPS       Y5, Y4, Y4
+	VCVTDQ2PS    Y2, Y2
+	VFMADD231PS  Y4, Y2, Y1
+	VPMOVSXBD    56(R13), Y2
+	VCVTDQ2PS    Y2, Y2
+	VCVTPH2PS    16(R12), Y4
+	VMULPS       Y4, Y2, Y2
+	VBROADCASTSS 44(R9), Y4
+	VMULPS       Y4, Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  Y2, Y3, Y1
 	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000020, R14
-	DECQ         R13
+	ADDQ         $0x00000180, R8
+	ADDQ         $0x00000020, R13
+	DECQ         R11
 	JNZ          block
-	ADDQ         $0x00000120, R12
 	DECQ         R10
 	JNZ          superblock
 	VMOVUPS      Y0, (AX)
@@ -2247,161 +2173,162 @@ TEXT ·unpackQ6_KAVX2(SB), NOSPLIT, $0-24
 	MOVQ         panel+0(FP), AX
 	MOVQ         w+8(FP), CX
 	MOVQ         n+16(FP), DX
-	IMUL3Q       $0x00000180, DX, BX
-	ADDQ         CX, BX
-	MOVL         $0x60606060, SI
-	VMOVD        SI, X0
+	MOVL         $0x60606060, BX
+	VMOVD        BX, X0
 	VPBROADCASTD X0, Y0
 	SHRQ         $0x03, DX
 
 superblock:
-	VCVTPH2PS (BX), Y1
-	VCVTPH2PS 16(BX), Y2
-	MOVQ      BX, DI
-	MOVQ      $0x00000008, SI
+	MOVQ CX, SI
+	MOVQ CX, DI
+	ADDQ $0x00000120, CX
+	MOVQ $0x00000008, BX
 
 block:
-	VMOVDQU   256(CX), Y3
-	VMOVDQU   320(CX), Y4
-	VMOVDQU   (CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSLLD    $0x04, Y3, Y7
-	VPAND     bits45<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPSLLD    $0x04, Y4, Y7
-	VPAND     bits45<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VPADDB    Y0, Y5, Y5
-	VMOVDQU   Y5, (AX)
-	VPADDB    Y0, Y6, Y6
-	VMOVDQU   Y6, 256(AX)
-	VMOVDQU   64(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSLLD    $0x02, Y3, Y7
-	VPAND     bits45<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPSLLD    $0x02, Y4, Y7
-	VPAND     bits45<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VPADDB    Y0, Y5, Y5
-	VMOVDQU   Y5, 64(AX)
-	VPADDB    Y0, Y6, Y6
-	VMOVDQU   Y6, 320(AX)
-	VMOVDQU   128(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPAND     bits45<>+0(SB), Y3, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPAND     bits45<>+0(SB), Y4, Y7
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VPADDB    Y0, Y5, Y5
-	VMOVDQU   Y5, 128(AX)
-	VPADDB    Y0, Y6, Y6
-	VMOVDQU   Y6, 384(AX)
-	VMOVDQU   192(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSRLD    $0x02, Y3, Y3
-	VPAND     bits45<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y3, Y5, Y5
-	VPSRLD    $0x02, Y4, Y3
-	VPAND     bits45<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y3, Y6, Y6
-	VPADDB    Y0, Y5, Y5
-	VMOVDQU   Y5, 192(AX)
-	VPADDB    Y0, Y6, Y6
-	VMOVDQU   Y6, 448(AX)
-	VPMOVSXBD 32(DI), Y3
-	VCVTDQ2PS Y3, Y3
-	VMULPS    Y1, Y3, Y3
-	VMOVUPS   Y3, 512(AX)
-	VPMOVSXBD 48(DI), Y3
-	VCVTDQ2PS Y3, Y3
-	VMULPS    Y1, Y3, Y3
-	VMOVUPS   Y3, 576(AX)
-	VMOVDQU   288(CX), Y3
-	VMOVDQU   352(CX), Y4
-	VMOVDQU   32(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSLLD    $0x04, Y3, Y7
-	VPAND     bits45<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPSLLD    $0x04, Y4, Y7
-	VPAND     bits45<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VPADDB    Y0, Y5, Y5
-	VMOVDQU   Y5, 32(AX)
-	VPADDB    Y0, Y6, Y6
-	VMOVDQU   Y6, 288(AX)
-	VMOVDQU   96(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSLLD    $0x02, Y3, Y7
-	VPAND     bits45<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPSLLD    $0x02, Y4, Y7
-	VPAND     bits45<>+0(SB), Y7, Y7
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VPADDB    Y0, Y5, Y5
-	VMOVDQU   Y5, 96(AX)
-	VPADDB    Y0, Y6, Y6
-	VMOVDQU   Y6, 352(AX)
-	VMOVDQU   160(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPAND     bits45<>+0(SB), Y3, Y7
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y7, Y5, Y5
-	VPAND     bits45<>+0(SB), Y4, Y7
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y7, Y6, Y6
-	VPADDB    Y0, Y5, Y5
-	VMOVDQU   Y5, 160(AX)
-	VPADDB    Y0, Y6, Y6
-	VMOVDQU   Y6, 416(AX)
-	VMOVDQU   224(CX), Y5
-	VPSRLD    $0x04, Y5, Y6
-	VPSRLD    $0x02, Y3, Y3
-	VPAND     bits45<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y5, Y5
-	VPOR      Y3, Y5, Y5
-	VPSRLD    $0x02, Y4, Y3
-	VPAND     bits45<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y6, Y6
-	VPOR      Y3, Y6, Y6
-	VPADDB    Y0, Y5, Y5
-	VMOVDQU   Y5, 224(AX)
-	VPADDB    Y0, Y6, Y6
-	VMOVDQU   Y6, 480(AX)
-	VPMOVSXBD 40(DI), Y3
-	VCVTDQ2PS Y3, Y3
-	VMULPS    Y2, Y3, Y3
-	VMOVUPS   Y3, 544(AX)
-	VPMOVSXBD 56(DI), Y3
-	VCVTDQ2PS Y3, Y3
-	VMULPS    Y2, Y3, Y3
-	VMOVUPS   Y3, 608(AX)
-	ADDQ      $0x00000180, CX
+	VMOVDQU   256(CX), Y1
+	VMOVDQU   320(CX), Y2
+	VMOVDQU   (CX), Y3
+	VPSRLD    $0x04, Y3, Y4
+	VPSLLD    $0x04, Y1, Y5
+	VPAND     bits45<>+0(SB), Y5, Y5
+	VPAND     nibble<>+0(SB), Y3, Y3
+	VPOR      Y5, Y3, Y3
+	VPSLLD    $0x04, Y2, Y5
+	VPAND     bits45<>+0(SB), Y5, Y5
+	VPAND     nibble<>+0(SB), Y4, Y4
+	VPOR      Y5, Y4, Y4
+	VPADDB    Y0, Y3, Y3
+	VMOVDQU   Y3, (AX)
+	VPADDB    Y0, Y4, Y4
+	VMOVDQU   Y4, 256(AX)
+	VMOVDQU   64(CX), Y3
+	VPSRLD    $0x04, Y3, Y4
+	VPSLLD    $0x02, Y1, Y5
+	VPAND     bits45<>+0(SB), Y5, Y5
+	VPAND     nibble<>+0(SB), Y3, Y3
+	VPOR      Y5, Y3, Y3
+	VPSLLD    $0x02, Y2, Y5
+	VPAND     bits45<>+0(SB), Y5, Y5
+	VPAND     nibble<>+0(SB), Y4, Y4
+	VPOR      Y5, Y4, Y4
+	VPADDB    Y0, Y3, Y3
+	VMOVDQU   Y3, 64(AX)
+	VPADDB    Y0, Y4, Y4
+	VMOVDQU   Y4, 320(AX)
+	VMOVDQU   128(CX), Y3
+	VPSRLD    $0x04, Y3, Y4
+	VPAND     bits45<>+0(SB), Y1, Y5
+	VPAND     nibble<>+0(SB), Y3, Y3
+	VPOR      Y5, Y3, Y3
+	VPAND     bits45<>+0(SB), Y2, Y5
+	VPAND     nibble<>+0(SB), Y4, Y4
+	VPOR      Y5, Y4, Y4
+	VPADDB    Y0, Y3, Y3
+	VMOVDQU   Y3, 128(AX)
+	VPADDB    Y0, Y4, Y4
+	VMOVDQU   Y4, 384(AX)
+	VMOVDQU   192(CX), Y3
+	VPSRLD    $0x04, Y3, Y4
+	VPSRLD    $0x02, Y1, Y1
+	VPAND     bits45<>+0(SB), Y1, Y1
+	VPAND     nibble<>+0(SB), Y3, Y3
+	VPOR      Y1, Y3, Y3
+	VPSRLD    $0x02, Y2, Y1
+	VPAND     bits45<>+0(SB), Y1, Y1
+	VPAND     nibble<>+0(SB), Y4, Y4
+	VPOR      Y1, Y4, Y4
+	VPADDB    Y0, Y3, Y3
+	VMOVDQU   Y3, 192(AX)
+	VPADDB    Y0, Y4, Y4
+	VMOVDQU   Y4, 448(AX)
+	VPMOVSXBD 32(DI), Y1
+	VCVTDQ2PS Y1, Y1
+	VCVTPH2PS (SI), Y2
+	VMULPS    Y2, Y1, Y1
+	VMOVUPS   Y1, 512(AX)
+	VPMOVSXBD 48(DI), Y1
+	VCVTDQ2PS Y1, Y1
+	VCVTPH2PS (SI), Y2
+	VMULPS    Y2, Y1, Y1
+	VMOVUPS   Y1, 576(AX)
+	VMOVDQU   288(CX), Y1
+	VMOVDQU   352(CX), Y2
+	VMOVDQU   32(CX), Y3
+	VPSRLD    $0x04, Y3, Y4
+	VPSLLD    $0x04, Y1, Y5
+	VPAND     bits45<>+0(SB), Y5, Y5
+	VPAND     nibble<>+0(SB), Y3, Y3
+	VPOR      Y5, Y3, Y3
+	VPSLLD    $0x04, Y2, Y5
+	VPAND     bits45<>+0(SB), Y5, Y5
+	VPAND     nibble<>+0(SB), Y4, Y4
+	VPOR      Y5, Y4, Y4
+	VPADDB    Y0, Y3, Y3
+	VMOVDQU   Y3, 32(AX)
+	VPADDB    Y0, Y4, Y4
+	VMOVDQU   Y4, 288(AX)
+	VMOVDQU   96(CX), Y3
+	VPSRLD    $0x04, Y3, Y4
+	VPSLLD    $0x02, Y1, Y5
+	VPAND     bits45<>+0(SB), Y5, Y5
+	VPAND     nibble<>+0(SB), Y3, Y3
+	VPOR      Y5, Y3, Y3
+	VPSLLD    $0x02, Y2, Y5
+	VPAND     bits45<>+0(SB), Y5, Y5
+	VPAND     nibble<>+0(SB), Y4, Y4
+	VPOR      Y5, Y4, Y4
+	VPADDB    Y0, Y3, Y3
+	VMOVDQU   Y3, 96(AX)
+	VPADDB    Y0, Y4, Y4
+	VMOVDQU   Y4, 352(AX)
+	VMOVDQU   160(CX), Y3
+	VPSRLD    $0x04, Y3, Y4
+	VPAND     bits45<>+0(SB), Y1, Y5
+	VPAND     nibble<>+0(SB), Y3, Y3
+	VPOR      Y5, Y3, Y3
+	VPAND     bits45<>+0(SB), Y2, Y5
+	VPAND     nibble<>+0(SB), Y4, Y4
+	VPOR      Y5, Y4, Y4
+	VPADDB    Y0, Y3, Y3
+	VMOVDQU   Y3, 160(AX)
+	VPADDB    Y0, Y4, Y4
+	VMOVDQU   Y4, 416(AX)
+	VMOVDQU   224(CX), Y3
+	VPSRLD    $0x04, Y3, Y4
+	VPSRLD    $0x02, Y1, Y1
+	VPAND     bits45<>+0(SB), Y1, Y1
+	VPAND     nibble<>+0(SB), Y3, Y3
+	VPOR      Y1, Y3, Y3
+	VPSRLD    $0x02, Y2, Y1
+	VPAND     bits45<>+0(SB), Y1, Y1
+	VPAND     nibble<>+0(SB), Y4, Y4
+	VPOR      Y1, Y4, Y4
+	VPADDB    Y0, Y3, Y3
+	VMOVDQU   Y3, 224(AX)
+	VPADDB    Y0, Y4, Y4
+	VMOVDQU   Y4, 480(AX)
+	VPMOVSXBD 40(DI), Y1
+	VCVTDQ2PS Y1, Y1
+	VCVTPH2PS 16(SI), Y2
+	VMULPS    Y2, Y1, Y1
+	VMOVUPS   Y1, 544(AX)
+	VPMOVSXBD 56(DI), Y1
+	VCVTDQ2PS Y1, Y1
+	VCVTPH2PS 16(SI), Y2
+	VMULPS    Y2, Y1, Y1
+	VMOVUPS   Y1, 608(AX)
 	ADDQ      $0x00000280, AX
+	ADDQ      $0x00000180, CX
 	ADDQ      $0x00000020, DI
-	DECQ      SI
+	DECQ      BX
 	JNZ       block
-	ADDQ      $0x00000120, BX
 	DECQ      DX
 	JNZ       superblock
 	VZEROUPPER
 	RET
 
 // func gemvIQ4_NLAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·gemvIQ4_NLAVX2(SB), NOSPLIT, $0-48
 	MOVQ           dst+0(FP), AX
 	MOVQ           w+8(FP), CX
@@ -2410,21 +2337,15 @@ TEXT ·gemvIQ4_NLAVX2(SB), NOSPLIT, $0-48
 	MOVQ           groups+32(FP), SI
 	MOVQ           stride+40(FP), DI
 	VBROADCASTI128 iq4nl<>+0(SB), Y0
-	IMUL3Q         $0x00000100, BX, R11
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 
 block:
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4288(R8)
 	VMOVDQU      (R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPAND        nibble<>+0(SB), Y3, Y3
@@ -2504,7 +2425,7 @@ block:
 	VPMADDUBSW   Y3, Y4, Y3
 	VPMADDWD     ones16<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y5, Y5
-	VCVTPH2PS    (R12), Y3
+	VCVTPH2PS    256(R8), Y3
 	VBROADCASTSS 44(R9), Y4
 	VMULPS       Y4, Y3, Y3
 	VCVTDQ2PS    Y5, Y5
@@ -2588,14 +2509,13 @@ block:
 	VPMADDUBSW   Y3, Y4, Y3
 	VPMADDWD     ones16<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y5, Y5
-	VCVTPH2PS    16(R12), Y3
+	VCVTPH2PS    272(R8), Y3
 	VBROADCASTSS 44(R9), Y4
 	VMULPS       Y4, Y3, Y3
 	VCVTDQ2PS    Y5, Y5
 	VFMADD231PS  Y3, Y5, Y2
-	ADDQ         $0x00000100, R8
 	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000020, R12
+	ADDQ         $0x00000120, R8
 	DECQ         R10
 	JNZ          block
 	VMOVUPS      Y1, (AX)
@@ -2614,8 +2534,6 @@ TEXT ·unpackIQ4_NLAVX2(SB), NOSPLIT, $0-24
 	MOVQ           w+8(FP), CX
 	MOVQ           n+16(FP), DX
 	VBROADCASTI128 iq4nl<>+0(SB), Y0
-	IMUL3Q         $0x00000100, DX, BX
-	ADDQ           CX, BX
 
 block:
 	VMOVDQU   (CX), Y1
@@ -2650,7 +2568,7 @@ block:
 	VPSHUFB   Y2, Y0, Y2
 	VMOVDQU   Y1, 192(AX)
 	VMOVDQU   Y2, 448(AX)
-	VCVTPH2PS (BX), Y1
+	VCVTPH2PS 256(CX), Y1
 	VMOVUPS   Y1, 512(AX)
 	VMOVDQU   32(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
@@ -2684,18 +2602,17 @@ block:
 	VPSHUFB   Y2, Y0, Y2
 	VMOVDQU   Y1, 224(AX)
 	VMOVDQU   Y2, 480(AX)
-	VCVTPH2PS 16(BX), Y1
+	VCVTPH2PS 272(CX), Y1
 	VMOVUPS   Y1, 544(AX)
-	ADDQ      $0x00000100, CX
 	ADDQ      $0x00000240, AX
-	ADDQ      $0x00000020, BX
+	ADDQ      $0x00000120, CX
 	DECQ      DX
 	JNZ       block
 	VZEROUPPER
 	RET
 
 // func gemvI8AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·gemvI8AVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ w+8(FP), CX
@@ -2712,16 +2629,6 @@ group:
 	VXORPS Y1, Y1, Y1
 
 block:
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4288(R8)
-	PREFETCHT0   4352(R8)
-	PREFETCHT0   4416(R8)
-	PREFETCHT0   4480(R8)
-	PREFETCHT0   4544(R8)
-	PREFETCHT0   4608(R8)
-	PREFETCHT0   4672(R8)
 	VMOVDQU      (R8), Y2
 	VMOVDQU      256(R8), Y3
 	VPBROADCASTD (R9), Y4
@@ -2866,8 +2773,8 @@ block:
 	VMULPS       Y4, Y3, Y3
 	VCVTDQ2PS    Y2, Y2
 	VFMADD231PS  Y3, Y2, Y1
-	ADDQ         $0x00000280, R8
 	ADDQ         $0x00000040, R9
+	ADDQ         $0x00000280, R8
 	DECQ         R10
 	JNZ          block
 	VMOVUPS      Y0, (AX)
@@ -2880,7 +2787,7 @@ block:
 	RET
 
 // func gemvI8MAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·gemvI8MAVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ w+8(FP), CX
@@ -2897,18 +2804,6 @@ group:
 	VXORPS Y1, Y1, Y1
 
 block:
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4288(R8)
-	PREFETCHT0   4352(R8)
-	PREFETCHT0   4416(R8)
-	PREFETCHT0   4480(R8)
-	PREFETCHT0   4544(R8)
-	PREFETCHT0   4608(R8)
-	PREFETCHT0   4672(R8)
-	PREFETCHT0   4736(R8)
-	PREFETCHT0   4800(R8)
 	VMOVDQU      (R8), Y2
 	VMOVDQU      256(R8), Y3
 	VPBROADCASTD (R9), Y4
@@ -3017,8 +2912,8 @@ block:
 	VMOVUPS      736(R8), Y2
 	VBROADCASTSS 56(R9), Y3
 	VFMADD231PS  Y3, Y2, Y1
-	ADDQ         $0x00000300, R8
 	ADDQ         $0x00000040, R9
+	ADDQ         $0x00000300, R8
 	DECQ         R10
 	JNZ          block
 	VMOVUPS      Y0, (AX)
@@ -4291,7 +4186,7 @@ block:
 	RET
 
 // func gemvF32AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, FMA3
 TEXT ·gemvF32AVX2(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -4299,14 +4194,14 @@ TEXT ·gemvF32AVX2(SB), NOSPLIT, $0-48
 	MOVQ   n+24(FP), BX
 	MOVQ   groups+32(FP), SI
 	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000003, DI, R8
+	IMUL3Q $0x00000003, DI, R11
 
 four:
-	CMPQ   SI, $0x00000004
+	CMPQ   SI, $0x04
 	JLT    one
-	MOVQ   CX, R9
-	MOVQ   DX, R10
-	MOVQ   BX, R11
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -4316,32 +4211,28 @@ four:
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 
-columns4:
-	VBROADCASTSS (R10), Y8
-	PREFETCHT0   1024(R9)
-	VMOVUPS      (R9), Y9
+column4:
+	VBROADCASTSS (R9), Y8
+	VMOVUPS      (R8), Y9
 	VFMADD231PS  Y8, Y9, Y0
-	VMOVUPS      32(R9), Y9
+	VMOVUPS      32(R8), Y9
 	VFMADD231PS  Y8, Y9, Y1
-	PREFETCHT0   1024(R9)(DI*1)
-	VMOVUPS      (R9)(DI*1), Y9
+	VMOVUPS      (R8)(DI*1), Y9
 	VFMADD231PS  Y8, Y9, Y2
-	VMOVUPS      32(R9)(DI*1), Y9
+	VMOVUPS      32(R8)(DI*1), Y9
 	VFMADD231PS  Y8, Y9, Y3
-	PREFETCHT0   1024(R9)(DI*2)
-	VMOVUPS      (R9)(DI*2), Y9
+	VMOVUPS      (R8)(DI*2), Y9
 	VFMADD231PS  Y8, Y9, Y4
-	VMOVUPS      32(R9)(DI*2), Y9
+	VMOVUPS      32(R8)(DI*2), Y9
 	VFMADD231PS  Y8, Y9, Y5
-	PREFETCHT0   1024(R9)(R8*1)
-	VMOVUPS      (R9)(R8*1), Y9
+	VMOVUPS      (R8)(R11*1), Y9
 	VFMADD231PS  Y8, Y9, Y6
-	VMOVUPS      32(R9)(R8*1), Y9
+	VMOVUPS      32(R8)(R11*1), Y9
 	VFMADD231PS  Y8, Y9, Y7
-	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000004, R10
-	DECQ         R11
-	JNZ          columns4
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000004, R9
+	DECQ         R10
+	JNZ          column4
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
 	VMOVUPS      Y2, 64(AX)
@@ -4351,35 +4242,34 @@ columns4:
 	VMOVUPS      Y6, 192(AX)
 	VMOVUPS      Y7, 224(AX)
 	ADDQ         $0x00000100, AX
-	LEAQ         (CX)(DI*4), CX
 	SUBQ         $0x00000004, SI
+	LEAQ         (CX)(DI*4), CX
 	JMP          four
 
 one:
 	TESTQ  SI, SI
 	JZ     done
-	MOVQ   CX, R9
-	MOVQ   DX, R10
-	MOVQ   BX, R11
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 
-columns1:
-	VBROADCASTSS (R10), Y2
-	PREFETCHT0   1024(R9)
-	VMOVUPS      (R9), Y3
+column1:
+	VBROADCASTSS (R9), Y2
+	VMOVUPS      (R8), Y3
 	VFMADD231PS  Y2, Y3, Y0
-	VMOVUPS      32(R9), Y3
+	VMOVUPS      32(R8), Y3
 	VFMADD231PS  Y2, Y3, Y1
-	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000004, R10
-	DECQ         R11
-	JNZ          columns1
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000004, R9
+	DECQ         R10
+	JNZ          column1
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
 	ADDQ         $0x00000040, AX
+	SUBQ         $0x00000001, SI
 	ADDQ         DI, CX
-	DECQ         SI
 	JMP          one
 
 done:
@@ -4466,7 +4356,7 @@ column:
 	RET
 
 // func gemvF16AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, F16C, FMA3, MMX+
+// Requires: AVX, F16C, FMA3
 TEXT ·gemvF16AVX2(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -4474,14 +4364,14 @@ TEXT ·gemvF16AVX2(SB), NOSPLIT, $0-48
 	MOVQ   n+24(FP), BX
 	MOVQ   groups+32(FP), SI
 	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000003, DI, R8
+	IMUL3Q $0x00000003, DI, R11
 
 four:
-	CMPQ   SI, $0x00000004
+	CMPQ   SI, $0x04
 	JLT    one
-	MOVQ   CX, R9
-	MOVQ   DX, R10
-	MOVQ   BX, R11
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -4491,32 +4381,28 @@ four:
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 
-columns4:
-	VBROADCASTSS (R10), Y8
-	PREFETCHT0   1024(R9)
-	VCVTPH2PS    (R9), Y9
+column4:
+	VBROADCASTSS (R9), Y8
+	VCVTPH2PS    (R8), Y9
 	VFMADD231PS  Y8, Y9, Y0
-	VCVTPH2PS    16(R9), Y9
+	VCVTPH2PS    16(R8), Y9
 	VFMADD231PS  Y8, Y9, Y1
-	PREFETCHT0   1024(R9)(DI*1)
-	VCVTPH2PS    (R9)(DI*1), Y9
+	VCVTPH2PS    (R8)(DI*1), Y9
 	VFMADD231PS  Y8, Y9, Y2
-	VCVTPH2PS    16(R9)(DI*1), Y9
+	VCVTPH2PS    16(R8)(DI*1), Y9
 	VFMADD231PS  Y8, Y9, Y3
-	PREFETCHT0   1024(R9)(DI*2)
-	VCVTPH2PS    (R9)(DI*2), Y9
+	VCVTPH2PS    (R8)(DI*2), Y9
 	VFMADD231PS  Y8, Y9, Y4
-	VCVTPH2PS    16(R9)(DI*2), Y9
+	VCVTPH2PS    16(R8)(DI*2), Y9
 	VFMADD231PS  Y8, Y9, Y5
-	PREFETCHT0   1024(R9)(R8*1)
-	VCVTPH2PS    (R9)(R8*1), Y9
+	VCVTPH2PS    (R8)(R11*1), Y9
 	VFMADD231PS  Y8, Y9, Y6
-	VCVTPH2PS    16(R9)(R8*1), Y9
+	VCVTPH2PS    16(R8)(R11*1), Y9
 	VFMADD231PS  Y8, Y9, Y7
-	ADDQ         $0x00000020, R9
-	ADDQ         $0x00000004, R10
-	DECQ         R11
-	JNZ          columns4
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000004, R9
+	DECQ         R10
+	JNZ          column4
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
 	VMOVUPS      Y2, 64(AX)
@@ -4526,35 +4412,34 @@ columns4:
 	VMOVUPS      Y6, 192(AX)
 	VMOVUPS      Y7, 224(AX)
 	ADDQ         $0x00000100, AX
-	LEAQ         (CX)(DI*4), CX
 	SUBQ         $0x00000004, SI
+	LEAQ         (CX)(DI*4), CX
 	JMP          four
 
 one:
 	TESTQ  SI, SI
 	JZ     done
-	MOVQ   CX, R9
-	MOVQ   DX, R10
-	MOVQ   BX, R11
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 
-columns1:
-	VBROADCASTSS (R10), Y2
-	PREFETCHT0   1024(R9)
-	VCVTPH2PS    (R9), Y3
+column1:
+	VBROADCASTSS (R9), Y2
+	VCVTPH2PS    (R8), Y3
 	VFMADD231PS  Y2, Y3, Y0
-	VCVTPH2PS    16(R9), Y3
+	VCVTPH2PS    16(R8), Y3
 	VFMADD231PS  Y2, Y3, Y1
-	ADDQ         $0x00000020, R9
-	ADDQ         $0x00000004, R10
-	DECQ         R11
-	JNZ          columns1
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000004, R9
+	DECQ         R10
+	JNZ          column1
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
 	ADDQ         $0x00000040, AX
+	SUBQ         $0x00000001, SI
 	ADDQ         DI, CX
-	DECQ         SI
 	JMP          one
 
 done:
@@ -4641,7 +4526,7 @@ column:
 	RET
 
 // func gemvBF16AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·gemvBF16AVX2(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -4649,14 +4534,14 @@ TEXT ·gemvBF16AVX2(SB), NOSPLIT, $0-48
 	MOVQ   n+24(FP), BX
 	MOVQ   groups+32(FP), SI
 	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000003, DI, R8
+	IMUL3Q $0x00000003, DI, R11
 
 four:
-	CMPQ   SI, $0x00000004
+	CMPQ   SI, $0x04
 	JLT    one
-	MOVQ   CX, R9
-	MOVQ   DX, R10
-	MOVQ   BX, R11
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -4666,40 +4551,36 @@ four:
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 
-columns4:
-	VBROADCASTSS (R10), Y8
-	PREFETCHT0   1024(R9)
-	VPMOVZXWD    (R9), Y9
+column4:
+	VBROADCASTSS (R9), Y8
+	VPMOVZXWD    (R8), Y9
 	VPSLLD       $0x10, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y0
-	VPMOVZXWD    16(R9), Y9
+	VPMOVZXWD    16(R8), Y9
 	VPSLLD       $0x10, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y1
-	PREFETCHT0   1024(R9)(DI*1)
-	VPMOVZXWD    (R9)(DI*1), Y9
+	VPMOVZXWD    (R8)(DI*1), Y9
 	VPSLLD       $0x10, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y2
-	VPMOVZXWD    16(R9)(DI*1), Y9
+	VPMOVZXWD    16(R8)(DI*1), Y9
 	VPSLLD       $0x10, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y3
-	PREFETCHT0   1024(R9)(DI*2)
-	VPMOVZXWD    (R9)(DI*2), Y9
+	VPMOVZXWD    (R8)(DI*2), Y9
 	VPSLLD       $0x10, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y4
-	VPMOVZXWD    16(R9)(DI*2), Y9
+	VPMOVZXWD    16(R8)(DI*2), Y9
 	VPSLLD       $0x10, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y5
-	PREFETCHT0   1024(R9)(R8*1)
-	VPMOVZXWD    (R9)(R8*1), Y9
+	VPMOVZXWD    (R8)(R11*1), Y9
 	VPSLLD       $0x10, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y6
-	VPMOVZXWD    16(R9)(R8*1), Y9
+	VPMOVZXWD    16(R8)(R11*1), Y9
 	VPSLLD       $0x10, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y7
-	ADDQ         $0x00000020, R9
-	ADDQ         $0x00000004, R10
-	DECQ         R11
-	JNZ          columns4
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000004, R9
+	DECQ         R10
+	JNZ          column4
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
 	VMOVUPS      Y2, 64(AX)
@@ -4709,37 +4590,36 @@ columns4:
 	VMOVUPS      Y6, 192(AX)
 	VMOVUPS      Y7, 224(AX)
 	ADDQ         $0x00000100, AX
-	LEAQ         (CX)(DI*4), CX
 	SUBQ         $0x00000004, SI
+	LEAQ         (CX)(DI*4), CX
 	JMP          four
 
 one:
 	TESTQ  SI, SI
 	JZ     done
-	MOVQ   CX, R9
-	MOVQ   DX, R10
-	MOVQ   BX, R11
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 
-columns1:
-	VBROADCASTSS (R10), Y2
-	PREFETCHT0   1024(R9)
-	VPMOVZXWD    (R9), Y3
+column1:
+	VBROADCASTSS (R9), Y2
+	VPMOVZXWD    (R8), Y3
 	VPSLLD       $0x10, Y3, Y3
 	VFMADD231PS  Y2, Y3, Y0
-	VPMOVZXWD    16(R9), Y3
+	VPMOVZXWD    16(R8), Y3
 	VPSLLD       $0x10, Y3, Y3
 	VFMADD231PS  Y2, Y3, Y1
-	ADDQ         $0x00000020, R9
-	ADDQ         $0x00000004, R10
-	DECQ         R11
-	JNZ          columns1
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000004, R9
+	DECQ         R10
+	JNZ          column1
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
 	ADDQ         $0x00000040, AX
+	SUBQ         $0x00000001, SI
 	ADDQ         DI, CX
-	DECQ         SI
 	JMP          one
 
 done:

@@ -23,32 +23,22 @@ DATA iq4nl<>+15(SB)/1, $0xf1
 GLOBL iq4nl<>(SB), RODATA|NOPTR, $16
 
 // func gemvQ8_0AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·gemvQ8_0AVX512(SB), NOSPLIT, $0-48
-	MOVQ   dst+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   act+16(FP), DX
-	MOVQ   n+24(FP), BX
-	MOVQ   groups+32(FP), SI
-	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000200, BX, R11
+	MOVQ dst+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ act+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ groups+32(FP), SI
+	MOVQ stride+40(FP), DI
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Z0, Z0, Z0
 
 block:
-	PREFETCHT0    4096(R8)
-	PREFETCHT0    4160(R8)
-	PREFETCHT0    4224(R8)
-	PREFETCHT0    4288(R8)
-	PREFETCHT0    4352(R8)
-	PREFETCHT0    4416(R8)
-	PREFETCHT0    4480(R8)
-	PREFETCHT0    4544(R8)
 	VPBROADCASTD  32(R9), Z1
 	VPSLLD        $0x07, Z1, Z1
 	VXORPS        Z2, Z2, Z2
@@ -69,13 +59,12 @@ block:
 	VPDPBUSD.BCST 12(R9), Z3, Z1
 	VPDPBUSD.BCST 28(R9), Z4, Z2
 	VPADDD        Z2, Z1, Z1
-	VCVTPH2PS     (R12), Z2
+	VCVTPH2PS     512(R8), Z2
 	VMULPS.BCST   44(R9), Z2, Z2
 	VCVTDQ2PS     Z1, Z1
 	VFMADD231PS   Z2, Z1, Z0
-	ADDQ          $0x00000200, R8
 	ADDQ          $0x00000040, R9
-	ADDQ          $0x00000020, R12
+	ADDQ          $0x00000220, R8
 	DECQ          R10
 	JNZ           block
 	VMOVUPS       Z0, (AX)
@@ -89,11 +78,9 @@ block:
 // func unpackQ8_0AVX512(panel *byte, w *byte, n int)
 // Requires: AVX, AVX512F
 TEXT ·unpackQ8_0AVX512(SB), NOSPLIT, $0-24
-	MOVQ   panel+0(FP), AX
-	MOVQ   w+8(FP), CX
-	MOVQ   n+16(FP), DX
-	IMUL3Q $0x00000200, DX, BX
-	ADDQ   CX, BX
+	MOVQ panel+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ n+16(FP), DX
 
 block:
 	VMOVDQU64 (CX), Z0
@@ -112,18 +99,17 @@ block:
 	VMOVDQU64 448(CX), Z1
 	VMOVDQU64 Z0, 192(AX)
 	VMOVDQU64 Z1, 448(AX)
-	VCVTPH2PS (BX), Z0
+	VCVTPH2PS 512(CX), Z0
 	VMOVUPS   Z0, 512(AX)
-	ADDQ      $0x00000200, CX
 	ADDQ      $0x00000240, AX
-	ADDQ      $0x00000020, BX
+	ADDQ      $0x00000220, CX
 	DECQ      DX
 	JNZ       block
 	VZEROUPPER
 	RET
 
 // func gemvQ4_0AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·gemvQ4_0AVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -133,57 +119,50 @@ TEXT ·gemvQ4_0AVX512(SB), NOSPLIT, $0-48
 	MOVQ         stride+40(FP), DI
 	MOVL         $0x0f0f0f0f, R8
 	VPBROADCASTD R8, Z0
-	IMUL3Q       $0x00000100, BX, R11
 	MOVL         $0xf0f0f0f0, R8
-	VPBROADCASTD R8, Z2
+	VPBROADCASTD R8, Z1
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
-	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
 
 block:
-	PREFETCHT0    4096(R8)
-	PREFETCHT0    4160(R8)
-	PREFETCHT0    4224(R8)
-	PREFETCHT0    4288(R8)
 	VPBROADCASTD  32(R9), Z3
 	VPSLLD        $0x03, Z3, Z3
 	VXORPS        Z4, Z4, Z4
 	VMOVDQU64     (R8), Z6
 	VPANDD        Z0, Z6, Z5
-	VPANDD        Z2, Z6, Z6
+	VPANDD        Z1, Z6, Z6
 	VPDPBUSD.BCST (R9), Z5, Z3
 	VPDPBUSD.BCST 16(R9), Z6, Z4
 	VMOVDQU64     64(R8), Z6
 	VPANDD        Z0, Z6, Z5
-	VPANDD        Z2, Z6, Z6
+	VPANDD        Z1, Z6, Z6
 	VPDPBUSD.BCST 4(R9), Z5, Z3
 	VPDPBUSD.BCST 20(R9), Z6, Z4
 	VMOVDQU64     128(R8), Z6
 	VPANDD        Z0, Z6, Z5
-	VPANDD        Z2, Z6, Z6
+	VPANDD        Z1, Z6, Z6
 	VPDPBUSD.BCST 8(R9), Z5, Z3
 	VPDPBUSD.BCST 24(R9), Z6, Z4
 	VMOVDQU64     192(R8), Z6
 	VPANDD        Z0, Z6, Z5
-	VPANDD        Z2, Z6, Z6
+	VPANDD        Z1, Z6, Z6
 	VPDPBUSD.BCST 12(R9), Z5, Z3
 	VPDPBUSD.BCST 28(R9), Z6, Z4
 	VPSRAD        $0x04, Z4, Z4
 	VPADDD        Z4, Z3, Z3
-	VCVTPH2PS     (R12), Z4
+	VCVTPH2PS     256(R8), Z4
 	VMULPS.BCST   44(R9), Z4, Z4
 	VCVTDQ2PS     Z3, Z3
-	VFMADD231PS   Z4, Z3, Z1
-	ADDQ          $0x00000100, R8
+	VFMADD231PS   Z4, Z3, Z2
 	ADDQ          $0x00000040, R9
-	ADDQ          $0x00000020, R12
+	ADDQ          $0x00000120, R8
 	DECQ          R10
 	JNZ           block
-	VMOVUPS       Z1, (AX)
+	VMOVUPS       Z2, (AX)
 	ADDQ          $0x00000040, AX
 	ADDQ          DI, CX
 	DECQ          SI
@@ -199,10 +178,8 @@ TEXT ·unpackQ4_0AVX512(SB), NOSPLIT, $0-24
 	MOVQ         n+16(FP), DX
 	MOVL         $0x0f0f0f0f, BX
 	VPBROADCASTD BX, Z0
-	IMUL3Q       $0x00000100, DX, BX
-	ADDQ         CX, BX
-	MOVL         $0x78787878, SI
-	VPBROADCASTD SI, Z1
+	MOVL         $0x78787878, BX
+	VPBROADCASTD BX, Z1
 
 block:
 	VMOVDQU64 (CX), Z2
@@ -237,18 +214,17 @@ block:
 	VMOVDQU64 Z2, 192(AX)
 	VPADDB    Z1, Z3, Z3
 	VMOVDQU64 Z3, 448(AX)
-	VCVTPH2PS (BX), Z2
+	VCVTPH2PS 256(CX), Z2
 	VMOVUPS   Z2, 512(AX)
-	ADDQ      $0x00000100, CX
 	ADDQ      $0x00000240, AX
-	ADDQ      $0x00000020, BX
+	ADDQ      $0x00000120, CX
 	DECQ      DX
 	JNZ       block
 	VZEROUPPER
 	RET
 
 // func gemvQ4_1AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·gemvQ4_1AVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -258,59 +234,52 @@ TEXT ·gemvQ4_1AVX512(SB), NOSPLIT, $0-48
 	MOVQ         stride+40(FP), DI
 	MOVL         $0x0f0f0f0f, R8
 	VPBROADCASTD R8, Z0
-	IMUL3Q       $0x00000100, BX, R11
 	MOVL         $0xf0f0f0f0, R8
-	VPBROADCASTD R8, Z2
+	VPBROADCASTD R8, Z1
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
-	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
 
 block:
-	PREFETCHT0    4096(R8)
-	PREFETCHT0    4160(R8)
-	PREFETCHT0    4224(R8)
-	PREFETCHT0    4288(R8)
 	VXORPS        Z3, Z3, Z3
 	VXORPS        Z4, Z4, Z4
 	VMOVDQU64     (R8), Z6
 	VPANDD        Z0, Z6, Z5
-	VPANDD        Z2, Z6, Z6
+	VPANDD        Z1, Z6, Z6
 	VPDPBUSD.BCST (R9), Z5, Z3
 	VPDPBUSD.BCST 16(R9), Z6, Z4
 	VMOVDQU64     64(R8), Z6
 	VPANDD        Z0, Z6, Z5
-	VPANDD        Z2, Z6, Z6
+	VPANDD        Z1, Z6, Z6
 	VPDPBUSD.BCST 4(R9), Z5, Z3
 	VPDPBUSD.BCST 20(R9), Z6, Z4
 	VMOVDQU64     128(R8), Z6
 	VPANDD        Z0, Z6, Z5
-	VPANDD        Z2, Z6, Z6
+	VPANDD        Z1, Z6, Z6
 	VPDPBUSD.BCST 8(R9), Z5, Z3
 	VPDPBUSD.BCST 24(R9), Z6, Z4
 	VMOVDQU64     192(R8), Z6
 	VPANDD        Z0, Z6, Z5
-	VPANDD        Z2, Z6, Z6
+	VPANDD        Z1, Z6, Z6
 	VPDPBUSD.BCST 12(R9), Z5, Z3
 	VPDPBUSD.BCST 28(R9), Z6, Z4
 	VPSRAD        $0x04, Z4, Z4
 	VPADDD        Z4, Z3, Z3
-	VCVTPH2PS     (R12), Z4
+	VCVTPH2PS     256(R8), Z4
 	VMULPS.BCST   44(R9), Z4, Z4
 	VCVTDQ2PS     Z3, Z3
-	VFMADD231PS   Z4, Z3, Z1
-	VCVTPH2PS     32(R12), Z3
+	VFMADD231PS   Z4, Z3, Z2
+	VCVTPH2PS     288(R8), Z3
 	VBROADCASTSS  48(R9), Z4
-	VFMADD231PS   Z4, Z3, Z1
-	ADDQ          $0x00000100, R8
+	VFMADD231PS   Z4, Z3, Z2
 	ADDQ          $0x00000040, R9
-	ADDQ          $0x00000040, R12
+	ADDQ          $0x00000140, R8
 	DECQ          R10
 	JNZ           block
-	VMOVUPS       Z1, (AX)
+	VMOVUPS       Z2, (AX)
 	ADDQ          $0x00000040, AX
 	ADDQ          DI, CX
 	DECQ          SI
@@ -326,8 +295,6 @@ TEXT ·unpackQ4_1AVX512(SB), NOSPLIT, $0-24
 	MOVQ         n+16(FP), DX
 	MOVL         $0x0f0f0f0f, BX
 	VPBROADCASTD BX, Z0
-	IMUL3Q       $0x00000100, DX, BX
-	ADDQ         CX, BX
 
 block:
 	VMOVDQU64 (CX), Z1
@@ -354,20 +321,19 @@ block:
 	VPANDD    Z0, Z2, Z2
 	VMOVDQU64 Z1, 192(AX)
 	VMOVDQU64 Z2, 448(AX)
-	VCVTPH2PS (BX), Z1
+	VCVTPH2PS 256(CX), Z1
 	VMOVUPS   Z1, 512(AX)
-	VCVTPH2PS 32(BX), Z1
+	VCVTPH2PS 288(CX), Z1
 	VMOVUPS   Z1, 576(AX)
-	ADDQ      $0x00000100, CX
 	ADDQ      $0x00000280, AX
-	ADDQ      $0x00000040, BX
+	ADDQ      $0x00000140, CX
 	DECQ      DX
 	JNZ       block
 	VZEROUPPER
 	RET
 
 // func gemvQ5_0AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·gemvQ5_0AVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -379,21 +345,14 @@ TEXT ·gemvQ5_0AVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z0
 	MOVL         $0x10101010, R8
 	VPBROADCASTD R8, Z1
-	IMUL3Q       $0x00000140, BX, R11
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Z2, Z2, Z2
 
 block:
-	PREFETCHT0    4096(R8)
-	PREFETCHT0    4160(R8)
-	PREFETCHT0    4224(R8)
-	PREFETCHT0    4288(R8)
-	PREFETCHT0    4352(R8)
 	VPBROADCASTD  32(R9), Z3
 	VPSLLD        $0x04, Z3, Z3
 	VXORPS        Z4, Z4, Z4
@@ -438,13 +397,12 @@ block:
 	VPDPBUSD.BCST 12(R9), Z6, Z3
 	VPDPBUSD.BCST 28(R9), Z7, Z4
 	VPADDD        Z4, Z3, Z3
-	VCVTPH2PS     (R12), Z4
+	VCVTPH2PS     320(R8), Z4
 	VMULPS.BCST   44(R9), Z4, Z4
 	VCVTDQ2PS     Z3, Z3
 	VFMADD231PS   Z4, Z3, Z2
-	ADDQ          $0x00000140, R8
 	ADDQ          $0x00000040, R9
-	ADDQ          $0x00000020, R12
+	ADDQ          $0x00000160, R8
 	DECQ          R10
 	JNZ           block
 	VMOVUPS       Z2, (AX)
@@ -465,10 +423,8 @@ TEXT ·unpackQ5_0AVX512(SB), NOSPLIT, $0-24
 	VPBROADCASTD BX, Z0
 	MOVL         $0x10101010, BX
 	VPBROADCASTD BX, Z1
-	IMUL3Q       $0x00000140, DX, BX
-	ADDQ         CX, BX
-	MOVL         $0x70707070, SI
-	VPBROADCASTD SI, Z2
+	MOVL         $0x70707070, BX
+	VPBROADCASTD BX, Z2
 
 block:
 	VMOVDQU64  256(CX), Z3
@@ -519,18 +475,17 @@ block:
 	VMOVDQU64  Z4, 192(AX)
 	VPADDB     Z2, Z5, Z5
 	VMOVDQU64  Z5, 448(AX)
-	VCVTPH2PS  (BX), Z3
+	VCVTPH2PS  320(CX), Z3
 	VMOVUPS    Z3, 512(AX)
-	ADDQ       $0x00000140, CX
 	ADDQ       $0x00000240, AX
-	ADDQ       $0x00000020, BX
+	ADDQ       $0x00000160, CX
 	DECQ       DX
 	JNZ        block
 	VZEROUPPER
 	RET
 
 // func gemvQ5_1AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·gemvQ5_1AVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -542,21 +497,14 @@ TEXT ·gemvQ5_1AVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z0
 	MOVL         $0x10101010, R8
 	VPBROADCASTD R8, Z1
-	IMUL3Q       $0x00000140, BX, R11
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Z2, Z2, Z2
 
 block:
-	PREFETCHT0    4096(R8)
-	PREFETCHT0    4160(R8)
-	PREFETCHT0    4224(R8)
-	PREFETCHT0    4288(R8)
-	PREFETCHT0    4352(R8)
 	VXORPS        Z3, Z3, Z3
 	VXORPS        Z4, Z4, Z4
 	VMOVDQU64     256(R8), Z5
@@ -600,16 +548,15 @@ block:
 	VPDPBUSD.BCST 12(R9), Z6, Z3
 	VPDPBUSD.BCST 28(R9), Z7, Z4
 	VPADDD        Z4, Z3, Z3
-	VCVTPH2PS     (R12), Z4
+	VCVTPH2PS     320(R8), Z4
 	VMULPS.BCST   44(R9), Z4, Z4
 	VCVTDQ2PS     Z3, Z3
 	VFMADD231PS   Z4, Z3, Z2
-	VCVTPH2PS     32(R12), Z3
+	VCVTPH2PS     352(R8), Z3
 	VBROADCASTSS  48(R9), Z4
 	VFMADD231PS   Z4, Z3, Z2
-	ADDQ          $0x00000140, R8
 	ADDQ          $0x00000040, R9
-	ADDQ          $0x00000040, R12
+	ADDQ          $0x00000180, R8
 	DECQ          R10
 	JNZ           block
 	VMOVUPS       Z2, (AX)
@@ -630,8 +577,6 @@ TEXT ·unpackQ5_1AVX512(SB), NOSPLIT, $0-24
 	VPBROADCASTD BX, Z0
 	MOVL         $0x10101010, BX
 	VPBROADCASTD BX, Z1
-	IMUL3Q       $0x00000140, DX, BX
-	ADDQ         CX, BX
 
 block:
 	VMOVDQU64  256(CX), Z2
@@ -674,20 +619,19 @@ block:
 	VPTERNLOGD $0xea, Z2, Z0, Z4
 	VMOVDQU64  Z3, 192(AX)
 	VMOVDQU64  Z4, 448(AX)
-	VCVTPH2PS  (BX), Z2
+	VCVTPH2PS  320(CX), Z2
 	VMOVUPS    Z2, 512(AX)
-	VCVTPH2PS  32(BX), Z2
+	VCVTPH2PS  352(CX), Z2
 	VMOVUPS    Z2, 576(AX)
-	ADDQ       $0x00000140, CX
 	ADDQ       $0x00000280, AX
-	ADDQ       $0x00000040, BX
+	ADDQ       $0x00000180, CX
 	DECQ       DX
 	JNZ        block
 	VZEROUPPER
 	RET
 
 // func gemvQ4_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·gemvQ4_KAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -697,73 +641,68 @@ TEXT ·gemvQ4_KAVX512(SB), NOSPLIT, $0-48
 	MOVQ         stride+40(FP), DI
 	MOVL         $0x0f0f0f0f, R8
 	VPBROADCASTD R8, Z0
-	IMUL3Q       $0x00000100, BX, R11
 	MOVL         $0xf0f0f0f0, R8
-	VPBROADCASTD R8, Z2
+	VPBROADCASTD R8, Z1
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
-	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
 	SHRQ   $0x03, R10
 
 superblock:
-	VCVTPH2PS (R12), Z3
-	VCVTPH2PS 32(R12), Z4
-	MOVQ      R12, R14
-	MOVQ      $0x00000008, R13
+	MOVQ      R8, R11
+	MOVQ      R8, R12
+	ADDQ      $0x00000140, R8
+	VCVTPH2PS (R11), Z3
+	VCVTPH2PS 32(R11), Z4
+	MOVQ      $0x00000008, R11
 
 block:
-	PREFETCHT0    4096(R8)
-	PREFETCHT0    4160(R8)
-	PREFETCHT0    4224(R8)
-	PREFETCHT0    4288(R8)
 	VXORPS        Z5, Z5, Z5
 	VXORPS        Z6, Z6, Z6
 	VMOVDQU64     (R8), Z8
 	VPANDD        Z0, Z8, Z7
-	VPANDD        Z2, Z8, Z8
+	VPANDD        Z1, Z8, Z8
 	VPDPBUSD.BCST (R9), Z7, Z5
 	VPDPBUSD.BCST 16(R9), Z8, Z6
 	VMOVDQU64     64(R8), Z8
 	VPANDD        Z0, Z8, Z7
-	VPANDD        Z2, Z8, Z8
+	VPANDD        Z1, Z8, Z8
 	VPDPBUSD.BCST 4(R9), Z7, Z5
 	VPDPBUSD.BCST 20(R9), Z8, Z6
 	VMOVDQU64     128(R8), Z8
 	VPANDD        Z0, Z8, Z7
-	VPANDD        Z2, Z8, Z8
+	VPANDD        Z1, Z8, Z8
 	VPDPBUSD.BCST 8(R9), Z7, Z5
 	VPDPBUSD.BCST 24(R9), Z8, Z6
 	VMOVDQU64     192(R8), Z8
 	VPANDD        Z0, Z8, Z7
-	VPANDD        Z2, Z8, Z8
+	VPANDD        Z1, Z8, Z8
 	VPDPBUSD.BCST 12(R9), Z7, Z5
 	VPDPBUSD.BCST 28(R9), Z8, Z6
 	VPSRAD        $0x04, Z6, Z6
 	VPADDD        Z6, Z5, Z5
-	VPMOVZXBD     64(R14), Z6
+	VPMOVZXBD     64(R12), Z6
 	VCVTDQ2PS     Z6, Z6
 	VMULPS        Z3, Z6, Z6
 	VMULPS.BCST   44(R9), Z6, Z6
 	VCVTDQ2PS     Z5, Z5
-	VFMADD231PS   Z6, Z5, Z1
-	VPMOVZXBD     192(R14), Z5
+	VFMADD231PS   Z6, Z5, Z2
+	VPMOVZXBD     192(R12), Z5
 	VCVTDQ2PS     Z5, Z5
 	VMULPS        Z4, Z5, Z5
 	VBROADCASTSS  48(R9), Z6
-	VFNMADD231PS  Z6, Z5, Z1
-	ADDQ          $0x00000100, R8
+	VFNMADD231PS  Z6, Z5, Z2
 	ADDQ          $0x00000040, R9
-	ADDQ          $0x00000010, R14
-	DECQ          R13
+	ADDQ          $0x00000100, R8
+	ADDQ          $0x00000010, R12
+	DECQ          R11
 	JNZ           block
-	ADDQ          $0x00000140, R12
 	DECQ          R10
 	JNZ           superblock
-	VMOVUPS       Z1, (AX)
+	VMOVUPS       Z2, (AX)
 	ADDQ          $0x00000040, AX
 	ADDQ          DI, CX
 	DECQ          SI
@@ -779,17 +718,17 @@ TEXT ·unpackQ4_KAVX512(SB), NOSPLIT, $0-24
 	MOVQ         n+16(FP), DX
 	MOVL         $0x0f0f0f0f, BX
 	VPBROADCASTD BX, Z0
-	IMUL3Q       $0x00000100, DX, BX
-	ADDQ         CX, BX
-	MOVL         $0x80000000, SI
-	VPBROADCASTD SI, Z1
+	MOVL         $0x80000000, BX
+	VPBROADCASTD BX, Z1
 	SHRQ         $0x03, DX
 
 superblock:
+	MOVQ      CX, BX
+	MOVQ      CX, SI
+	ADDQ      $0x00000140, CX
 	VCVTPH2PS (BX), Z2
 	VCVTPH2PS 32(BX), Z3
-	MOVQ      BX, DI
-	MOVQ      $0x00000008, SI
+	MOVQ      $0x00000008, BX
 
 block:
 	VMOVDQU64 (CX), Z4
@@ -816,28 +755,27 @@ block:
 	VPANDD    Z0, Z5, Z5
 	VMOVDQU64 Z4, 192(AX)
 	VMOVDQU64 Z5, 448(AX)
-	VPMOVZXBD 64(DI), Z4
+	VPMOVZXBD 64(SI), Z4
 	VCVTDQ2PS Z4, Z4
 	VMULPS    Z2, Z4, Z4
 	VMOVUPS   Z4, 512(AX)
-	VPMOVZXBD 192(DI), Z4
+	VPMOVZXBD 192(SI), Z4
 	VCVTDQ2PS Z4, Z4
 	VMULPS    Z3, Z4, Z4
 	VPXORD    Z1, Z4, Z4
 	VMOVUPS   Z4, 576(AX)
-	ADDQ      $0x00000100, CX
 	ADDQ      $0x00000280, AX
-	ADDQ      $0x00000010, DI
-	DECQ      SI
+	ADDQ      $0x00000100, CX
+	ADDQ      $0x00000010, SI
+	DECQ      BX
 	JNZ       block
-	ADDQ      $0x00000140, BX
 	DECQ      DX
 	JNZ       superblock
 	VZEROUPPER
 	RET
 
 // func gemvQ5_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·gemvQ5_KAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -849,28 +787,23 @@ TEXT ·gemvQ5_KAVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z0
 	MOVL         $0x10101010, R8
 	VPBROADCASTD R8, Z1
-	IMUL3Q       $0x00000140, BX, R11
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Z2, Z2, Z2
 	SHRQ   $0x03, R10
 
 superblock:
-	VCVTPH2PS (R12), Z3
-	VCVTPH2PS 32(R12), Z4
-	MOVQ      R12, R14
-	MOVQ      $0x00000008, R13
+	MOVQ      R8, R11
+	MOVQ      R8, R12
+	ADDQ      $0x00000140, R8
+	VCVTPH2PS (R11), Z3
+	VCVTPH2PS 32(R11), Z4
+	MOVQ      $0x00000008, R11
 
 block:
-	PREFETCHT0    4096(R8)
-	PREFETCHT0    4160(R8)
-	PREFETCHT0    4224(R8)
-	PREFETCHT0    4288(R8)
-	PREFETCHT0    4352(R8)
 	VXORPS        Z5, Z5, Z5
 	VXORPS        Z6, Z6, Z6
 	VMOVDQU64     256(R8), Z7
@@ -914,23 +847,22 @@ block:
 	VPDPBUSD.BCST 12(R9), Z8, Z5
 	VPDPBUSD.BCST 28(R9), Z9, Z6
 	VPADDD        Z6, Z5, Z5
-	VPMOVZXBD     64(R14), Z6
+	VPMOVZXBD     64(R12), Z6
 	VCVTDQ2PS     Z6, Z6
 	VMULPS        Z3, Z6, Z6
 	VMULPS.BCST   44(R9), Z6, Z6
 	VCVTDQ2PS     Z5, Z5
 	VFMADD231PS   Z6, Z5, Z2
-	VPMOVZXBD     192(R14), Z5
+	VPMOVZXBD     192(R12), Z5
 	VCVTDQ2PS     Z5, Z5
 	VMULPS        Z4, Z5, Z5
 	VBROADCASTSS  48(R9), Z6
 	VFNMADD231PS  Z6, Z5, Z2
-	ADDQ          $0x00000140, R8
 	ADDQ          $0x00000040, R9
-	ADDQ          $0x00000010, R14
-	DECQ          R13
+	ADDQ          $0x00000140, R8
+	ADDQ          $0x00000010, R12
+	DECQ          R11
 	JNZ           block
-	ADDQ          $0x00000140, R12
 	DECQ          R10
 	JNZ           superblock
 	VMOVUPS       Z2, (AX)
@@ -951,17 +883,17 @@ TEXT ·unpackQ5_KAVX512(SB), NOSPLIT, $0-24
 	VPBROADCASTD BX, Z0
 	MOVL         $0x10101010, BX
 	VPBROADCASTD BX, Z1
-	IMUL3Q       $0x00000140, DX, BX
-	ADDQ         CX, BX
-	MOVL         $0x80000000, SI
-	VPBROADCASTD SI, Z2
+	MOVL         $0x80000000, BX
+	VPBROADCASTD BX, Z2
 	SHRQ         $0x03, DX
 
 superblock:
+	MOVQ      CX, BX
+	MOVQ      CX, SI
+	ADDQ      $0x00000140, CX
 	VCVTPH2PS (BX), Z3
 	VCVTPH2PS 32(BX), Z4
-	MOVQ      BX, DI
-	MOVQ      $0x00000008, SI
+	MOVQ      $0x00000008, BX
 
 block:
 	VMOVDQU64  256(CX), Z5
@@ -1004,28 +936,27 @@ block:
 	VPTERNLOGD $0xea, Z5, Z0, Z7
 	VMOVDQU64  Z6, 192(AX)
 	VMOVDQU64  Z7, 448(AX)
-	VPMOVZXBD  64(DI), Z5
+	VPMOVZXBD  64(SI), Z5
 	VCVTDQ2PS  Z5, Z5
 	VMULPS     Z3, Z5, Z5
 	VMOVUPS    Z5, 512(AX)
-	VPMOVZXBD  192(DI), Z5
+	VPMOVZXBD  192(SI), Z5
 	VCVTDQ2PS  Z5, Z5
 	VMULPS     Z4, Z5, Z5
 	VPXORD     Z2, Z5, Z5
 	VMOVUPS    Z5, 576(AX)
-	ADDQ       $0x00000140, CX
 	ADDQ       $0x00000280, AX
-	ADDQ       $0x00000010, DI
-	DECQ       SI
+	ADDQ       $0x00000140, CX
+	ADDQ       $0x00000010, SI
+	DECQ       BX
 	JNZ        block
-	ADDQ       $0x00000140, BX
 	DECQ       DX
 	JNZ        superblock
 	VZEROUPPER
 	RET
 
 // func gemvQ6_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·gemvQ6_KAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -1037,28 +968,22 @@ TEXT ·gemvQ6_KAVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z0
 	MOVL         $0x30303030, R8
 	VPBROADCASTD R8, Z1
-	IMUL3Q       $0x00000180, BX, R11
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Z2, Z2, Z2
 	SHRQ   $0x03, R10
 
 superblock:
-	VCVTPH2PS (R12), Z3
-	MOVQ      R12, R14
-	MOVQ      $0x00000008, R13
+	MOVQ      R8, R11
+	MOVQ      R8, R12
+	ADDQ      $0x00000120, R8
+	VCVTPH2PS (R11), Z3
+	MOVQ      $0x00000008, R11
 
 block:
-	PREFETCHT0    4096(R8)
-	PREFETCHT0    4160(R8)
-	PREFETCHT0    4224(R8)
-	PREFETCHT0    4288(R8)
-	PREFETCHT0    4352(R8)
-	PREFETCHT0    4416(R8)
 	VPBROADCASTD  36(R9), Z4
 	VPSLLD        $0x05, Z4, Z4
 	VPBROADCASTD  40(R9), Z5
@@ -1103,24 +1028,23 @@ block:
 	VPTERNLOGD    $0xea, Z6, Z0, Z9
 	VPDPBUSD.BCST 12(R9), Z8, Z4
 	VPDPBUSD.BCST 28(R9), Z9, Z5
-	VPMOVSXBD     32(R14), Z6
+	VPMOVSXBD     32(R12), Z6
 	VCVTDQ2PS     Z6, Z6
 	VMULPS        Z3, Z6, Z6
 	VMULPS.BCST   44(R9), Z6, Z6
 	VCVTDQ2PS     Z4, Z4
 	VFMADD231PS   Z6, Z4, Z2
-	VPMOVSXBD     48(R14), Z4
+	VPMOVSXBD     48(R12), Z4
 	VCVTDQ2PS     Z4, Z4
 	VMULPS        Z3, Z4, Z4
 	VMULPS.BCST   44(R9), Z4, Z4
 	VCVTDQ2PS     Z5, Z5
 	VFMADD231PS   Z4, Z5, Z2
-	ADDQ          $0x00000180, R8
 	ADDQ          $0x00000040, R9
-	ADDQ          $0x00000020, R14
-	DECQ          R13
+	ADDQ          $0x00000180, R8
+	ADDQ          $0x00000020, R12
+	DECQ          R11
 	JNZ           block
-	ADDQ          $0x00000120, R12
 	DECQ          R10
 	JNZ           superblock
 	VMOVUPS       Z2, (AX)
@@ -1141,16 +1065,16 @@ TEXT ·unpackQ6_KAVX512(SB), NOSPLIT, $0-24
 	VPBROADCASTD BX, Z0
 	MOVL         $0x30303030, BX
 	VPBROADCASTD BX, Z1
-	IMUL3Q       $0x00000180, DX, BX
-	ADDQ         CX, BX
-	MOVL         $0x60606060, SI
-	VPBROADCASTD SI, Z2
+	MOVL         $0x60606060, BX
+	VPBROADCASTD BX, Z2
 	SHRQ         $0x03, DX
 
 superblock:
+	MOVQ      CX, BX
+	MOVQ      CX, SI
+	ADDQ      $0x00000120, CX
 	VCVTPH2PS (BX), Z3
-	MOVQ      BX, DI
-	MOVQ      $0x00000008, SI
+	MOVQ      $0x00000008, BX
 
 block:
 	VMOVDQU64  256(CX), Z4
@@ -1201,27 +1125,26 @@ block:
 	VMOVDQU64  Z6, 192(AX)
 	VPADDB     Z2, Z7, Z7
 	VMOVDQU64  Z7, 448(AX)
-	VPMOVSXBD  32(DI), Z4
+	VPMOVSXBD  32(SI), Z4
 	VCVTDQ2PS  Z4, Z4
 	VMULPS     Z3, Z4, Z4
 	VMOVUPS    Z4, 512(AX)
-	VPMOVSXBD  48(DI), Z4
+	VPMOVSXBD  48(SI), Z4
 	VCVTDQ2PS  Z4, Z4
 	VMULPS     Z3, Z4, Z4
 	VMOVUPS    Z4, 576(AX)
-	ADDQ       $0x00000180, CX
 	ADDQ       $0x00000280, AX
-	ADDQ       $0x00000020, DI
-	DECQ       SI
+	ADDQ       $0x00000180, CX
+	ADDQ       $0x00000020, SI
+	DECQ       BX
 	JNZ        block
-	ADDQ       $0x00000120, BX
 	DECQ       DX
 	JNZ        superblock
 	VZEROUPPER
 	RET
 
 // func gemvIQ4_NLAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·gemvIQ4_NLAVX512(SB), NOSPLIT, $0-48
 	MOVQ            dst+0(FP), AX
 	MOVQ            w+8(FP), CX
@@ -1232,20 +1155,14 @@ TEXT ·gemvIQ4_NLAVX512(SB), NOSPLIT, $0-48
 	MOVL            $0x0f0f0f0f, R8
 	VPBROADCASTD    R8, Z0
 	VBROADCASTI32X4 iq4nl<>+0(SB), Z1
-	IMUL3Q          $0x00000100, BX, R11
 
 group:
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   BX, R10
-	LEAQ   (CX)(R11*1), R12
 	VXORPS Z2, Z2, Z2
 
 block:
-	PREFETCHT0    4096(R8)
-	PREFETCHT0    4160(R8)
-	PREFETCHT0    4224(R8)
-	PREFETCHT0    4288(R8)
 	VPBROADCASTD  32(R9), Z3
 	VPSLLD        $0x07, Z3, Z3
 	VXORPS        Z4, Z4, Z4
@@ -1282,13 +1199,12 @@ block:
 	VPDPBUSD.BCST 12(R9), Z5, Z3
 	VPDPBUSD.BCST 28(R9), Z6, Z4
 	VPADDD        Z4, Z3, Z3
-	VCVTPH2PS     (R12), Z4
+	VCVTPH2PS     256(R8), Z4
 	VMULPS.BCST   44(R9), Z4, Z4
 	VCVTDQ2PS     Z3, Z3
 	VFMADD231PS   Z4, Z3, Z2
-	ADDQ          $0x00000100, R8
 	ADDQ          $0x00000040, R9
-	ADDQ          $0x00000020, R12
+	ADDQ          $0x00000120, R8
 	DECQ          R10
 	JNZ           block
 	VMOVUPS       Z2, (AX)
@@ -1308,8 +1224,6 @@ TEXT ·unpackIQ4_NLAVX512(SB), NOSPLIT, $0-24
 	MOVL            $0x0f0f0f0f, BX
 	VPBROADCASTD    BX, Z0
 	VBROADCASTI32X4 iq4nl<>+0(SB), Z1
-	IMUL3Q          $0x00000100, DX, BX
-	ADDQ            CX, BX
 
 block:
 	VMOVDQU64 (CX), Z2
@@ -1344,18 +1258,17 @@ block:
 	VPSHUFB   Z3, Z1, Z3
 	VMOVDQU64 Z2, 192(AX)
 	VMOVDQU64 Z3, 448(AX)
-	VCVTPH2PS (BX), Z2
+	VCVTPH2PS 256(CX), Z2
 	VMOVUPS   Z2, 512(AX)
-	ADDQ      $0x00000100, CX
 	ADDQ      $0x00000240, AX
-	ADDQ      $0x00000020, BX
+	ADDQ      $0x00000120, CX
 	DECQ      DX
 	JNZ       block
 	VZEROUPPER
 	RET
 
 // func gemvI8AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·gemvI8AVX512(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ w+8(FP), CX
@@ -1371,16 +1284,6 @@ group:
 	VXORPS Z0, Z0, Z0
 
 block:
-	PREFETCHT0    4096(R8)
-	PREFETCHT0    4160(R8)
-	PREFETCHT0    4224(R8)
-	PREFETCHT0    4288(R8)
-	PREFETCHT0    4352(R8)
-	PREFETCHT0    4416(R8)
-	PREFETCHT0    4480(R8)
-	PREFETCHT0    4544(R8)
-	PREFETCHT0    4608(R8)
-	PREFETCHT0    4672(R8)
 	VPBROADCASTD  36(R9), Z1
 	VPSLLD        $0x07, Z1, Z1
 	VPBROADCASTD  40(R9), Z2
@@ -1409,8 +1312,8 @@ block:
 	VMULPS.BCST   44(R9), Z1, Z1
 	VCVTDQ2PS     Z2, Z2
 	VFMADD231PS   Z1, Z2, Z0
-	ADDQ          $0x00000280, R8
 	ADDQ          $0x00000040, R9
+	ADDQ          $0x00000280, R8
 	DECQ          R10
 	JNZ           block
 	VMOVUPS       Z0, (AX)
@@ -1422,7 +1325,7 @@ block:
 	RET
 
 // func gemvI8MAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·gemvI8MAVX512(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ w+8(FP), CX
@@ -1438,18 +1341,6 @@ group:
 	VXORPS Z0, Z0, Z0
 
 block:
-	PREFETCHT0    4096(R8)
-	PREFETCHT0    4160(R8)
-	PREFETCHT0    4224(R8)
-	PREFETCHT0    4288(R8)
-	PREFETCHT0    4352(R8)
-	PREFETCHT0    4416(R8)
-	PREFETCHT0    4480(R8)
-	PREFETCHT0    4544(R8)
-	PREFETCHT0    4608(R8)
-	PREFETCHT0    4672(R8)
-	PREFETCHT0    4736(R8)
-	PREFETCHT0    4800(R8)
 	VXORPS        Z1, Z1, Z1
 	VXORPS        Z2, Z2, Z2
 	VMOVDQU64     (R8), Z3
@@ -1482,8 +1373,8 @@ block:
 	VMOVUPS       704(R8), Z1
 	VBROADCASTSS  56(R9), Z2
 	VFMADD231PS   Z2, Z1, Z0
-	ADDQ          $0x00000300, R8
 	ADDQ          $0x00000040, R9
+	ADDQ          $0x00000300, R8
 	DECQ          R10
 	JNZ           block
 	VMOVUPS       Z0, (AX)
@@ -2695,7 +2586,7 @@ block:
 	RET
 
 // func gemvF32AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·gemvF32AVX512(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -2703,67 +2594,62 @@ TEXT ·gemvF32AVX512(SB), NOSPLIT, $0-48
 	MOVQ   n+24(FP), BX
 	MOVQ   groups+32(FP), SI
 	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000003, DI, R8
+	IMUL3Q $0x00000003, DI, R11
 
 four:
-	CMPQ   SI, $0x00000004
+	CMPQ   SI, $0x04
 	JLT    one
-	MOVQ   CX, R9
-	MOVQ   DX, R10
-	MOVQ   BX, R11
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 
-columns4:
-	VBROADCASTSS (R10), Z4
-	PREFETCHT0   1024(R9)
-	VMOVUPS      (R9), Z5
+column4:
+	VBROADCASTSS (R9), Z4
+	VMOVUPS      (R8), Z5
 	VFMADD231PS  Z4, Z5, Z0
-	PREFETCHT0   1024(R9)(DI*1)
-	VMOVUPS      (R9)(DI*1), Z5
+	VMOVUPS      (R8)(DI*1), Z5
 	VFMADD231PS  Z4, Z5, Z1
-	PREFETCHT0   1024(R9)(DI*2)
-	VMOVUPS      (R9)(DI*2), Z5
+	VMOVUPS      (R8)(DI*2), Z5
 	VFMADD231PS  Z4, Z5, Z2
-	PREFETCHT0   1024(R9)(R8*1)
-	VMOVUPS      (R9)(R8*1), Z5
+	VMOVUPS      (R8)(R11*1), Z5
 	VFMADD231PS  Z4, Z5, Z3
-	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000004, R10
-	DECQ         R11
-	JNZ          columns4
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000004, R9
+	DECQ         R10
+	JNZ          column4
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
 	VMOVUPS      Z3, 192(AX)
 	ADDQ         $0x00000100, AX
-	LEAQ         (CX)(DI*4), CX
 	SUBQ         $0x00000004, SI
+	LEAQ         (CX)(DI*4), CX
 	JMP          four
 
 one:
 	TESTQ  SI, SI
 	JZ     done
-	MOVQ   CX, R9
-	MOVQ   DX, R10
-	MOVQ   BX, R11
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
 	VXORPS Z0, Z0, Z0
 
-columns1:
-	VBROADCASTSS (R10), Z1
-	PREFETCHT0   1024(R9)
-	VMOVUPS      (R9), Z2
+column1:
+	VBROADCASTSS (R9), Z1
+	VMOVUPS      (R8), Z2
 	VFMADD231PS  Z1, Z2, Z0
-	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000004, R10
-	DECQ         R11
-	JNZ          columns1
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000004, R9
+	DECQ         R10
+	JNZ          column1
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x00000040, AX
+	SUBQ         $0x00000001, SI
 	ADDQ         DI, CX
-	DECQ         SI
 	JMP          one
 
 done:
@@ -2841,7 +2727,7 @@ column:
 	RET
 
 // func gemvF16AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·gemvF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -2849,67 +2735,62 @@ TEXT ·gemvF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ   n+24(FP), BX
 	MOVQ   groups+32(FP), SI
 	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000003, DI, R8
+	IMUL3Q $0x00000003, DI, R11
 
 four:
-	CMPQ   SI, $0x00000004
+	CMPQ   SI, $0x04
 	JLT    one
-	MOVQ   CX, R9
-	MOVQ   DX, R10
-	MOVQ   BX, R11
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 
-columns4:
-	VBROADCASTSS (R10), Z4
-	PREFETCHT0   1024(R9)
-	VCVTPH2PS    (R9), Z5
+column4:
+	VBROADCASTSS (R9), Z4
+	VCVTPH2PS    (R8), Z5
 	VFMADD231PS  Z4, Z5, Z0
-	PREFETCHT0   1024(R9)(DI*1)
-	VCVTPH2PS    (R9)(DI*1), Z5
+	VCVTPH2PS    (R8)(DI*1), Z5
 	VFMADD231PS  Z4, Z5, Z1
-	PREFETCHT0   1024(R9)(DI*2)
-	VCVTPH2PS    (R9)(DI*2), Z5
+	VCVTPH2PS    (R8)(DI*2), Z5
 	VFMADD231PS  Z4, Z5, Z2
-	PREFETCHT0   1024(R9)(R8*1)
-	VCVTPH2PS    (R9)(R8*1), Z5
+	VCVTPH2PS    (R8)(R11*1), Z5
 	VFMADD231PS  Z4, Z5, Z3
-	ADDQ         $0x00000020, R9
-	ADDQ         $0x00000004, R10
-	DECQ         R11
-	JNZ          columns4
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000004, R9
+	DECQ         R10
+	JNZ          column4
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
 	VMOVUPS      Z3, 192(AX)
 	ADDQ         $0x00000100, AX
-	LEAQ         (CX)(DI*4), CX
 	SUBQ         $0x00000004, SI
+	LEAQ         (CX)(DI*4), CX
 	JMP          four
 
 one:
 	TESTQ  SI, SI
 	JZ     done
-	MOVQ   CX, R9
-	MOVQ   DX, R10
-	MOVQ   BX, R11
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
 	VXORPS Z0, Z0, Z0
 
-columns1:
-	VBROADCASTSS (R10), Z1
-	PREFETCHT0   1024(R9)
-	VCVTPH2PS    (R9), Z2
+column1:
+	VBROADCASTSS (R9), Z1
+	VCVTPH2PS    (R8), Z2
 	VFMADD231PS  Z1, Z2, Z0
-	ADDQ         $0x00000020, R9
-	ADDQ         $0x00000004, R10
-	DECQ         R11
-	JNZ          columns1
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000004, R9
+	DECQ         R10
+	JNZ          column1
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x00000040, AX
+	SUBQ         $0x00000001, SI
 	ADDQ         DI, CX
-	DECQ         SI
 	JMP          one
 
 done:
@@ -2987,7 +2868,7 @@ column:
 	RET
 
 // func gemvBF16AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·gemvBF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -2995,72 +2876,67 @@ TEXT ·gemvBF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ   n+24(FP), BX
 	MOVQ   groups+32(FP), SI
 	MOVQ   stride+40(FP), DI
-	IMUL3Q $0x00000003, DI, R8
+	IMUL3Q $0x00000003, DI, R11
 
 four:
-	CMPQ   SI, $0x00000004
+	CMPQ   SI, $0x04
 	JLT    one
-	MOVQ   CX, R9
-	MOVQ   DX, R10
-	MOVQ   BX, R11
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 
-columns4:
-	VBROADCASTSS (R10), Z4
-	PREFETCHT0   1024(R9)
-	VPMOVZXWD    (R9), Z5
+column4:
+	VBROADCASTSS (R9), Z4
+	VPMOVZXWD    (R8), Z5
 	VPSLLD       $0x10, Z5, Z5
 	VFMADD231PS  Z4, Z5, Z0
-	PREFETCHT0   1024(R9)(DI*1)
-	VPMOVZXWD    (R9)(DI*1), Z5
+	VPMOVZXWD    (R8)(DI*1), Z5
 	VPSLLD       $0x10, Z5, Z5
 	VFMADD231PS  Z4, Z5, Z1
-	PREFETCHT0   1024(R9)(DI*2)
-	VPMOVZXWD    (R9)(DI*2), Z5
+	VPMOVZXWD    (R8)(DI*2), Z5
 	VPSLLD       $0x10, Z5, Z5
 	VFMADD231PS  Z4, Z5, Z2
-	PREFETCHT0   1024(R9)(R8*1)
-	VPMOVZXWD    (R9)(R8*1), Z5
+	VPMOVZXWD    (R8)(R11*1), Z5
 	VPSLLD       $0x10, Z5, Z5
 	VFMADD231PS  Z4, Z5, Z3
-	ADDQ         $0x00000020, R9
-	ADDQ         $0x00000004, R10
-	DECQ         R11
-	JNZ          columns4
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000004, R9
+	DECQ         R10
+	JNZ          column4
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
 	VMOVUPS      Z3, 192(AX)
 	ADDQ         $0x00000100, AX
-	LEAQ         (CX)(DI*4), CX
 	SUBQ         $0x00000004, SI
+	LEAQ         (CX)(DI*4), CX
 	JMP          four
 
 one:
 	TESTQ  SI, SI
 	JZ     done
-	MOVQ   CX, R9
-	MOVQ   DX, R10
-	MOVQ   BX, R11
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
 	VXORPS Z0, Z0, Z0
 
-columns1:
-	VBROADCASTSS (R10), Z1
-	PREFETCHT0   1024(R9)
-	VPMOVZXWD    (R9), Z2
+column1:
+	VBROADCASTSS (R9), Z1
+	VPMOVZXWD    (R8), Z2
 	VPSLLD       $0x10, Z2, Z2
 	VFMADD231PS  Z1, Z2, Z0
-	ADDQ         $0x00000020, R9
-	ADDQ         $0x00000004, R10
-	DECQ         R11
-	JNZ          columns1
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000004, R9
+	DECQ         R10
+	JNZ          column1
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x00000040, AX
+	SUBQ         $0x00000001, SI
 	ADDQ         DI, CX
-	DECQ         SI
 	JMP          one
 
 done:

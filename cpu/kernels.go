@@ -7,22 +7,25 @@ import "unsafe"
 // columns. "Vector j" below is 64 bytes: 16 dwords, one a row of the group;
 // byte b of row r's dword belongs to column 4j+b of the block.
 //
-// Packed weights of a group (n blocks), planes one after another, each a
-// multiple of 32 bytes; a group's size is rounded up to 64:
+// Packed weights of a group are read from front to back: blocks one after
+// another, each followed by its scales, or, in the formats with superblocks,
+// superblocks of a head with the scales of 8 blocks and then the 8 blocks. A
+// group's size is rounded up to 64 bytes. A block is
 //
-//	Q8_0         n x 512: 8 vectors of weight+128            then n x 32: 16 f16 scales
-//	Q4_0, IQ4_NL n x 256: 4 vectors, low nibble column 4j+b, high nibble column 16+4j+b
-//	                                                         then n x 32: 16 f16 scales
-//	Q4_1         n x 256: as Q4_0                            then n x 64: 16 f16 scales, 16 f16 mins
-//	Q5_0         n x 320: as Q4_0, then a vector of fifth bits: bit 8b+j is that of column 4j+b (j 0..7)
-//	                                                         then n x 32: 16 f16 scales
-//	Q5_1         n x 320: as Q5_0                            then n x 64: 16 f16 scales, 16 f16 mins
-//	Q4_K         n x 256: as Q4_0                            then n/8 x 320: 16 f16 d, 16 f16 dmin, 8 x 16 u8 scales, 8 x 16 u8 mins
-//	Q5_K         n x 320: as Q5_0                            then n/8 x 320: as Q4_K
-//	Q6_K         n x 384: as Q4_0, then 2 vectors of high bits: bits 2i, 2i+1 of byte b of vector h are
-//	                      those of column 4(4h+i)+b          then n/8 x 288: 16 f16 d, 16 x 16 i8 scales (of columns 16i of the superblock)
-//	I8           n x 640: a panel block (below) of 16-column scales
-//	I8M          n x 768: the same with mins
+//	Q8_0         512: 8 vectors of weight+128            and 32: 16 f16 scales
+//	Q4_0, IQ4_NL 256: 4 vectors, low nibble column 4j+b, high nibble column 16+4j+b
+//	                                                     and 32: 16 f16 scales
+//	Q4_1         256: as Q4_0                            and 64: 16 f16 scales, 16 f16 mins
+//	Q5_0         320: as Q4_0, then a vector of fifth bits: bit 8b+j is that of column 4j+b (j 0..7)
+//	                                                     and 32: 16 f16 scales
+//	Q5_1         320: as Q5_0                            and 64: 16 f16 scales, 16 f16 mins
+//	Q4_K         256: as Q4_0             in superblocks of 320: 16 f16 d, 16 f16 dmin, 8 x 16 u8 scales, 8 x 16 u8 mins
+//	Q5_K         320: as Q5_0             in superblocks of 320: as Q4_K
+//	Q6_K         384: as Q4_0, then 2 vectors of high bits: bits 2i, 2i+1 of byte b of vector h are
+//	                  those of column 4(4h+i)+b
+//	                                      in superblocks of 288: 16 f16 d, 16 x 16 i8 scales (of columns 16i of the superblock)
+//	I8           640: a panel block (below) of 16-column scales
+//	I8M          768: the same with mins
 //
 // Values: Q4_0 d*(q-8); Q5_0 d*(q-16); Q8_0 d*q; IQ4_NL d*iq4nl[q]; Q4_1, Q5_1 d*q+m;
 // Q4_K, Q5_K (d*scale)*q - dmin*min; Q6_K (d*scale)*(q-32).

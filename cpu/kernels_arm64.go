@@ -55,7 +55,7 @@ func gemvUnpacked(kd kind, gemv func(acc *float32, panel, act *byte, n int)) fun
 				continue
 			}
 			for b := range n {
-				block.load(kd, from, n, b)
+				block.load(kd, from, b)
 				block.storePanel(kd.panel(), panel[:kd.panel().bytes()])
 				gemv(&out[g*groupRows], &panel[0], (*byte)(unsafe.Add(unsafe.Pointer(act), b*64)), 1)
 			}

@@ -54,52 +54,56 @@ func (p *panelBlock) bias(b byte) {
 
 func halves(p []byte, r int) float32 { return quant.F16ToF32(uint16(p[2*r]) | uint16(p[2*r+1])<<8) }
 
-// load unpacks block b of a packed group of n blocks.
-func (p *panelBlock) load(k kind, w *byte, n, b int) {
+// load unpacks block b of a packed group.
+func (p *panelBlock) load(k kind, w *byte, b int) {
 	switch k {
 	case kindQ8_0:
-		copy(p.u[:], at[byte](w, b*512, 512))
-		p.scales(at[byte](w, n*512+b*32, 32), nil)
+		v := at[byte](w, b*544, 544)
+		copy(p.u[:], v)
+		p.scales(v[512:], nil)
 	case kindQ4_0:
-		p.nibbles(at[byte](w, b*256, 256))
+		v := at[byte](w, b*288, 288)
+		p.nibbles(v)
 		p.bias(128 - 8)
-		p.scales(at[byte](w, n*256+b*32, 32), nil)
+		p.scales(v[256:], nil)
 	case kindIQ4_NL:
-		p.nibbles(at[byte](w, b*256, 256))
-		for i, v := range p.u {
-			p.u[i] = byte(iq4nl[v]) ^ 0x80
+		v := at[byte](w, b*288, 288)
+		p.nibbles(v)
+		for i, q := range p.u {
+			p.u[i] = byte(iq4nl[q]) ^ 0x80
 		}
-		p.scales(at[byte](w, n*256+b*32, 32), nil)
+		p.scales(v[256:], nil)
 	case kindQ4_1:
-		p.nibbles(at[byte](w, b*256, 256))
-		s := at[byte](w, n*256+b*64, 64)
-		p.scales(s, s[32:])
-	case kindQ5_0:
 		v := at[byte](w, b*320, 320)
+		p.nibbles(v)
+		p.scales(v[256:], v[288:])
+	case kindQ5_0:
+		v := at[byte](w, b*352, 352)
 		p.nibbles(v)
 		p.fifth(v[256:])
 		p.bias(128 - 16)
-		p.scales(at[byte](w, n*320+b*32, 32), nil)
+		p.scales(v[320:], nil)
 	case kindQ5_1:
-		v := at[byte](w, b*320, 320)
-		p.nibbles(v)
-		p.fifth(v[256:])
-		s := at[byte](w, n*320+b*64, 64)
-		p.scales(s, s[32:])
-	case kindQ4_K:
-		p.nibbles(at[byte](w, b*256, 256))
-		p.superScales(at[byte](w, n*256+b/8*320, 320), b%8)
-	case kindQ5_K:
-		v := at[byte](w, b*320, 320)
-		p.nibbles(v)
-		p.fifth(v[256:])
-		p.superScales(at[byte](w, n*320+b/8*320, 320), b%8)
-	case kindQ6_K:
 		v := at[byte](w, b*384, 384)
+		p.nibbles(v)
+		p.fifth(v[256:])
+		p.scales(v[320:], v[352:])
+	case kindQ4_K:
+		s := at[byte](w, b/8*2368, 2368)
+		p.nibbles(s[320+b%8*256:])
+		p.superScales(s, b%8)
+	case kindQ5_K:
+		s := at[byte](w, b/8*2880, 2880)
+		v := s[320+b%8*320:]
+		p.nibbles(v)
+		p.fifth(v[256:])
+		p.superScales(s, b%8)
+	case kindQ6_K:
+		s := at[byte](w, b/8*3360, 3360)
+		v := s[288+b%8*384:]
 		p.nibbles(v)
 		p.high(v[256:])
 		p.bias(128 - 32)
-		s := at[byte](w, n*384+b/8*288, 288)
 		for r := range groupRows {
 			d := halves(s, r)
 			for h := range 2 {
@@ -203,7 +207,7 @@ func gemvGeneric(k kind, dst *float32, w, act *byte, n, groups, stride int) {
 	for g := range groups {
 		var acc [16]float32
 		for b := range n {
-			p.load(k, (*byte)(unsafe.Add(unsafe.Pointer(w), g*stride)), n, b)
+			p.load(k, (*byte)(unsafe.Add(unsafe.Pointer(w), g*stride)), b)
 			p.dot(k.panel(), &acc, (*byte)(unsafe.Add(unsafe.Pointer(act), b*64)), 1, 0)
 		}
 		copy(floats(dst, groups*16)[g*16:], acc[:])
@@ -230,7 +234,7 @@ func unpackGeneric(k kind, panel, w *byte, n int) {
 	var p panelBlock
 	size := k.panel().bytes()
 	for b := range n {
-		p.load(k, w, n, b)
+		p.load(k, w, b)
 		p.storePanel(k.panel(), at[byte](panel, b*size, size))
 	}
 }

@@ -15,9 +15,6 @@ TEXT ·gemvQ4_0NEON(SB), NOSPLIT, $0-48
 	WORD $0x4f00e5fc // movi v28.16b, #15
 gemvQ4_0NEON_group:
 	MOVD R1, R6
-	MOVD $256, R7
-	MUL R3, R7
-	ADD R1, R7
 	MOVD R2, R8
 	MOVD R3, R9
 	WORD $0x6f00e400 // movi v0, #0
@@ -114,8 +111,8 @@ gemvQ4_0NEON_block:
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
 	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
 	WORD $0x4fb1ea87 // sdot v7, v20, v17[3]
-	WORD $0x3dc000f4 // ldr q20, [x7, #0]
-	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x3dc040d4 // ldr q20, [x6, #256]
+	WORD $0x3dc044d5 // ldr q21, [x6, #272]
 	WORD $0x0e217a96 // fcvtl v22, v20
 	WORD $0x4e217a97 // fcvtl2 v23, v20
 	WORD $0x0e217ab8 // fcvtl v24, v21
@@ -132,8 +129,7 @@ gemvQ4_0NEON_block:
 	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
 	WORD $0x4e21d8e7 // scvtf.4s v7, v7
 	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
-	ADD $32, R7
-	ADD $256, R6
+	ADD $288, R6
 	ADD $64, R8
 	SUBS $1, R9
 	BNE gemvQ4_0NEON_block
@@ -158,9 +154,6 @@ TEXT ·gemvQ8_0NEON(SB), NOSPLIT, $0-48
 	WORD $0x4f04e41c // movi v28.16b, #128
 gemvQ8_0NEON_group:
 	MOVD R1, R6
-	MOVD $512, R7
-	MUL R3, R7
-	ADD R1, R7
 	MOVD R2, R8
 	MOVD R3, R9
 	WORD $0x6f00e400 // movi v0, #0
@@ -272,8 +265,8 @@ gemvQ8_0NEON_block:
 	WORD $0x3dc07cd7 // ldr q23, [x6, #496]
 	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
 	WORD $0x4fb1eae7 // sdot v7, v23, v17[3]
-	WORD $0x3dc000f4 // ldr q20, [x7, #0]
-	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x3dc080d4 // ldr q20, [x6, #512]
+	WORD $0x3dc084d5 // ldr q21, [x6, #528]
 	WORD $0x0e217a96 // fcvtl v22, v20
 	WORD $0x4e217a97 // fcvtl2 v23, v20
 	WORD $0x0e217ab8 // fcvtl v24, v21
@@ -290,8 +283,7 @@ gemvQ8_0NEON_block:
 	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
 	WORD $0x4e21d8e7 // scvtf.4s v7, v7
 	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
-	ADD $32, R7
-	ADD $512, R6
+	ADD $544, R6
 	ADD $64, R8
 	SUBS $1, R9
 	BNE gemvQ8_0NEON_block
@@ -316,9 +308,6 @@ TEXT ·gemvQ4_KNEON(SB), NOSPLIT, $0-48
 	WORD $0x4f00e5fc // movi v28.16b, #15
 gemvQ4_KNEON_group:
 	MOVD R1, R6
-	MOVD $256, R7
-	MUL R3, R7
-	ADD R1, R7
 	MOVD R2, R8
 	MOVD R3, R9
 	WORD $0x6f00e400 // movi v0, #0
@@ -326,7 +315,9 @@ gemvQ4_KNEON_group:
 	WORD $0x6f00e402 // movi v2, #0
 	WORD $0x6f00e403 // movi v3, #0
 gemvQ4_KNEON_super:
+	MOVD R6, R7
 	ADD $64, R7, R10
+	ADD $320, R6
 	MOVD $8, R11
 gemvQ4_KNEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
@@ -484,7 +475,6 @@ gemvQ4_KNEON_block:
 	ADD $16, R10
 	SUBS $1, R11
 	BNE gemvQ4_KNEON_block
-	ADD $320, R7
 	SUBS $8, R9
 	BNE gemvQ4_KNEON_super
 	WORD $0x3d800000 // str q0, [x0, #0]
@@ -509,9 +499,6 @@ TEXT ·gemvQ6_KNEON(SB), NOSPLIT, $0-48
 	WORD $0x4f00e47f // movi v31.16b, #3
 gemvQ6_KNEON_group:
 	MOVD R1, R6
-	MOVD $384, R7
-	MUL R3, R7
-	ADD R1, R7
 	MOVD R2, R8
 	MOVD R3, R9
 	WORD $0x6f00e400 // movi v0, #0
@@ -519,7 +506,9 @@ gemvQ6_KNEON_group:
 	WORD $0x6f00e402 // movi v2, #0
 	WORD $0x6f00e403 // movi v3, #0
 gemvQ6_KNEON_super:
+	MOVD R6, R7
 	ADD $32, R7, R10
+	ADD $288, R6
 	MOVD $8, R11
 gemvQ6_KNEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
@@ -812,7 +801,6 @@ gemvQ6_KNEON_block:
 	ADD $32, R10
 	SUBS $1, R11
 	BNE gemvQ6_KNEON_block
-	ADD $288, R7
 	SUBS $8, R9
 	BNE gemvQ6_KNEON_super
 	WORD $0x3d800000 // str q0, [x0, #0]

@@ -94,11 +94,11 @@ var le = binary.LittleEndian
 func (p *packer) q8(dst, row []byte, r int) {
 	n := p.cols / blockCols
 	for b := range n {
-		src, v := row[b*34:b*34+34], dst[b*512:b*512+512]
+		src, v := row[b*34:b*34+34], dst[b*544:b*544+544]
 		for j := range 8 {
 			le.PutUint32(v[j*64+r*4:], le.Uint32(src[2+j*4:])^0x80808080)
 		}
-		copy(dst[n*512+b*32+r*2:], src[:2])
+		copy(v[512+r*2:], src[:2])
 	}
 }
 
@@ -116,7 +116,7 @@ func (p *packer) legacy(dst, row []byte, r int) {
 		vec = 320
 	}
 	for b := range n {
-		src, v := row[b*size:b*size+size], dst[b*vec:b*vec+vec]
+		src, v := row[b*size:b*size+size], dst[b*(vec+scales):(b+1)*(vec+scales)]
 		nib := src[size-16:]
 		for j := range 4 {
 			le.PutUint32(v[j*64+r*4:], le.Uint32(nib[j*4:]))
@@ -124,10 +124,9 @@ func (p *packer) legacy(dst, row []byte, r int) {
 		if five {
 			le.PutUint32(v[256+r*4:], spreadFifth(le.Uint32(src[head:])))
 		}
-		s := dst[n*vec+b*scales:]
-		copy(s[r*2:], src[:2])
+		copy(v[vec+r*2:], src[:2])
 		if mins {
-			copy(s[32+r*2:], src[2:4])
+			copy(v[vec+32+r*2:], src[2:4])
 		}
 	}
 }
@@ -150,13 +149,13 @@ func (p *packer) super(dst, row []byte, r int) {
 	}
 	for s := range n / 8 {
 		src := row[s*size : s*size+size]
-		head := dst[n*vec+s*320 : n*vec+s*320+320]
+		head := dst[s*(320+8*vec) : (s+1)*(320+8*vec)]
 		copy(head[r*2:], src[:2])
 		copy(head[32+r*2:], src[2:4])
 		q := src[size-128:]
 		for b := range 8 {
 			head[64+b*16+r], head[192+b*16+r] = sixBits(src[4:16], b)
-			v := dst[(s*8+b)*vec : (s*8+b)*vec+vec]
+			v := head[320+b*vec : 320+(b+1)*vec]
 			c, shift := q[b/2*32:b/2*32+32], b%2*4
 			for j := range 4 {
 				lo, hi := le.Uint32(c[j*4:])>>shift, le.Uint32(c[16+j*4:])>>shift
@@ -185,13 +184,13 @@ func (p *packer) q6k(dst, row []byte, r int) {
 	n := p.cols / blockCols
 	for s := range n / 8 {
 		src := row[s*210 : s*210+210]
-		head := dst[n*384+s*288 : n*384+s*288+288]
+		head := dst[s*(288+8*384) : (s+1)*(288+8*384)]
 		copy(head[r*2:], src[208:])
 		for i := range 16 {
 			head[32+i*16+r] = src[192+i]
 		}
 		for b := range 8 {
-			v := dst[(s*8+b)*384 : (s*8+b)*384+384]
+			v := head[288+b*384 : 288+(b+1)*384]
 			half, quarter := b/4, b%4
 			lo := src[half*64+quarter%2*32:]
 			hi := src[128+half*32:]

@@ -49,7 +49,7 @@ func unpacked(k kind, dst []float32, group []byte, r int) {
 	var p panelBlock
 	n := len(dst) / blockCols
 	for b := range n {
-		p.load(k, &group[0], n, b)
+		p.load(k, &group[0], b)
 		for c := range blockCols {
 			h := 0
 			if k.panel() == panel16 || k.panel() == panel16M {

@@ -254,10 +254,6 @@ func (s set) gemmFloat(kind string) {
 	s.text("gemm"+kind, "dst *float32, ld int, a, b, act *byte, n int", "gemmFloatGeneric of kind"+kind+".")
 	dst, ld, act, n := arg("dst"), arg("ld"), arg("act"), arg("n")
 	first, second := arg("a"), arg("b")
-	size := 32
-	if kind == "F32" {
-		size = 64
-	}
 	SHLQ(U8(2), ld)
 	acc := s.tile(2)
 	product := func(w [2]Mem, p [2]int, x, left Register, advance ...Register) {
@@ -274,7 +270,7 @@ func (s set) gemmFloat(kind string) {
 				VFMADD231PS(q, u[1], acc[1][t])
 			}
 			for _, r := range advance {
-				ADDQ(num(size), r)
+				ADDQ(num(columnBytes(kind)), r)
 			}
 			ADDQ(num(4*panelRows), x)
 		})

@@ -6,53 +6,31 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// ahead is how far before their use weights are fetched, in bytes.
-const ahead = 4096
-
-// gemv writes a group's product with one row. The limit is the memory that
-// brings the weights.
+// gemv writes the products of groups with one row. The limit is the memory that
+// brings the weights: they are read strictly in order, one group after another,
+// which the processor fetches ahead by itself. On Zen 4 several groups at once,
+// or prefetch instructions, were slower by a fifth.
 func (s set) gemv(l layout) {
 	s.text("gemv"+l.name, "dst *float32, w, act *byte, n, groups, stride int", "gemvGeneric of kind"+l.name+".")
 	dst, group, act := arg("dst"), arg("w"), arg("act")
 	n, groups, stride := arg("n"), arg("groups"), arg("stride")
 	w, a, left := GP64(), GP64(), GP64()
-	b := s.weights(l, w)
-	c := &scales{set: s, layout: l, at: w}
-	plane := group // panels have no planes
-	if !l.panel {
-		plane = times(n, l.block)
-		c.at = GP64()
-	}
-	sum := s.vecs(s.parts())
-	d := s.dot(l, a)
+	b, c, d := s.weights(l, w), &scales{set: s, layout: l, w: w}, s.dot(l, a)
+	acc := s.vecs(s.parts())
 	loop("group", groups, func() {
 		MOVQ(group, w)
 		MOVQ(act, a)
 		MOVQ(n, left)
-		if !l.panel {
-			LEAQ(mem(group, 0).Idx(plane, 1), c.at)
-		}
-		for _, v := range sum {
+		for _, v := range acc {
 			s.zero(v)
 		}
-		s.blocks(l, c, left, func() {
-			for i := 0; i < l.block; i += 64 {
-				PREFETCHT0(mem(w, ahead+i))
+		c.blocks(left, func() {
+			for p, v := range acc {
+				d.block(b, c, p, v)
 			}
-			for p := range s.parts() {
-				d.begin()
-				b.part(p)
-				for j := range 4 {
-					lo, hi := d.pair(b, j, p)
-					d.mac(0, j, lo)
-					d.mac(1, j+4, hi)
-				}
-				d.finish(c, p, sum[p])
-			}
-			ADDQ(num(l.block), w)
 			ADDQ(num(64), a)
 		})
-		for p, v := range sum {
+		for p, v := range acc {
 			VMOVUPS(v, mem(dst, p*s.bytes()))
 		}
 		ADDQ(num(64), dst)
@@ -97,8 +75,7 @@ func (d *dot) pair(b *weights, j, p int) (lo, hi VecVirtual) {
 		return b.pair(j, p)
 	}
 	lo, hi = d.vec(), d.vec()
-	w := mem(b.w, j*64)
-	d.move(w, hi)
+	d.move(mem(b.w, j*64), hi)
 	d.and(b.nibble, hi, lo)
 	d.and(d.top, hi, hi)
 	return lo, hi
@@ -113,6 +90,18 @@ func (d *dot) sums() int {
 		return 1
 	}
 	return 32767 / (2 * 127 * d.most)
+}
+
+// block adds part p of a block to the rows' sums.
+func (d *dot) block(b *weights, c *scales, p int, acc VecVirtual) {
+	d.begin()
+	b.part(p)
+	for j := range 4 {
+		lo, hi := d.pair(b, j, p)
+		d.mac(0, j, lo)
+		d.mac(1, j+4, hi)
+	}
+	d.finish(c, p, acc)
 }
 
 // begin starts a block: the bias times the sums of activations.
@@ -210,20 +199,16 @@ func (d *dot) finish(c *scales, p int, acc VecVirtual) {
 	}
 }
 
-// gemvFloat writes the product of groups of float weights with one row: four
-// groups at once, to hide the latency of the one sum that each element has.
+// gemvFloat writes the products of groups of float weights with one row: four
+// groups at once, to hide the latency of the one sum that each element has,
+// then one after another.
 func (s set) gemvFloat(kind string) {
 	s.text("gemv"+kind, "dst *float32, w, act *byte, n, groups, stride int", "gemvFloatGeneric of kind"+kind+".")
 	dst, group, act := arg("dst"), arg("w"), arg("act")
 	n, groups, stride := arg("n"), arg("groups"), arg("stride")
-	size := 32
-	if kind == "F32" {
-		size = 64
-	}
-	stride3 := times(stride, 3)
-	w, a, left := GP64(), GP64(), GP64()
-	some := func(count int) {
-		at := []Mem{mem(w, 0), mem(w, 0).Idx(stride, 1), mem(w, 0).Idx(stride, 2), mem(w, 0).Idx(stride3, 1)}[:count]
+	w, a, left, stride3 := GP64(), GP64(), GP64(), times(stride, 3)
+	some := func(count int, name string) {
+		at := []Mem{mem(w, 0), mem(w, 0).Idx(stride, 1), mem(w, 0).Idx(stride, 2), mem(w, 0).Idx(stride3, 1)}
 		acc := s.vecs(count * s.parts())
 		MOVQ(group, w)
 		MOVQ(act, a)
@@ -231,36 +216,40 @@ func (s set) gemvFloat(kind string) {
 		for _, v := range acc {
 			s.zero(v)
 		}
-		loop("columns"+string(rune('0'+count)), left, func() {
+		loop("column"+name, left, func() {
 			x := s.broadcast(mem(a, 0))
-			for g, m := range at {
-				PREFETCHT0(m.Offset(ahead / 4))
-				for p := range s.parts() {
-					VFMADD231PS(x, s.floats(kind, m, p), acc[g*s.parts()+p])
-				}
+			for i, v := range acc {
+				VFMADD231PS(x, s.floats(kind, at[i/s.parts()], i%s.parts()), v)
 			}
-			ADDQ(num(size), w)
+			ADDQ(num(columnBytes(kind)), w)
 			ADDQ(num(4), a)
 		})
 		for i, v := range acc {
 			VMOVUPS(v, mem(dst, i*s.bytes()))
 		}
 		ADDQ(num(64*count), dst)
+		SUBQ(num(count), groups)
 	}
 	Label("four")
-	CMPQ(groups, num(4))
+	CMPQ(groups, U8(4))
 	JLT(LabelRef("one"))
-	some(4)
+	some(4, "4")
 	LEAQ(mem(group, 0).Idx(stride, 4), group)
-	SUBQ(num(4), groups)
 	JMP(LabelRef("four"))
 	Label("one")
 	TESTQ(groups, groups)
 	JZ(LabelRef("done"))
-	some(1)
+	some(1, "1")
 	ADDQ(stride, group)
-	DECQ(groups)
 	JMP(LabelRef("one"))
 	Label("done")
 	s.end()
+}
+
+// columnBytes is the size of a column of a group of a float kind.
+func columnBytes(kind string) int {
+	if kind == "F32" {
+		return 64
+	}
+	return 32
 }

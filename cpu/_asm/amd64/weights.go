@@ -147,22 +147,26 @@ func (b *weights) addHigh(v Register, j int) {
 	VPOR(t, v, v)
 }
 
-// scales gives the scales and negated or plain mins of the rows of a part.
+// scales gives the scales and mins of the rows of a group.
 type scales struct {
 	set
 	layout
-	at      Register // of the block, or, for super, of the superblock
-	sub     Register // for super: one 16 bytes further each block
+	w       Register
+	head    Register // for super: of the superblock
+	sub     Register // for super: 16*count bytes further each block
 	d, dmin []VecVirtual
 }
 
-// superblock loads the scales of the block's scales.
+// superblock loads the scales of the blocks' scales; AVX2, which has no
+// registers for them, loads them when it needs them.
 func (c *scales) superblock() {
-	for p := range c.parts() {
-		c.d = append(c.d, c.f16(mem(c.at, 0), p))
-		if c.min {
-			c.dmin = append(c.dmin, c.f16(mem(c.at, 32), p))
-		}
+	c.d, c.dmin = nil, nil
+	if !c.wide() {
+		return
+	}
+	c.d = append(c.d, c.f16(mem(c.head, 0), 0))
+	if c.min {
+		c.dmin = append(c.dmin, c.f16(mem(c.head, 32), 0))
 	}
 }
 
@@ -170,32 +174,36 @@ func (c *scales) superblock() {
 func (c *scales) scale(h, p int) VecVirtual {
 	switch {
 	case c.panel:
-		return c.f32(mem(c.at, 512+64*h), p)
+		return c.f32(mem(c.w, 512+64*h), p)
 	case !c.super:
-		return c.f16(mem(c.at, 0), p)
+		return c.f16(mem(c.w, c.block), p)
+	case c.min:
+		return c.product(c.u8(mem(c.sub, 64), p), c.d, 0, p)
 	}
-	var v VecVirtual
-	if c.min {
-		v = c.u8(mem(c.sub, 64), p)
-	} else {
-		v = c.i8(mem(c.sub, 32+16*h), p)
-	}
-	VMULPS(c.d[p], v, v)
-	return v
+	return c.product(c.i8(mem(c.sub, 32+16*h), p), c.d, 0, p)
 }
 
 // least is the min of half h; for super its negative.
 func (c *scales) least(h, p int) VecVirtual {
 	switch {
 	case c.panel && c.halves:
-		return c.f32(mem(c.at, 640+64*h), p)
+		return c.f32(mem(c.w, 640+64*h), p)
 	case c.panel:
-		return c.f32(mem(c.at, 576), p)
+		return c.f32(mem(c.w, 576), p)
 	case !c.super:
-		return c.f16(mem(c.at, 32), p)
+		return c.f16(mem(c.w, c.block+32), p)
 	}
-	v := c.u8(mem(c.sub, 192), p)
-	VMULPS(c.dmin[p], v, v)
+	return c.product(c.u8(mem(c.sub, 192), p), c.dmin, 32, p)
+}
+
+// product is v times the superblock's d, which is loaded from byte at of the
+// head if it is not in a register. It is exact: 11 bits times 8.
+func (c *scales) product(v VecVirtual, d []VecVirtual, at, p int) VecVirtual {
+	if d == nil {
+		d = make([]VecVirtual, c.parts())
+		d[p] = c.f16(mem(c.head, at), p)
+	}
+	VMULPS(d[p], v, v)
 	return v
 }
 
@@ -212,8 +220,7 @@ func (s set) unpack(l layout) {
 	s.text("unpack"+l.name, "panel, w *byte, n int", "unpackGeneric of kind"+l.name+".")
 	dst, w, n := arg("panel"), arg("w"), arg("n")
 	b := s.weights(l, w)
-	c := &scales{set: s, layout: l, at: times(n, l.block)}
-	ADDQ(w, c.at)
+	c := &scales{set: s, layout: l, w: w}
 	to := l.unpacked()
 	var bias, sign Op
 	if add := to.bias - l.bias; add != 0 {
@@ -233,23 +240,20 @@ func (s set) unpack(l layout) {
 					s.move(v, mem(dst, (j+4*i)*64+p*s.bytes()))
 				}
 			}
-			at := 512
 			for h := range to.count() {
-				VMOVUPS(c.scale(h, p), mem(dst, at+p*s.bytes()))
-				at += 64
+				VMOVUPS(c.scale(h, p), mem(dst, 512+64*h+p*s.bytes()))
 			}
-			if l.min {
+			if l.min { // none of these has two
 				v := c.least(0, p)
 				if sign != nil {
 					s.xor(sign, v, v)
 				}
-				VMOVUPS(v, mem(dst, at+p*s.bytes()))
+				VMOVUPS(v, mem(dst, 576+p*s.bytes()))
 			}
 		}
-		ADDQ(num(l.block), w)
 		ADDQ(num(to.block), dst)
 	}
-	s.blocks(l, c, n, block)
+	c.blocks(n, block)
 	s.end()
 }
 
@@ -263,28 +267,32 @@ func (l layout) count() int {
 	return 1
 }
 
-// blocks repeats block n times and moves on the scales; n is used up.
-func (s set) blocks(l layout, c *scales, n Register, block func()) {
-	if !l.super {
+// blocks repeats block n times and moves w on; n is used up.
+func (c *scales) blocks(n Register, block func()) {
+	if !c.super {
 		loop("block", n, func() {
 			block()
-			if !l.panel {
-				ADDQ(num(l.scales), c.at)
+			size := c.block
+			if !c.panel {
+				size += c.scales
 			}
+			ADDQ(num(size), c.w)
 		})
 		return
 	}
 	eight := GP64()
-	c.sub = GP64()
+	c.head, c.sub = GP64(), GP64()
 	SHRQ(U8(3), n)
 	loop("superblock", n, func() {
+		MOVQ(c.w, c.head)
+		MOVQ(c.w, c.sub)
+		ADDQ(num(c.scales), c.w)
 		c.superblock()
-		MOVQ(c.at, c.sub)
-		MOVQ(U32(8), eight)
+		MOVQ(num(8), eight)
 		loop("block", eight, func() {
 			block()
-			ADDQ(num(16*l.count()), c.sub)
+			ADDQ(num(c.block), c.w)
+			ADDQ(num(16*c.count()), c.sub)
 		})
-		ADDQ(num(l.scales), c.at)
 	})
 }

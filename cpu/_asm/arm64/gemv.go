@@ -24,12 +24,9 @@ func gemvEnd(name string) {
 	p("RET")
 }
 
-func groupBegin(name string, vec int) {
+func groupBegin(name string) {
 	label("%s_group", name)
 	p("MOVD R1, R6")
-	p("MOVD $%d, R7", vec)
-	p("MUL R3, R7")
-	p("ADD R1, R7") // scales follow n blocks of vectors
 	p("MOVD R2, R8")
 	p("MOVD R3, R9")
 	for i := range 4 {
@@ -85,16 +82,15 @@ func gemvQ4() {
 	const name = "gemvQ4_0NEON"
 	gemvBegin(name)
 	bytesOf(28, 15)
-	groupBegin(name, 256)
+	groupBegin(name)
 	label("%s_block", name)
 	loadAct()
 	nibbleBlock(3)
-	ldrQ(20, sp, 0)
-	ldrQ(21, sp, 16)
+	ldrQ(20, wp, 256)
+	ldrQ(21, wp, 272)
 	halves4(22, 20)
 	scaled(4, 22)
-	p("ADD $32, R7")
-	blockEnd(name, 256)
+	blockEnd(name, 288)
 	gemvEnd(name)
 }
 
@@ -102,7 +98,7 @@ func gemvQ8() {
 	const name = "gemvQ8_0NEON"
 	gemvBegin(name)
 	bytesOf(28, 128)
-	groupBegin(name, 512)
+	groupBegin(name)
 	label("%s_block", name)
 	loadAct()
 	for q := range 4 {
@@ -115,30 +111,31 @@ func gemvQ8() {
 			sdot(4+q, 20+q, 16+j/4, j%4)
 		}
 	}
-	ldrQ(20, sp, 0)
-	ldrQ(21, sp, 16)
+	ldrQ(20, wp, 512)
+	ldrQ(21, wp, 528)
 	halves4(22, 20)
 	scaled(4, 22)
-	p("ADD $32, R7")
-	blockEnd(name, 512)
+	blockEnd(name, 544)
 	gemvEnd(name)
 }
 
-// superBegin opens a superblock of 8 blocks: R10 walks its byte scales, R11 counts.
-func superBegin(name string, head int) {
+// superBegin opens a superblock of 8 blocks behind a head of size bytes: R7 is the head,
+// R10 walks its byte scales, R11 counts.
+func superBegin(name string, bytes, size int) {
 	label("%s_super", name)
-	p("ADD $%d, R7, R10", head)
+	p("MOVD R6, R7")
+	p("ADD $%d, R7, R10", bytes)
+	p("ADD $%d, R6", size)
 	p("MOVD $8, R11")
 	label("%s_block", name)
 }
 
-func superEnd(name string, vec, step, size int) {
+func superEnd(name string, vec, step int) {
 	p("ADD $%d, R6", vec)
 	p("ADD $64, R8")
 	p("ADD $%d, R10", step)
 	p("SUBS $1, R11")
 	p("BNE %s_block", name)
-	p("ADD $%d, R7", size)
 	p("SUBS $8, R9")
 	p("BNE %s_super", name)
 }
@@ -147,8 +144,8 @@ func gemvQ4K() {
 	const name = "gemvQ4_KNEON"
 	gemvBegin(name)
 	bytesOf(28, 15)
-	groupBegin(name, 256)
-	superBegin(name, 64)
+	groupBegin(name)
+	superBegin(name, 64, 320)
 	loadAct()
 	nibbleBlock(0)
 	for m, at := range []int{0, 128} { // scales, then mins
@@ -169,7 +166,7 @@ func gemvQ4K() {
 			fmlsE(q, 22+q, 19, 0)
 		}
 	}
-	superEnd(name, 256, 16, 320)
+	superEnd(name, 256, 16)
 	gemvEnd(name)
 }
 
@@ -178,8 +175,8 @@ func gemvQ6K() {
 	gemvBegin(name)
 	bytesOf(30, 15)
 	bytesOf(31, 3)
-	groupBegin(name, 384)
-	superBegin(name, 32)
+	groupBegin(name)
+	superBegin(name, 32, 288)
 	loadAct()
 	shlS(29, 18, 5)
 	ldrQ(12, sp, 0)
@@ -221,7 +218,7 @@ func gemvQ6K() {
 			fmla(q, 4+h, 23)
 		}
 	}
-	superEnd(name, 384, 32, 288)
+	superEnd(name, 384, 32)
 	gemvEnd(name)
 }
 
