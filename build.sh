@@ -87,12 +87,13 @@ kernel_sets() {
 
 noasm() { go vet -tags noasm ./... && gotest -noskip -count=1 -tags noasm ./cpu/... ./internal/device ./internal/engine ./cmd/...; }
 
-race() {
-	gotest -noskip -count=1 -race ./internal/engine ./internal/model ./internal/token ./internal/bench ./cmd/... &&
-		gotest -noskip -count=1 -race -run "$race_cpu" ./cpu
-}
-# the tests of the worker pool and of the conformance suite that run at once
-race_cpu='Pool|Thread|Concurrent|Cancel'
+# with the race detector: where goroutines meet; of the conformance suite every
+# case, on one format and two shapes
+race() (
+	gotest -noskip -count=1 -race ./internal/engine ./internal/model ./internal/token ./internal/bench || return 1
+	export DROVER_FULL=1
+	gotest -noskip -count=1 -race -timeout 20m -run 'TestConformance/./(gqa|moe)$/Q4_0$' ./cpu
+)
 
 # arm64 kernels on an amd64 machine
 qemu() (
