@@ -156,3 +156,68 @@ func gemvBF16AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride in
 //
 //go:noescape
 func gemmBF16AVX2(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
+
+// scoreF32AVX2: scoreF32Generic.
+//
+//go:noescape
+func scoreF32AVX2(dst *float32, q *float32, k *byte, n int, dim int)
+
+// accumF32AVX2: accumF32Generic.
+//
+//go:noescape
+func accumF32AVX2(acc *float32, p *float32, v *byte, n int, dim int)
+
+// scoreF16AVX2: scoreF16Generic.
+//
+//go:noescape
+func scoreF16AVX2(dst *float32, q *float32, k *byte, n int, dim int)
+
+// accumF16AVX2: accumF16Generic.
+//
+//go:noescape
+func accumF16AVX2(acc *float32, p *float32, v *byte, n int, dim int)
+
+// scoreQ8AVX2: scoreQ8Generic.
+//
+//go:noescape
+func scoreQ8AVX2(dst *float32, q *float32, k *byte, n int, dim int)
+
+// accumQ8AVX2: accumQ8Generic.
+//
+//go:noescape
+func accumQ8AVX2(acc *float32, p *float32, v *byte, n int, dim int)
+
+// quantizeAVX2: quantizeGeneric, to the bit.
+//
+//go:noescape
+func quantizeAVX2(dst *byte, x *float32, n int, T int, t int)
+
+// maxOfAVX2: maxOfGeneric.
+//
+//go:noescape
+func maxOfAVX2(x *float32, n int) (most float32)
+
+// expSumAVX2: expSumGeneric.
+//
+//go:noescape
+func expSumAVX2(x *float32, n int, max float32) (sum float32)
+
+// siluMulAVX2: siluMulGeneric.
+//
+//go:noescape
+func siluMulAVX2(dst *float32, gate *float32, up *float32, n int)
+
+// sumSquaresAVX2: sumSquaresGeneric.
+//
+//go:noescape
+func sumSquaresAVX2(x *float32, n int) (sum float32)
+
+// scaleMulAVX2: scaleMulGeneric, to the bit.
+//
+//go:noescape
+func scaleMulAVX2(dst *float32, x *float32, w *float32, scale float32, n int)
+
+// addAVX2: addGeneric, to the bit.
+//
+//go:noescape
+func addAVX2(dst *float32, x *float32, n int)

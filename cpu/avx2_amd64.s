@@ -12,85 +12,23 @@ TEXT ·pause(SB), NOSPLIT, $0
 	PAUSE
 	RET
 
-DATA ones16<>+0(SB)/4, $0x00010001
-DATA ones16<>+4(SB)/4, $0x00010001
-DATA ones16<>+8(SB)/4, $0x00010001
-DATA ones16<>+12(SB)/4, $0x00010001
-DATA ones16<>+16(SB)/4, $0x00010001
-DATA ones16<>+20(SB)/4, $0x00010001
-DATA ones16<>+24(SB)/4, $0x00010001
-DATA ones16<>+28(SB)/4, $0x00010001
-GLOBL ones16<>(SB), RODATA|NOPTR, $32
-
-DATA ones8<>+0(SB)/4, $0x01010101
-DATA ones8<>+4(SB)/4, $0x01010101
-DATA ones8<>+8(SB)/4, $0x01010101
-DATA ones8<>+12(SB)/4, $0x01010101
-DATA ones8<>+16(SB)/4, $0x01010101
-DATA ones8<>+20(SB)/4, $0x01010101
-DATA ones8<>+24(SB)/4, $0x01010101
-DATA ones8<>+28(SB)/4, $0x01010101
-GLOBL ones8<>(SB), RODATA|NOPTR, $32
-
-DATA nibble<>+0(SB)/4, $0x0f0f0f0f
-DATA nibble<>+4(SB)/4, $0x0f0f0f0f
-DATA nibble<>+8(SB)/4, $0x0f0f0f0f
-DATA nibble<>+12(SB)/4, $0x0f0f0f0f
-DATA nibble<>+16(SB)/4, $0x0f0f0f0f
-DATA nibble<>+20(SB)/4, $0x0f0f0f0f
-DATA nibble<>+24(SB)/4, $0x0f0f0f0f
-DATA nibble<>+28(SB)/4, $0x0f0f0f0f
-GLOBL nibble<>(SB), RODATA|NOPTR, $32
-
-DATA bit4<>+0(SB)/4, $0x10101010
-DATA bit4<>+4(SB)/4, $0x10101010
-DATA bit4<>+8(SB)/4, $0x10101010
-DATA bit4<>+12(SB)/4, $0x10101010
-DATA bit4<>+16(SB)/4, $0x10101010
-DATA bit4<>+20(SB)/4, $0x10101010
-DATA bit4<>+24(SB)/4, $0x10101010
-DATA bit4<>+28(SB)/4, $0x10101010
-GLOBL bit4<>(SB), RODATA|NOPTR, $32
-
-DATA bits45<>+0(SB)/4, $0x30303030
-DATA bits45<>+4(SB)/4, $0x30303030
-DATA bits45<>+8(SB)/4, $0x30303030
-DATA bits45<>+12(SB)/4, $0x30303030
-DATA bits45<>+16(SB)/4, $0x30303030
-DATA bits45<>+20(SB)/4, $0x30303030
-DATA bits45<>+24(SB)/4, $0x30303030
-DATA bits45<>+28(SB)/4, $0x30303030
-GLOBL bits45<>(SB), RODATA|NOPTR, $32
-
-DATA bias8<>+0(SB)/4, $0x80808080
-DATA bias8<>+4(SB)/4, $0x80808080
-DATA bias8<>+8(SB)/4, $0x80808080
-DATA bias8<>+12(SB)/4, $0x80808080
-DATA bias8<>+16(SB)/4, $0x80808080
-DATA bias8<>+20(SB)/4, $0x80808080
-DATA bias8<>+24(SB)/4, $0x80808080
-DATA bias8<>+28(SB)/4, $0x80808080
-GLOBL bias8<>(SB), RODATA|NOPTR, $32
-
-DATA sign<>+0(SB)/4, $0x80000000
-DATA sign<>+4(SB)/4, $0x80000000
-DATA sign<>+8(SB)/4, $0x80000000
-DATA sign<>+12(SB)/4, $0x80000000
-DATA sign<>+16(SB)/4, $0x80000000
-DATA sign<>+20(SB)/4, $0x80000000
-DATA sign<>+24(SB)/4, $0x80000000
-DATA sign<>+28(SB)/4, $0x80000000
-GLOBL sign<>(SB), RODATA|NOPTR, $32
-
-DATA magnitude<>+0(SB)/4, $0x7fffffff
-DATA magnitude<>+4(SB)/4, $0x7fffffff
-DATA magnitude<>+8(SB)/4, $0x7fffffff
-DATA magnitude<>+12(SB)/4, $0x7fffffff
-DATA magnitude<>+16(SB)/4, $0x7fffffff
-DATA magnitude<>+20(SB)/4, $0x7fffffff
-DATA magnitude<>+24(SB)/4, $0x7fffffff
-DATA magnitude<>+28(SB)/4, $0x7fffffff
-GLOBL magnitude<>(SB), RODATA|NOPTR, $32
+DATA iq4nl<>+0(SB)/1, $0x01
+DATA iq4nl<>+1(SB)/1, $0x18
+DATA iq4nl<>+2(SB)/1, $0x2d
+DATA iq4nl<>+3(SB)/1, $0x3f
+DATA iq4nl<>+4(SB)/1, $0x4f
+DATA iq4nl<>+5(SB)/1, $0x5d
+DATA iq4nl<>+6(SB)/1, $0x6a
+DATA iq4nl<>+7(SB)/1, $0x76
+DATA iq4nl<>+8(SB)/1, $0x81
+DATA iq4nl<>+9(SB)/1, $0x8d
+DATA iq4nl<>+10(SB)/1, $0x99
+DATA iq4nl<>+11(SB)/1, $0xa6
+DATA iq4nl<>+12(SB)/1, $0xb5
+DATA iq4nl<>+13(SB)/1, $0xc5
+DATA iq4nl<>+14(SB)/1, $0xd9
+DATA iq4nl<>+15(SB)/1, $0xf1
+GLOBL iq4nl<>(SB), RODATA|NOPTR, $16
 
 DATA masks<>+0(SB)/4, $0xffffffff
 DATA masks<>+4(SB)/4, $0xffffffff
@@ -110,23 +48,235 @@ DATA masks<>+56(SB)/4, $0x00000000
 DATA masks<>+60(SB)/4, $0x00000000
 GLOBL masks<>(SB), RODATA|NOPTR, $64
 
-DATA iq4nl<>+0(SB)/1, $0x01
-DATA iq4nl<>+1(SB)/1, $0x18
-DATA iq4nl<>+2(SB)/1, $0x2d
-DATA iq4nl<>+3(SB)/1, $0x3f
-DATA iq4nl<>+4(SB)/1, $0x4f
-DATA iq4nl<>+5(SB)/1, $0x5d
-DATA iq4nl<>+6(SB)/1, $0x6a
-DATA iq4nl<>+7(SB)/1, $0x76
-DATA iq4nl<>+8(SB)/1, $0x81
-DATA iq4nl<>+9(SB)/1, $0x8d
-DATA iq4nl<>+10(SB)/1, $0x99
-DATA iq4nl<>+11(SB)/1, $0xa6
-DATA iq4nl<>+12(SB)/1, $0xb5
-DATA iq4nl<>+13(SB)/1, $0xc5
-DATA iq4nl<>+14(SB)/1, $0xd9
-DATA iq4nl<>+15(SB)/1, $0xf1
-GLOBL iq4nl<>(SB), RODATA|NOPTR, $16
+DATA unpacked<>+0(SB)/4, $0x00000000
+DATA unpacked<>+4(SB)/4, $0x00000004
+DATA unpacked<>+8(SB)/4, $0x00000001
+DATA unpacked<>+12(SB)/4, $0x00000005
+DATA unpacked<>+16(SB)/4, $0x00000002
+DATA unpacked<>+20(SB)/4, $0x00000006
+DATA unpacked<>+24(SB)/4, $0x00000003
+DATA unpacked<>+28(SB)/4, $0x00000007
+GLOBL unpacked<>(SB), RODATA|NOPTR, $32
+
+DATA x00010001<>+0(SB)/4, $0x00010001
+DATA x00010001<>+4(SB)/4, $0x00010001
+DATA x00010001<>+8(SB)/4, $0x00010001
+DATA x00010001<>+12(SB)/4, $0x00010001
+DATA x00010001<>+16(SB)/4, $0x00010001
+DATA x00010001<>+20(SB)/4, $0x00010001
+DATA x00010001<>+24(SB)/4, $0x00010001
+DATA x00010001<>+28(SB)/4, $0x00010001
+GLOBL x00010001<>(SB), RODATA|NOPTR, $32
+
+DATA x01010101<>+0(SB)/4, $0x01010101
+DATA x01010101<>+4(SB)/4, $0x01010101
+DATA x01010101<>+8(SB)/4, $0x01010101
+DATA x01010101<>+12(SB)/4, $0x01010101
+DATA x01010101<>+16(SB)/4, $0x01010101
+DATA x01010101<>+20(SB)/4, $0x01010101
+DATA x01010101<>+24(SB)/4, $0x01010101
+DATA x01010101<>+28(SB)/4, $0x01010101
+GLOBL x01010101<>(SB), RODATA|NOPTR, $32
+
+DATA x0f0f0f0f<>+0(SB)/4, $0x0f0f0f0f
+DATA x0f0f0f0f<>+4(SB)/4, $0x0f0f0f0f
+DATA x0f0f0f0f<>+8(SB)/4, $0x0f0f0f0f
+DATA x0f0f0f0f<>+12(SB)/4, $0x0f0f0f0f
+DATA x0f0f0f0f<>+16(SB)/4, $0x0f0f0f0f
+DATA x0f0f0f0f<>+20(SB)/4, $0x0f0f0f0f
+DATA x0f0f0f0f<>+24(SB)/4, $0x0f0f0f0f
+DATA x0f0f0f0f<>+28(SB)/4, $0x0f0f0f0f
+GLOBL x0f0f0f0f<>(SB), RODATA|NOPTR, $32
+
+DATA x10101010<>+0(SB)/4, $0x10101010
+DATA x10101010<>+4(SB)/4, $0x10101010
+DATA x10101010<>+8(SB)/4, $0x10101010
+DATA x10101010<>+12(SB)/4, $0x10101010
+DATA x10101010<>+16(SB)/4, $0x10101010
+DATA x10101010<>+20(SB)/4, $0x10101010
+DATA x10101010<>+24(SB)/4, $0x10101010
+DATA x10101010<>+28(SB)/4, $0x10101010
+GLOBL x10101010<>(SB), RODATA|NOPTR, $32
+
+DATA x30303030<>+0(SB)/4, $0x30303030
+DATA x30303030<>+4(SB)/4, $0x30303030
+DATA x30303030<>+8(SB)/4, $0x30303030
+DATA x30303030<>+12(SB)/4, $0x30303030
+DATA x30303030<>+16(SB)/4, $0x30303030
+DATA x30303030<>+20(SB)/4, $0x30303030
+DATA x30303030<>+24(SB)/4, $0x30303030
+DATA x30303030<>+28(SB)/4, $0x30303030
+GLOBL x30303030<>(SB), RODATA|NOPTR, $32
+
+DATA x80808080<>+0(SB)/4, $0x80808080
+DATA x80808080<>+4(SB)/4, $0x80808080
+DATA x80808080<>+8(SB)/4, $0x80808080
+DATA x80808080<>+12(SB)/4, $0x80808080
+DATA x80808080<>+16(SB)/4, $0x80808080
+DATA x80808080<>+20(SB)/4, $0x80808080
+DATA x80808080<>+24(SB)/4, $0x80808080
+DATA x80808080<>+28(SB)/4, $0x80808080
+GLOBL x80808080<>(SB), RODATA|NOPTR, $32
+
+DATA x80000000<>+0(SB)/4, $0x80000000
+DATA x80000000<>+4(SB)/4, $0x80000000
+DATA x80000000<>+8(SB)/4, $0x80000000
+DATA x80000000<>+12(SB)/4, $0x80000000
+DATA x80000000<>+16(SB)/4, $0x80000000
+DATA x80000000<>+20(SB)/4, $0x80000000
+DATA x80000000<>+24(SB)/4, $0x80000000
+DATA x80000000<>+28(SB)/4, $0x80000000
+GLOBL x80000000<>(SB), RODATA|NOPTR, $32
+
+DATA x7fffffff<>+0(SB)/4, $0x7fffffff
+DATA x7fffffff<>+4(SB)/4, $0x7fffffff
+DATA x7fffffff<>+8(SB)/4, $0x7fffffff
+DATA x7fffffff<>+12(SB)/4, $0x7fffffff
+DATA x7fffffff<>+16(SB)/4, $0x7fffffff
+DATA x7fffffff<>+20(SB)/4, $0x7fffffff
+DATA x7fffffff<>+24(SB)/4, $0x7fffffff
+DATA x7fffffff<>+28(SB)/4, $0x7fffffff
+GLOBL x7fffffff<>(SB), RODATA|NOPTR, $32
+
+DATA x0000007f<>+0(SB)/4, $0x0000007f
+DATA x0000007f<>+4(SB)/4, $0x0000007f
+DATA x0000007f<>+8(SB)/4, $0x0000007f
+DATA x0000007f<>+12(SB)/4, $0x0000007f
+DATA x0000007f<>+16(SB)/4, $0x0000007f
+DATA x0000007f<>+20(SB)/4, $0x0000007f
+DATA x0000007f<>+24(SB)/4, $0x0000007f
+DATA x0000007f<>+28(SB)/4, $0x0000007f
+GLOBL x0000007f<>(SB), RODATA|NOPTR, $32
+
+DATA x42fe0000<>+0(SB)/4, $0x42fe0000
+DATA x42fe0000<>+4(SB)/4, $0x42fe0000
+DATA x42fe0000<>+8(SB)/4, $0x42fe0000
+DATA x42fe0000<>+12(SB)/4, $0x42fe0000
+DATA x42fe0000<>+16(SB)/4, $0x42fe0000
+DATA x42fe0000<>+20(SB)/4, $0x42fe0000
+DATA x42fe0000<>+24(SB)/4, $0x42fe0000
+DATA x42fe0000<>+28(SB)/4, $0x42fe0000
+GLOBL x42fe0000<>(SB), RODATA|NOPTR, $32
+
+DATA xc2d00000<>+0(SB)/4, $0xc2d00000
+DATA xc2d00000<>+4(SB)/4, $0xc2d00000
+DATA xc2d00000<>+8(SB)/4, $0xc2d00000
+DATA xc2d00000<>+12(SB)/4, $0xc2d00000
+DATA xc2d00000<>+16(SB)/4, $0xc2d00000
+DATA xc2d00000<>+20(SB)/4, $0xc2d00000
+DATA xc2d00000<>+24(SB)/4, $0xc2d00000
+DATA xc2d00000<>+28(SB)/4, $0xc2d00000
+GLOBL xc2d00000<>(SB), RODATA|NOPTR, $32
+
+DATA x42b20000<>+0(SB)/4, $0x42b20000
+DATA x42b20000<>+4(SB)/4, $0x42b20000
+DATA x42b20000<>+8(SB)/4, $0x42b20000
+DATA x42b20000<>+12(SB)/4, $0x42b20000
+DATA x42b20000<>+16(SB)/4, $0x42b20000
+DATA x42b20000<>+20(SB)/4, $0x42b20000
+DATA x42b20000<>+24(SB)/4, $0x42b20000
+DATA x42b20000<>+28(SB)/4, $0x42b20000
+GLOBL x42b20000<>(SB), RODATA|NOPTR, $32
+
+DATA x3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
+DATA x3fb8aa3b<>+4(SB)/4, $0x3fb8aa3b
+DATA x3fb8aa3b<>+8(SB)/4, $0x3fb8aa3b
+DATA x3fb8aa3b<>+12(SB)/4, $0x3fb8aa3b
+DATA x3fb8aa3b<>+16(SB)/4, $0x3fb8aa3b
+DATA x3fb8aa3b<>+20(SB)/4, $0x3fb8aa3b
+DATA x3fb8aa3b<>+24(SB)/4, $0x3fb8aa3b
+DATA x3fb8aa3b<>+28(SB)/4, $0x3fb8aa3b
+GLOBL x3fb8aa3b<>(SB), RODATA|NOPTR, $32
+
+DATA x3f317218<>+0(SB)/4, $0x3f317218
+DATA x3f317218<>+4(SB)/4, $0x3f317218
+DATA x3f317218<>+8(SB)/4, $0x3f317218
+DATA x3f317218<>+12(SB)/4, $0x3f317218
+DATA x3f317218<>+16(SB)/4, $0x3f317218
+DATA x3f317218<>+20(SB)/4, $0x3f317218
+DATA x3f317218<>+24(SB)/4, $0x3f317218
+DATA x3f317218<>+28(SB)/4, $0x3f317218
+GLOBL x3f317218<>(SB), RODATA|NOPTR, $32
+
+DATA xb102e308<>+0(SB)/4, $0xb102e308
+DATA xb102e308<>+4(SB)/4, $0xb102e308
+DATA xb102e308<>+8(SB)/4, $0xb102e308
+DATA xb102e308<>+12(SB)/4, $0xb102e308
+DATA xb102e308<>+16(SB)/4, $0xb102e308
+DATA xb102e308<>+20(SB)/4, $0xb102e308
+DATA xb102e308<>+24(SB)/4, $0xb102e308
+DATA xb102e308<>+28(SB)/4, $0xb102e308
+GLOBL xb102e308<>(SB), RODATA|NOPTR, $32
+
+DATA x3f800000<>+0(SB)/4, $0x3f800000
+DATA x3f800000<>+4(SB)/4, $0x3f800000
+DATA x3f800000<>+8(SB)/4, $0x3f800000
+DATA x3f800000<>+12(SB)/4, $0x3f800000
+DATA x3f800000<>+16(SB)/4, $0x3f800000
+DATA x3f800000<>+20(SB)/4, $0x3f800000
+DATA x3f800000<>+24(SB)/4, $0x3f800000
+DATA x3f800000<>+28(SB)/4, $0x3f800000
+GLOBL x3f800000<>(SB), RODATA|NOPTR, $32
+
+DATA x3f000000<>+0(SB)/4, $0x3f000000
+DATA x3f000000<>+4(SB)/4, $0x3f000000
+DATA x3f000000<>+8(SB)/4, $0x3f000000
+DATA x3f000000<>+12(SB)/4, $0x3f000000
+DATA x3f000000<>+16(SB)/4, $0x3f000000
+DATA x3f000000<>+20(SB)/4, $0x3f000000
+DATA x3f000000<>+24(SB)/4, $0x3f000000
+DATA x3f000000<>+28(SB)/4, $0x3f000000
+GLOBL x3f000000<>(SB), RODATA|NOPTR, $32
+
+DATA x3e2aaaab<>+0(SB)/4, $0x3e2aaaab
+DATA x3e2aaaab<>+4(SB)/4, $0x3e2aaaab
+DATA x3e2aaaab<>+8(SB)/4, $0x3e2aaaab
+DATA x3e2aaaab<>+12(SB)/4, $0x3e2aaaab
+DATA x3e2aaaab<>+16(SB)/4, $0x3e2aaaab
+DATA x3e2aaaab<>+20(SB)/4, $0x3e2aaaab
+DATA x3e2aaaab<>+24(SB)/4, $0x3e2aaaab
+DATA x3e2aaaab<>+28(SB)/4, $0x3e2aaaab
+GLOBL x3e2aaaab<>(SB), RODATA|NOPTR, $32
+
+DATA x3d2aaaab<>+0(SB)/4, $0x3d2aaaab
+DATA x3d2aaaab<>+4(SB)/4, $0x3d2aaaab
+DATA x3d2aaaab<>+8(SB)/4, $0x3d2aaaab
+DATA x3d2aaaab<>+12(SB)/4, $0x3d2aaaab
+DATA x3d2aaaab<>+16(SB)/4, $0x3d2aaaab
+DATA x3d2aaaab<>+20(SB)/4, $0x3d2aaaab
+DATA x3d2aaaab<>+24(SB)/4, $0x3d2aaaab
+DATA x3d2aaaab<>+28(SB)/4, $0x3d2aaaab
+GLOBL x3d2aaaab<>(SB), RODATA|NOPTR, $32
+
+DATA x3c088889<>+0(SB)/4, $0x3c088889
+DATA x3c088889<>+4(SB)/4, $0x3c088889
+DATA x3c088889<>+8(SB)/4, $0x3c088889
+DATA x3c088889<>+12(SB)/4, $0x3c088889
+DATA x3c088889<>+16(SB)/4, $0x3c088889
+DATA x3c088889<>+20(SB)/4, $0x3c088889
+DATA x3c088889<>+24(SB)/4, $0x3c088889
+DATA x3c088889<>+28(SB)/4, $0x3c088889
+GLOBL x3c088889<>(SB), RODATA|NOPTR, $32
+
+DATA x3ab60b61<>+0(SB)/4, $0x3ab60b61
+DATA x3ab60b61<>+4(SB)/4, $0x3ab60b61
+DATA x3ab60b61<>+8(SB)/4, $0x3ab60b61
+DATA x3ab60b61<>+12(SB)/4, $0x3ab60b61
+DATA x3ab60b61<>+16(SB)/4, $0x3ab60b61
+DATA x3ab60b61<>+20(SB)/4, $0x3ab60b61
+DATA x3ab60b61<>+24(SB)/4, $0x3ab60b61
+DATA x3ab60b61<>+28(SB)/4, $0x3ab60b61
+GLOBL x3ab60b61<>(SB), RODATA|NOPTR, $32
+
+DATA x39500d01<>+0(SB)/4, $0x39500d01
+DATA x39500d01<>+4(SB)/4, $0x39500d01
+DATA x39500d01<>+8(SB)/4, $0x39500d01
+DATA x39500d01<>+12(SB)/4, $0x39500d01
+DATA x39500d01<>+16(SB)/4, $0x39500d01
+DATA x39500d01<>+20(SB)/4, $0x39500d01
+DATA x39500d01<>+24(SB)/4, $0x39500d01
+DATA x39500d01<>+28(SB)/4, $0x39500d01
+GLOBL x39500d01<>(SB), RODATA|NOPTR, $32
 
 // func gemvQ8_0AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 // Requires: AVX, AVX2, F16C, FMA3
@@ -149,65 +299,65 @@ block:
 	VMOVDQU      (R8), Y2
 	VMOVDQU      256(R8), Y3
 	VPBROADCASTD (R9), Y4
-	VPXOR        bias8<>+0(SB), Y2, Y2
+	VPXOR        x80808080<>+0(SB), Y2, Y2
 	VPSIGNB      Y2, Y4, Y4
 	VPABSB       Y2, Y2
 	VPMADDUBSW   Y4, Y2, Y4
-	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPMADDWD     x00010001<>+0(SB), Y4, Y4
 	VPBROADCASTD 16(R9), Y2
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y2, Y2
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y2, Y3, Y2
-	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPMADDWD     x00010001<>+0(SB), Y2, Y2
 	VPADDD       Y2, Y4, Y4
 	VMOVDQU      64(R8), Y2
 	VMOVDQU      320(R8), Y3
 	VPBROADCASTD 4(R9), Y5
-	VPXOR        bias8<>+0(SB), Y2, Y2
+	VPXOR        x80808080<>+0(SB), Y2, Y2
 	VPSIGNB      Y2, Y5, Y5
 	VPABSB       Y2, Y2
 	VPMADDUBSW   Y5, Y2, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y4, Y4
 	VPBROADCASTD 20(R9), Y2
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y2, Y2
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y2, Y3, Y2
-	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPMADDWD     x00010001<>+0(SB), Y2, Y2
 	VPADDD       Y2, Y4, Y4
 	VMOVDQU      128(R8), Y2
 	VMOVDQU      384(R8), Y3
 	VPBROADCASTD 8(R9), Y5
-	VPXOR        bias8<>+0(SB), Y2, Y2
+	VPXOR        x80808080<>+0(SB), Y2, Y2
 	VPSIGNB      Y2, Y5, Y5
 	VPABSB       Y2, Y2
 	VPMADDUBSW   Y5, Y2, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y4, Y4
 	VPBROADCASTD 24(R9), Y2
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y2, Y2
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y2, Y3, Y2
-	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPMADDWD     x00010001<>+0(SB), Y2, Y2
 	VPADDD       Y2, Y4, Y4
 	VMOVDQU      192(R8), Y2
 	VMOVDQU      448(R8), Y3
 	VPBROADCASTD 12(R9), Y5
-	VPXOR        bias8<>+0(SB), Y2, Y2
+	VPXOR        x80808080<>+0(SB), Y2, Y2
 	VPSIGNB      Y2, Y5, Y5
 	VPABSB       Y2, Y2
 	VPMADDUBSW   Y5, Y2, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y4, Y4
 	VPBROADCASTD 28(R9), Y2
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y2, Y2
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y2, Y3, Y2
-	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPMADDWD     x00010001<>+0(SB), Y2, Y2
 	VPADDD       Y2, Y4, Y4
 	VCVTPH2PS    512(R8), Y2
 	VBROADCASTSS 44(R9), Y3
@@ -217,65 +367,65 @@ block:
 	VMOVDQU      32(R8), Y2
 	VMOVDQU      288(R8), Y3
 	VPBROADCASTD (R9), Y4
-	VPXOR        bias8<>+0(SB), Y2, Y2
+	VPXOR        x80808080<>+0(SB), Y2, Y2
 	VPSIGNB      Y2, Y4, Y4
 	VPABSB       Y2, Y2
 	VPMADDUBSW   Y4, Y2, Y4
-	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPMADDWD     x00010001<>+0(SB), Y4, Y4
 	VPBROADCASTD 16(R9), Y2
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y2, Y2
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y2, Y3, Y2
-	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPMADDWD     x00010001<>+0(SB), Y2, Y2
 	VPADDD       Y2, Y4, Y4
 	VMOVDQU      96(R8), Y2
 	VMOVDQU      352(R8), Y3
 	VPBROADCASTD 4(R9), Y5
-	VPXOR        bias8<>+0(SB), Y2, Y2
+	VPXOR        x80808080<>+0(SB), Y2, Y2
 	VPSIGNB      Y2, Y5, Y5
 	VPABSB       Y2, Y2
 	VPMADDUBSW   Y5, Y2, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y4, Y4
 	VPBROADCASTD 20(R9), Y2
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y2, Y2
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y2, Y3, Y2
-	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPMADDWD     x00010001<>+0(SB), Y2, Y2
 	VPADDD       Y2, Y4, Y4
 	VMOVDQU      160(R8), Y2
 	VMOVDQU      416(R8), Y3
 	VPBROADCASTD 8(R9), Y5
-	VPXOR        bias8<>+0(SB), Y2, Y2
+	VPXOR        x80808080<>+0(SB), Y2, Y2
 	VPSIGNB      Y2, Y5, Y5
 	VPABSB       Y2, Y2
 	VPMADDUBSW   Y5, Y2, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y4, Y4
 	VPBROADCASTD 24(R9), Y2
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y2, Y2
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y2, Y3, Y2
-	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPMADDWD     x00010001<>+0(SB), Y2, Y2
 	VPADDD       Y2, Y4, Y4
 	VMOVDQU      224(R8), Y2
 	VMOVDQU      480(R8), Y3
 	VPBROADCASTD 12(R9), Y5
-	VPXOR        bias8<>+0(SB), Y2, Y2
+	VPXOR        x80808080<>+0(SB), Y2, Y2
 	VPSIGNB      Y2, Y5, Y5
 	VPABSB       Y2, Y2
 	VPMADDUBSW   Y5, Y2, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y4, Y4
 	VPBROADCASTD 28(R9), Y2
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y2, Y2
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y2, Y3, Y2
-	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPMADDWD     x00010001<>+0(SB), Y2, Y2
 	VPADDD       Y2, Y4, Y4
 	VCVTPH2PS    528(R8), Y2
 	VBROADCASTSS 44(R9), Y3
@@ -368,8 +518,8 @@ block:
 	VPSLLD       $0x03, Y2, Y2
 	VMOVDQU      (R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPBROADCASTD (R9), Y5
 	VPMADDUBSW   Y5, Y3, Y5
 	VPBROADCASTD 16(R9), Y3
@@ -377,8 +527,8 @@ block:
 	VPADDW       Y3, Y5, Y5
 	VMOVDQU      64(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPBROADCASTD 4(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
 	VPADDW       Y6, Y5, Y5
@@ -387,8 +537,8 @@ block:
 	VPADDW       Y3, Y5, Y5
 	VMOVDQU      128(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPBROADCASTD 8(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
 	VPADDW       Y6, Y5, Y5
@@ -397,15 +547,15 @@ block:
 	VPADDW       Y3, Y5, Y5
 	VMOVDQU      192(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPBROADCASTD 12(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
 	VPADDW       Y6, Y5, Y5
 	VPBROADCASTD 28(R9), Y3
 	VPMADDUBSW   Y3, Y4, Y3
 	VPADDW       Y3, Y5, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y2, Y2
 	VCVTPH2PS    256(R8), Y3
 	VBROADCASTSS 44(R9), Y4
@@ -416,8 +566,8 @@ block:
 	VPSLLD       $0x03, Y2, Y2
 	VMOVDQU      32(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPBROADCASTD (R9), Y5
 	VPMADDUBSW   Y5, Y3, Y5
 	VPBROADCASTD 16(R9), Y3
@@ -425,8 +575,8 @@ block:
 	VPADDW       Y3, Y5, Y5
 	VMOVDQU      96(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPBROADCASTD 4(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
 	VPADDW       Y6, Y5, Y5
@@ -435,8 +585,8 @@ block:
 	VPADDW       Y3, Y5, Y5
 	VMOVDQU      160(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPBROADCASTD 8(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
 	VPADDW       Y6, Y5, Y5
@@ -445,15 +595,15 @@ block:
 	VPADDW       Y3, Y5, Y5
 	VMOVDQU      224(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPBROADCASTD 12(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
 	VPADDW       Y6, Y5, Y5
 	VPBROADCASTD 28(R9), Y3
 	VPMADDUBSW   Y3, Y4, Y3
 	VPADDW       Y3, Y5, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VPADDD       Y5, Y2, Y2
 	VCVTPH2PS    272(R8), Y3
 	VBROADCASTSS 44(R9), Y4
@@ -486,32 +636,32 @@ TEXT ·unpackQ4_0AVX2(SB), NOSPLIT, $0-24
 block:
 	VMOVDQU   (CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPADDB    Y0, Y1, Y1
 	VMOVDQU   Y1, (AX)
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 256(AX)
 	VMOVDQU   64(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPADDB    Y0, Y1, Y1
 	VMOVDQU   Y1, 64(AX)
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 320(AX)
 	VMOVDQU   128(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPADDB    Y0, Y1, Y1
 	VMOVDQU   Y1, 128(AX)
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 384(AX)
 	VMOVDQU   192(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPADDB    Y0, Y1, Y1
 	VMOVDQU   Y1, 192(AX)
 	VPADDB    Y0, Y2, Y2
@@ -520,32 +670,32 @@ block:
 	VMOVUPS   Y1, 512(AX)
 	VMOVDQU   32(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPADDB    Y0, Y1, Y1
 	VMOVDQU   Y1, 32(AX)
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 288(AX)
 	VMOVDQU   96(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPADDB    Y0, Y1, Y1
 	VMOVDQU   Y1, 96(AX)
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 352(AX)
 	VMOVDQU   160(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPADDB    Y0, Y1, Y1
 	VMOVDQU   Y1, 160(AX)
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 416(AX)
 	VMOVDQU   224(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPADDB    Y0, Y1, Y1
 	VMOVDQU   Y1, 224(AX)
 	VPADDB    Y0, Y2, Y2
@@ -579,8 +729,8 @@ group:
 block:
 	VMOVDQU      (R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD (R9), Y4
 	VPMADDUBSW   Y4, Y2, Y4
 	VPBROADCASTD 16(R9), Y2
@@ -588,8 +738,8 @@ block:
 	VPADDW       Y2, Y4, Y4
 	VMOVDQU      64(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD 4(R9), Y5
 	VPMADDUBSW   Y5, Y2, Y5
 	VPADDW       Y5, Y4, Y4
@@ -598,8 +748,8 @@ block:
 	VPADDW       Y2, Y4, Y4
 	VMOVDQU      128(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD 8(R9), Y5
 	VPMADDUBSW   Y5, Y2, Y5
 	VPADDW       Y5, Y4, Y4
@@ -608,15 +758,15 @@ block:
 	VPADDW       Y2, Y4, Y4
 	VMOVDQU      192(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD 12(R9), Y5
 	VPMADDUBSW   Y5, Y2, Y5
 	VPADDW       Y5, Y4, Y4
 	VPBROADCASTD 28(R9), Y2
 	VPMADDUBSW   Y2, Y3, Y2
 	VPADDW       Y2, Y4, Y4
-	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPMADDWD     x00010001<>+0(SB), Y4, Y4
 	VCVTPH2PS    256(R8), Y2
 	VBROADCASTSS 44(R9), Y3
 	VMULPS       Y3, Y2, Y2
@@ -627,8 +777,8 @@ block:
 	VFMADD231PS  Y3, Y2, Y0
 	VMOVDQU      32(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD (R9), Y4
 	VPMADDUBSW   Y4, Y2, Y4
 	VPBROADCASTD 16(R9), Y2
@@ -636,8 +786,8 @@ block:
 	VPADDW       Y2, Y4, Y4
 	VMOVDQU      96(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD 4(R9), Y5
 	VPMADDUBSW   Y5, Y2, Y5
 	VPADDW       Y5, Y4, Y4
@@ -646,8 +796,8 @@ block:
 	VPADDW       Y2, Y4, Y4
 	VMOVDQU      160(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD 8(R9), Y5
 	VPMADDUBSW   Y5, Y2, Y5
 	VPADDW       Y5, Y4, Y4
@@ -656,15 +806,15 @@ block:
 	VPADDW       Y2, Y4, Y4
 	VMOVDQU      224(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD 12(R9), Y5
 	VPMADDUBSW   Y5, Y2, Y5
 	VPADDW       Y5, Y4, Y4
 	VPBROADCASTD 28(R9), Y2
 	VPMADDUBSW   Y2, Y3, Y2
 	VPADDW       Y2, Y4, Y4
-	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPMADDWD     x00010001<>+0(SB), Y4, Y4
 	VCVTPH2PS    272(R8), Y2
 	VBROADCASTSS 44(R9), Y3
 	VMULPS       Y3, Y2, Y2
@@ -696,26 +846,26 @@ TEXT ·unpackQ4_1AVX2(SB), NOSPLIT, $0-24
 block:
 	VMOVDQU   (CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, (AX)
 	VMOVDQU   Y1, 256(AX)
 	VMOVDQU   64(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 64(AX)
 	VMOVDQU   Y1, 320(AX)
 	VMOVDQU   128(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 128(AX)
 	VMOVDQU   Y1, 384(AX)
 	VMOVDQU   192(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 192(AX)
 	VMOVDQU   Y1, 448(AX)
 	VCVTPH2PS 256(CX), Y0
@@ -724,26 +874,26 @@ block:
 	VMOVUPS   Y0, 576(AX)
 	VMOVDQU   32(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 32(AX)
 	VMOVDQU   Y1, 288(AX)
 	VMOVDQU   96(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 96(AX)
 	VMOVDQU   Y1, 352(AX)
 	VMOVDQU   160(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 160(AX)
 	VMOVDQU   Y1, 416(AX)
 	VMOVDQU   224(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 224(AX)
 	VMOVDQU   Y1, 480(AX)
 	VCVTPH2PS 272(CX), Y0
@@ -781,11 +931,11 @@ block:
 	VMOVDQU      (R8), Y4
 	VPSRLD       $0x04, Y4, Y5
 	VPSLLD       $0x04, Y3, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y6, Y4, Y4
-	VPAND        bit4<>+0(SB), Y3, Y6
-	VPAND        nibble<>+0(SB), Y5, Y5
+	VPAND        x10101010<>+0(SB), Y3, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y5, Y5
 	VPOR         Y6, Y5, Y5
 	VPBROADCASTD (R9), Y6
 	VPMADDUBSW   Y6, Y4, Y6
@@ -795,12 +945,12 @@ block:
 	VMOVDQU      64(R8), Y4
 	VPSRLD       $0x04, Y4, Y5
 	VPSLLD       $0x03, Y3, Y7
-	VPAND        bit4<>+0(SB), Y7, Y7
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y7, Y7
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y7, Y4, Y4
 	VPSRLD       $0x01, Y3, Y7
-	VPAND        bit4<>+0(SB), Y7, Y7
-	VPAND        nibble<>+0(SB), Y5, Y5
+	VPAND        x10101010<>+0(SB), Y7, Y7
+	VPAND        x0f0f0f0f<>+0(SB), Y5, Y5
 	VPOR         Y7, Y5, Y5
 	VPBROADCASTD 4(R9), Y7
 	VPMADDUBSW   Y7, Y4, Y7
@@ -808,17 +958,17 @@ block:
 	VPBROADCASTD 20(R9), Y4
 	VPMADDUBSW   Y4, Y5, Y4
 	VPADDW       Y4, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y2, Y2
 	VMOVDQU      128(R8), Y4
 	VPSRLD       $0x04, Y4, Y5
 	VPSLLD       $0x02, Y3, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y6, Y4, Y4
 	VPSRLD       $0x02, Y3, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y5, Y5
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y5, Y5
 	VPOR         Y6, Y5, Y5
 	VPBROADCASTD 8(R9), Y6
 	VPMADDUBSW   Y6, Y4, Y6
@@ -828,12 +978,12 @@ block:
 	VMOVDQU      192(R8), Y4
 	VPSRLD       $0x04, Y4, Y5
 	VPSLLD       $0x01, Y3, Y7
-	VPAND        bit4<>+0(SB), Y7, Y7
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y7, Y7
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y7, Y4, Y4
 	VPSRLD       $0x03, Y3, Y3
-	VPAND        bit4<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y5, Y5
+	VPAND        x10101010<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y5, Y5
 	VPOR         Y3, Y5, Y5
 	VPBROADCASTD 12(R9), Y3
 	VPMADDUBSW   Y3, Y4, Y3
@@ -841,7 +991,7 @@ block:
 	VPBROADCASTD 28(R9), Y3
 	VPMADDUBSW   Y3, Y5, Y3
 	VPADDW       Y3, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y2, Y2
 	VCVTPH2PS    320(R8), Y3
 	VBROADCASTSS 44(R9), Y4
@@ -854,11 +1004,11 @@ block:
 	VMOVDQU      32(R8), Y4
 	VPSRLD       $0x04, Y4, Y5
 	VPSLLD       $0x04, Y3, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y6, Y4, Y4
-	VPAND        bit4<>+0(SB), Y3, Y6
-	VPAND        nibble<>+0(SB), Y5, Y5
+	VPAND        x10101010<>+0(SB), Y3, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y5, Y5
 	VPOR         Y6, Y5, Y5
 	VPBROADCASTD (R9), Y6
 	VPMADDUBSW   Y6, Y4, Y6
@@ -868,12 +1018,12 @@ block:
 	VMOVDQU      96(R8), Y4
 	VPSRLD       $0x04, Y4, Y5
 	VPSLLD       $0x03, Y3, Y7
-	VPAND        bit4<>+0(SB), Y7, Y7
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y7, Y7
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y7, Y4, Y4
 	VPSRLD       $0x01, Y3, Y7
-	VPAND        bit4<>+0(SB), Y7, Y7
-	VPAND        nibble<>+0(SB), Y5, Y5
+	VPAND        x10101010<>+0(SB), Y7, Y7
+	VPAND        x0f0f0f0f<>+0(SB), Y5, Y5
 	VPOR         Y7, Y5, Y5
 	VPBROADCASTD 4(R9), Y7
 	VPMADDUBSW   Y7, Y4, Y7
@@ -881,17 +1031,17 @@ block:
 	VPBROADCASTD 20(R9), Y4
 	VPMADDUBSW   Y4, Y5, Y4
 	VPADDW       Y4, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y2, Y2
 	VMOVDQU      160(R8), Y4
 	VPSRLD       $0x04, Y4, Y5
 	VPSLLD       $0x02, Y3, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y6, Y4, Y4
 	VPSRLD       $0x02, Y3, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y5, Y5
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y5, Y5
 	VPOR         Y6, Y5, Y5
 	VPBROADCASTD 8(R9), Y6
 	VPMADDUBSW   Y6, Y4, Y6
@@ -901,12 +1051,12 @@ block:
 	VMOVDQU      224(R8), Y4
 	VPSRLD       $0x04, Y4, Y5
 	VPSLLD       $0x01, Y3, Y7
-	VPAND        bit4<>+0(SB), Y7, Y7
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y7, Y7
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y7, Y4, Y4
 	VPSRLD       $0x03, Y3, Y3
-	VPAND        bit4<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y5, Y5
+	VPAND        x10101010<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y5, Y5
 	VPOR         Y3, Y5, Y5
 	VPBROADCASTD 12(R9), Y3
 	VPMADDUBSW   Y3, Y4, Y3
@@ -914,7 +1064,7 @@ block:
 	VPBROADCASTD 28(R9), Y3
 	VPMADDUBSW   Y3, Y5, Y3
 	VPADDW       Y3, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y2, Y2
 	VCVTPH2PS    336(R8), Y3
 	VBROADCASTSS 44(R9), Y4
@@ -949,11 +1099,11 @@ block:
 	VMOVDQU   (CX), Y2
 	VPSRLD    $0x04, Y2, Y3
 	VPSLLD    $0x04, Y1, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y4, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y4, Y2, Y2
-	VPAND     bit4<>+0(SB), Y1, Y4
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x10101010<>+0(SB), Y1, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y4, Y3, Y3
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, (AX)
@@ -962,12 +1112,12 @@ block:
 	VMOVDQU   64(CX), Y2
 	VPSRLD    $0x04, Y2, Y3
 	VPSLLD    $0x03, Y1, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y4, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y4, Y2, Y2
 	VPSRLD    $0x01, Y1, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x10101010<>+0(SB), Y4, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y4, Y3, Y3
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 64(AX)
@@ -976,12 +1126,12 @@ block:
 	VMOVDQU   128(CX), Y2
 	VPSRLD    $0x04, Y2, Y3
 	VPSLLD    $0x02, Y1, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y4, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y4, Y2, Y2
 	VPSRLD    $0x02, Y1, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x10101010<>+0(SB), Y4, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y4, Y3, Y3
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 128(AX)
@@ -990,12 +1140,12 @@ block:
 	VMOVDQU   192(CX), Y2
 	VPSRLD    $0x04, Y2, Y3
 	VPSLLD    $0x01, Y1, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y4, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y4, Y2, Y2
 	VPSRLD    $0x03, Y1, Y1
-	VPAND     bit4<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x10101010<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y1, Y3, Y3
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 192(AX)
@@ -1007,11 +1157,11 @@ block:
 	VMOVDQU   32(CX), Y2
 	VPSRLD    $0x04, Y2, Y3
 	VPSLLD    $0x04, Y1, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y4, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y4, Y2, Y2
-	VPAND     bit4<>+0(SB), Y1, Y4
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x10101010<>+0(SB), Y1, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y4, Y3, Y3
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 32(AX)
@@ -1020,12 +1170,12 @@ block:
 	VMOVDQU   96(CX), Y2
 	VPSRLD    $0x04, Y2, Y3
 	VPSLLD    $0x03, Y1, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y4, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y4, Y2, Y2
 	VPSRLD    $0x01, Y1, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x10101010<>+0(SB), Y4, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y4, Y3, Y3
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 96(AX)
@@ -1034,12 +1184,12 @@ block:
 	VMOVDQU   160(CX), Y2
 	VPSRLD    $0x04, Y2, Y3
 	VPSLLD    $0x02, Y1, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y4, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y4, Y2, Y2
 	VPSRLD    $0x02, Y1, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x10101010<>+0(SB), Y4, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y4, Y3, Y3
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 160(AX)
@@ -1048,12 +1198,12 @@ block:
 	VMOVDQU   224(CX), Y2
 	VPSRLD    $0x04, Y2, Y3
 	VPSLLD    $0x01, Y1, Y4
-	VPAND     bit4<>+0(SB), Y4, Y4
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y4, Y4
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y4, Y2, Y2
 	VPSRLD    $0x03, Y1, Y1
-	VPAND     bit4<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x10101010<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y1, Y3, Y3
 	VPADDB    Y0, Y2, Y2
 	VMOVDQU   Y2, 224(AX)
@@ -1090,11 +1240,11 @@ block:
 	VMOVDQU      (R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x04, Y2, Y5
-	VPAND        bit4<>+0(SB), Y5, Y5
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y5, Y5
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y5, Y3, Y3
-	VPAND        bit4<>+0(SB), Y2, Y5
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y2, Y5
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y5, Y4, Y4
 	VPBROADCASTD (R9), Y5
 	VPMADDUBSW   Y5, Y3, Y5
@@ -1104,12 +1254,12 @@ block:
 	VMOVDQU      64(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x03, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y6, Y3, Y3
 	VPSRLD       $0x01, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y6, Y4, Y4
 	VPBROADCASTD 4(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
@@ -1117,16 +1267,16 @@ block:
 	VPBROADCASTD 20(R9), Y3
 	VPMADDUBSW   Y3, Y4, Y3
 	VPADDW       Y3, Y5, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VMOVDQU      128(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x02, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y6, Y3, Y3
 	VPSRLD       $0x02, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y6, Y4, Y4
 	VPBROADCASTD 8(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
@@ -1136,12 +1286,12 @@ block:
 	VMOVDQU      192(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x01, Y2, Y7
-	VPAND        bit4<>+0(SB), Y7, Y7
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y7, Y7
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y7, Y3, Y3
 	VPSRLD       $0x03, Y2, Y2
-	VPAND        bit4<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y2, Y4, Y4
 	VPBROADCASTD 12(R9), Y2
 	VPMADDUBSW   Y2, Y3, Y2
@@ -1149,7 +1299,7 @@ block:
 	VPBROADCASTD 28(R9), Y2
 	VPMADDUBSW   Y2, Y4, Y2
 	VPADDW       Y2, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y5, Y5
 	VCVTPH2PS    320(R8), Y2
 	VBROADCASTSS 44(R9), Y3
@@ -1163,11 +1313,11 @@ block:
 	VMOVDQU      32(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x04, Y2, Y5
-	VPAND        bit4<>+0(SB), Y5, Y5
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y5, Y5
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y5, Y3, Y3
-	VPAND        bit4<>+0(SB), Y2, Y5
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y2, Y5
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y5, Y4, Y4
 	VPBROADCASTD (R9), Y5
 	VPMADDUBSW   Y5, Y3, Y5
@@ -1177,12 +1327,12 @@ block:
 	VMOVDQU      96(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x03, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y6, Y3, Y3
 	VPSRLD       $0x01, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y6, Y4, Y4
 	VPBROADCASTD 4(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
@@ -1190,16 +1340,16 @@ block:
 	VPBROADCASTD 20(R9), Y3
 	VPMADDUBSW   Y3, Y4, Y3
 	VPADDW       Y3, Y5, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VMOVDQU      160(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x02, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y6, Y3, Y3
 	VPSRLD       $0x02, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y6, Y4, Y4
 	VPBROADCASTD 8(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
@@ -1209,12 +1359,12 @@ block:
 	VMOVDQU      224(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x01, Y2, Y7
-	VPAND        bit4<>+0(SB), Y7, Y7
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y7, Y7
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y7, Y3, Y3
 	VPSRLD       $0x03, Y2, Y2
-	VPAND        bit4<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y2, Y4, Y4
 	VPBROADCASTD 12(R9), Y2
 	VPMADDUBSW   Y2, Y3, Y2
@@ -1222,7 +1372,7 @@ block:
 	VPBROADCASTD 28(R9), Y2
 	VPMADDUBSW   Y2, Y4, Y2
 	VPADDW       Y2, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y5, Y5
 	VCVTPH2PS    336(R8), Y2
 	VBROADCASTSS 44(R9), Y3
@@ -1257,47 +1407,47 @@ block:
 	VMOVDQU   (CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x04, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
-	VPAND     bit4<>+0(SB), Y0, Y3
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y0, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y3, Y2, Y2
 	VMOVDQU   Y1, (AX)
 	VMOVDQU   Y2, 256(AX)
 	VMOVDQU   64(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x03, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
 	VPSRLD    $0x01, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y3, Y2, Y2
 	VMOVDQU   Y1, 64(AX)
 	VMOVDQU   Y2, 320(AX)
 	VMOVDQU   128(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x02, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
 	VPSRLD    $0x02, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y3, Y2, Y2
 	VMOVDQU   Y1, 128(AX)
 	VMOVDQU   Y2, 384(AX)
 	VMOVDQU   192(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x01, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
 	VPSRLD    $0x03, Y0, Y0
-	VPAND     bit4<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y0, Y2, Y2
 	VMOVDQU   Y1, 192(AX)
 	VMOVDQU   Y2, 448(AX)
@@ -1309,47 +1459,47 @@ block:
 	VMOVDQU   32(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x04, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
-	VPAND     bit4<>+0(SB), Y0, Y3
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y0, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y3, Y2, Y2
 	VMOVDQU   Y1, 32(AX)
 	VMOVDQU   Y2, 288(AX)
 	VMOVDQU   96(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x03, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
 	VPSRLD    $0x01, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y3, Y2, Y2
 	VMOVDQU   Y1, 96(AX)
 	VMOVDQU   Y2, 352(AX)
 	VMOVDQU   160(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x02, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
 	VPSRLD    $0x02, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y3, Y2, Y2
 	VMOVDQU   Y1, 160(AX)
 	VMOVDQU   Y2, 416(AX)
 	VMOVDQU   224(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x01, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
 	VPSRLD    $0x03, Y0, Y0
-	VPAND     bit4<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y0, Y2, Y2
 	VMOVDQU   Y1, 224(AX)
 	VMOVDQU   Y2, 480(AX)
@@ -1391,8 +1541,8 @@ superblock:
 block:
 	VMOVDQU      (R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD (R9), Y4
 	VPMADDUBSW   Y4, Y2, Y4
 	VPBROADCASTD 16(R9), Y2
@@ -1400,8 +1550,8 @@ block:
 	VPADDW       Y2, Y4, Y4
 	VMOVDQU      64(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD 4(R9), Y5
 	VPMADDUBSW   Y5, Y2, Y5
 	VPADDW       Y5, Y4, Y4
@@ -1410,8 +1560,8 @@ block:
 	VPADDW       Y2, Y4, Y4
 	VMOVDQU      128(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD 8(R9), Y5
 	VPMADDUBSW   Y5, Y2, Y5
 	VPADDW       Y5, Y4, Y4
@@ -1420,15 +1570,15 @@ block:
 	VPADDW       Y2, Y4, Y4
 	VMOVDQU      192(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD 12(R9), Y5
 	VPMADDUBSW   Y5, Y2, Y5
 	VPADDW       Y5, Y4, Y4
 	VPBROADCASTD 28(R9), Y2
 	VPMADDUBSW   Y2, Y3, Y2
 	VPADDW       Y2, Y4, Y4
-	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPMADDWD     x00010001<>+0(SB), Y4, Y4
 	VPMOVZXBD    64(R13), Y2
 	VCVTDQ2PS    Y2, Y2
 	VCVTPH2PS    (R12), Y3
@@ -1445,8 +1595,8 @@ block:
 	VFNMADD231PS Y3, Y2, Y0
 	VMOVDQU      32(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD (R9), Y4
 	VPMADDUBSW   Y4, Y2, Y4
 	VPBROADCASTD 16(R9), Y2
@@ -1454,8 +1604,8 @@ block:
 	VPADDW       Y2, Y4, Y4
 	VMOVDQU      96(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD 4(R9), Y5
 	VPMADDUBSW   Y5, Y2, Y5
 	VPADDW       Y5, Y4, Y4
@@ -1464,8 +1614,8 @@ block:
 	VPADDW       Y2, Y4, Y4
 	VMOVDQU      160(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD 8(R9), Y5
 	VPMADDUBSW   Y5, Y2, Y5
 	VPADDW       Y5, Y4, Y4
@@ -1474,15 +1624,15 @@ block:
 	VPADDW       Y2, Y4, Y4
 	VMOVDQU      224(R8), Y2
 	VPSRLD       $0x04, Y2, Y3
-	VPAND        nibble<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPBROADCASTD 12(R9), Y5
 	VPMADDUBSW   Y5, Y2, Y5
 	VPADDW       Y5, Y4, Y4
 	VPBROADCASTD 28(R9), Y2
 	VPMADDUBSW   Y2, Y3, Y2
 	VPADDW       Y2, Y4, Y4
-	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPMADDWD     x00010001<>+0(SB), Y4, Y4
 	VPMOVZXBD    72(R13), Y2
 	VCVTDQ2PS    Y2, Y2
 	VCVTPH2PS    16(R12), Y3
@@ -1530,26 +1680,26 @@ superblock:
 block:
 	VMOVDQU   (CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, (AX)
 	VMOVDQU   Y1, 256(AX)
 	VMOVDQU   64(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 64(AX)
 	VMOVDQU   Y1, 320(AX)
 	VMOVDQU   128(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 128(AX)
 	VMOVDQU   Y1, 384(AX)
 	VMOVDQU   192(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 192(AX)
 	VMOVDQU   Y1, 448(AX)
 	VPMOVZXBD 64(DI), Y0
@@ -1561,30 +1711,30 @@ block:
 	VCVTDQ2PS Y0, Y0
 	VCVTPH2PS 32(SI), Y1
 	VMULPS    Y1, Y0, Y0
-	VPXOR     sign<>+0(SB), Y0, Y0
+	VPXOR     x80000000<>+0(SB), Y0, Y0
 	VMOVUPS   Y0, 576(AX)
 	VMOVDQU   32(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 32(AX)
 	VMOVDQU   Y1, 288(AX)
 	VMOVDQU   96(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 96(AX)
 	VMOVDQU   Y1, 352(AX)
 	VMOVDQU   160(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 160(AX)
 	VMOVDQU   Y1, 416(AX)
 	VMOVDQU   224(CX), Y0
 	VPSRLD    $0x04, Y0, Y1
-	VPAND     nibble<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VMOVDQU   Y0, 224(AX)
 	VMOVDQU   Y1, 480(AX)
 	VPMOVZXBD 72(DI), Y0
@@ -1596,7 +1746,7 @@ block:
 	VCVTDQ2PS Y0, Y0
 	VCVTPH2PS 48(SI), Y1
 	VMULPS    Y1, Y0, Y0
-	VPXOR     sign<>+0(SB), Y0, Y0
+	VPXOR     x80000000<>+0(SB), Y0, Y0
 	VMOVUPS   Y0, 608(AX)
 	ADDQ      $0x00000280, AX
 	ADDQ      $0x00000100, CX
@@ -1637,11 +1787,11 @@ block:
 	VMOVDQU      (R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x04, Y2, Y5
-	VPAND        bit4<>+0(SB), Y5, Y5
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y5, Y5
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y5, Y3, Y3
-	VPAND        bit4<>+0(SB), Y2, Y5
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y2, Y5
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y5, Y4, Y4
 	VPBROADCASTD (R9), Y5
 	VPMADDUBSW   Y5, Y3, Y5
@@ -1651,12 +1801,12 @@ block:
 	VMOVDQU      64(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x03, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y6, Y3, Y3
 	VPSRLD       $0x01, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y6, Y4, Y4
 	VPBROADCASTD 4(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
@@ -1664,16 +1814,16 @@ block:
 	VPBROADCASTD 20(R9), Y3
 	VPMADDUBSW   Y3, Y4, Y3
 	VPADDW       Y3, Y5, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VMOVDQU      128(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x02, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y6, Y3, Y3
 	VPSRLD       $0x02, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y6, Y4, Y4
 	VPBROADCASTD 8(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
@@ -1683,12 +1833,12 @@ block:
 	VMOVDQU      192(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x01, Y2, Y7
-	VPAND        bit4<>+0(SB), Y7, Y7
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y7, Y7
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y7, Y3, Y3
 	VPSRLD       $0x03, Y2, Y2
-	VPAND        bit4<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y2, Y4, Y4
 	VPBROADCASTD 12(R9), Y2
 	VPMADDUBSW   Y2, Y3, Y2
@@ -1696,7 +1846,7 @@ block:
 	VPBROADCASTD 28(R9), Y2
 	VPMADDUBSW   Y2, Y4, Y2
 	VPADDW       Y2, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y5, Y5
 	VPMOVZXBD    64(R13), Y2
 	VCVTDQ2PS    Y2, Y2
@@ -1716,11 +1866,11 @@ block:
 	VMOVDQU      32(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x04, Y2, Y5
-	VPAND        bit4<>+0(SB), Y5, Y5
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y5, Y5
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y5, Y3, Y3
-	VPAND        bit4<>+0(SB), Y2, Y5
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y2, Y5
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y5, Y4, Y4
 	VPBROADCASTD (R9), Y5
 	VPMADDUBSW   Y5, Y3, Y5
@@ -1730,12 +1880,12 @@ block:
 	VMOVDQU      96(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x03, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y6, Y3, Y3
 	VPSRLD       $0x01, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y6, Y4, Y4
 	VPBROADCASTD 4(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
@@ -1743,16 +1893,16 @@ block:
 	VPBROADCASTD 20(R9), Y3
 	VPMADDUBSW   Y3, Y4, Y3
 	VPADDW       Y3, Y5, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VMOVDQU      160(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x02, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y6, Y3, Y3
 	VPSRLD       $0x02, Y2, Y6
-	VPAND        bit4<>+0(SB), Y6, Y6
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y6, Y6
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y6, Y4, Y4
 	VPBROADCASTD 8(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
@@ -1762,12 +1912,12 @@ block:
 	VMOVDQU      224(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
 	VPSLLD       $0x01, Y2, Y7
-	VPAND        bit4<>+0(SB), Y7, Y7
-	VPAND        nibble<>+0(SB), Y3, Y3
+	VPAND        x10101010<>+0(SB), Y7, Y7
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR         Y7, Y3, Y3
 	VPSRLD       $0x03, Y2, Y2
-	VPAND        bit4<>+0(SB), Y2, Y2
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x10101010<>+0(SB), Y2, Y2
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR         Y2, Y4, Y4
 	VPBROADCASTD 12(R9), Y2
 	VPMADDUBSW   Y2, Y3, Y2
@@ -1775,7 +1925,7 @@ block:
 	VPBROADCASTD 28(R9), Y2
 	VPMADDUBSW   Y2, Y4, Y2
 	VPADDW       Y2, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y5, Y5
 	VPMOVZXBD    72(R13), Y2
 	VCVTDQ2PS    Y2, Y2
@@ -1826,47 +1976,47 @@ block:
 	VMOVDQU   (CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x04, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
-	VPAND     bit4<>+0(SB), Y0, Y3
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y0, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y3, Y2, Y2
 	VMOVDQU   Y1, (AX)
 	VMOVDQU   Y2, 256(AX)
 	VMOVDQU   64(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x03, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
 	VPSRLD    $0x01, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y3, Y2, Y2
 	VMOVDQU   Y1, 64(AX)
 	VMOVDQU   Y2, 320(AX)
 	VMOVDQU   128(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x02, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
 	VPSRLD    $0x02, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y3, Y2, Y2
 	VMOVDQU   Y1, 128(AX)
 	VMOVDQU   Y2, 384(AX)
 	VMOVDQU   192(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x01, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
 	VPSRLD    $0x03, Y0, Y0
-	VPAND     bit4<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y0, Y2, Y2
 	VMOVDQU   Y1, 192(AX)
 	VMOVDQU   Y2, 448(AX)
@@ -1879,53 +2029,53 @@ block:
 	VCVTDQ2PS Y0, Y0
 	VCVTPH2PS 32(SI), Y1
 	VMULPS    Y1, Y0, Y0
-	VPXOR     sign<>+0(SB), Y0, Y0
+	VPXOR     x80000000<>+0(SB), Y0, Y0
 	VMOVUPS   Y0, 576(AX)
 	VMOVDQU   288(CX), Y0
 	VMOVDQU   32(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x04, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
-	VPAND     bit4<>+0(SB), Y0, Y3
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y0, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y3, Y2, Y2
 	VMOVDQU   Y1, 32(AX)
 	VMOVDQU   Y2, 288(AX)
 	VMOVDQU   96(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x03, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
 	VPSRLD    $0x01, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y3, Y2, Y2
 	VMOVDQU   Y1, 96(AX)
 	VMOVDQU   Y2, 352(AX)
 	VMOVDQU   160(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x02, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
 	VPSRLD    $0x02, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y3, Y2, Y2
 	VMOVDQU   Y1, 160(AX)
 	VMOVDQU   Y2, 416(AX)
 	VMOVDQU   224(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
 	VPSLLD    $0x01, Y0, Y3
-	VPAND     bit4<>+0(SB), Y3, Y3
-	VPAND     nibble<>+0(SB), Y1, Y1
+	VPAND     x10101010<>+0(SB), Y3, Y3
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
 	VPOR      Y3, Y1, Y1
 	VPSRLD    $0x03, Y0, Y0
-	VPAND     bit4<>+0(SB), Y0, Y0
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x10101010<>+0(SB), Y0, Y0
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPOR      Y0, Y2, Y2
 	VMOVDQU   Y1, 224(AX)
 	VMOVDQU   Y2, 480(AX)
@@ -1938,7 +2088,7 @@ block:
 	VCVTDQ2PS Y0, Y0
 	VCVTPH2PS 48(SI), Y1
 	VMULPS    Y1, Y0, Y0
-	VPXOR     sign<>+0(SB), Y0, Y0
+	VPXOR     x80000000<>+0(SB), Y0, Y0
 	VMOVUPS   Y0, 608(AX)
 	ADDQ      $0x00000280, AX
 	ADDQ      $0x00000140, CX
@@ -1984,12 +2134,12 @@ block:
 	VMOVDQU      (R8), Y6
 	VPSRLD       $0x04, Y6, Y7
 	VPSLLD       $0x04, Y4, Y8
-	VPAND        bits45<>+0(SB), Y8, Y8
-	VPAND        nibble<>+0(SB), Y6, Y6
+	VPAND        x30303030<>+0(SB), Y8, Y8
+	VPAND        x0f0f0f0f<>+0(SB), Y6, Y6
 	VPOR         Y8, Y6, Y6
 	VPSLLD       $0x04, Y5, Y8
-	VPAND        bits45<>+0(SB), Y8, Y8
-	VPAND        nibble<>+0(SB), Y7, Y7
+	VPAND        x30303030<>+0(SB), Y8, Y8
+	VPAND        x0f0f0f0f<>+0(SB), Y7, Y7
 	VPOR         Y8, Y7, Y7
 	VPBROADCASTD (R9), Y8
 	VPMADDUBSW   Y8, Y6, Y8
@@ -1998,30 +2148,30 @@ block:
 	VMOVDQU      64(R8), Y7
 	VPSRLD       $0x04, Y7, Y9
 	VPSLLD       $0x02, Y4, Y10
-	VPAND        bits45<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y7, Y7
+	VPAND        x30303030<>+0(SB), Y10, Y10
+	VPAND        x0f0f0f0f<>+0(SB), Y7, Y7
 	VPOR         Y10, Y7, Y7
 	VPSLLD       $0x02, Y5, Y10
-	VPAND        bits45<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y9, Y9
+	VPAND        x30303030<>+0(SB), Y10, Y10
+	VPAND        x0f0f0f0f<>+0(SB), Y9, Y9
 	VPOR         Y10, Y9, Y9
 	VPBROADCASTD 4(R9), Y10
 	VPMADDUBSW   Y10, Y7, Y10
 	VPADDW       Y10, Y8, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
+	VPMADDWD     x00010001<>+0(SB), Y8, Y8
 	VPADDD       Y8, Y2, Y2
 	VPBROADCASTD 20(R9), Y7
 	VPMADDUBSW   Y7, Y9, Y7
 	VPADDW       Y7, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y3, Y3
 	VMOVDQU      128(R8), Y6
 	VPSRLD       $0x04, Y6, Y7
-	VPAND        bits45<>+0(SB), Y4, Y8
-	VPAND        nibble<>+0(SB), Y6, Y6
+	VPAND        x30303030<>+0(SB), Y4, Y8
+	VPAND        x0f0f0f0f<>+0(SB), Y6, Y6
 	VPOR         Y8, Y6, Y6
-	VPAND        bits45<>+0(SB), Y5, Y8
-	VPAND        nibble<>+0(SB), Y7, Y7
+	VPAND        x30303030<>+0(SB), Y5, Y8
+	VPAND        x0f0f0f0f<>+0(SB), Y7, Y7
 	VPOR         Y8, Y7, Y7
 	VPBROADCASTD 8(R9), Y8
 	VPMADDUBSW   Y8, Y6, Y8
@@ -2030,22 +2180,22 @@ block:
 	VMOVDQU      192(R8), Y7
 	VPSRLD       $0x04, Y7, Y9
 	VPSRLD       $0x02, Y4, Y4
-	VPAND        bits45<>+0(SB), Y4, Y4
-	VPAND        nibble<>+0(SB), Y7, Y7
+	VPAND        x30303030<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y7, Y7
 	VPOR         Y4, Y7, Y7
 	VPSRLD       $0x02, Y5, Y4
-	VPAND        bits45<>+0(SB), Y4, Y4
-	VPAND        nibble<>+0(SB), Y9, Y9
+	VPAND        x30303030<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y9, Y9
 	VPOR         Y4, Y9, Y9
 	VPBROADCASTD 12(R9), Y4
 	VPMADDUBSW   Y4, Y7, Y4
 	VPADDW       Y4, Y8, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
+	VPMADDWD     x00010001<>+0(SB), Y8, Y8
 	VPADDD       Y8, Y2, Y2
 	VPBROADCASTD 28(R9), Y4
 	VPMADDUBSW   Y4, Y9, Y4
 	VPADDW       Y4, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y3, Y3
 	VPMOVSXBD    32(R13), Y4
 	VCVTDQ2PS    Y4, Y4
@@ -2072,12 +2222,12 @@ block:
 	VMOVDQU      32(R8), Y6
 	VPSRLD       $0x04, Y6, Y7
 	VPSLLD       $0x04, Y4, Y8
-	VPAND        bits45<>+0(SB), Y8, Y8
-	VPAND        nibble<>+0(SB), Y6, Y6
+	VPAND        x30303030<>+0(SB), Y8, Y8
+	VPAND        x0f0f0f0f<>+0(SB), Y6, Y6
 	VPOR         Y8, Y6, Y6
 	VPSLLD       $0x04, Y5, Y8
-	VPAND        bits45<>+0(SB), Y8, Y8
-	VPAND        nibble<>+0(SB), Y7, Y7
+	VPAND        x30303030<>+0(SB), Y8, Y8
+	VPAND        x0f0f0f0f<>+0(SB), Y7, Y7
 	VPOR         Y8, Y7, Y7
 	VPBROADCASTD (R9), Y8
 	VPMADDUBSW   Y8, Y6, Y8
@@ -2086,30 +2236,30 @@ block:
 	VMOVDQU      96(R8), Y7
 	VPSRLD       $0x04, Y7, Y9
 	VPSLLD       $0x02, Y4, Y10
-	VPAND        bits45<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y7, Y7
+	VPAND        x30303030<>+0(SB), Y10, Y10
+	VPAND        x0f0f0f0f<>+0(SB), Y7, Y7
 	VPOR         Y10, Y7, Y7
 	VPSLLD       $0x02, Y5, Y10
-	VPAND        bits45<>+0(SB), Y10, Y10
-	VPAND        nibble<>+0(SB), Y9, Y9
+	VPAND        x30303030<>+0(SB), Y10, Y10
+	VPAND        x0f0f0f0f<>+0(SB), Y9, Y9
 	VPOR         Y10, Y9, Y9
 	VPBROADCASTD 4(R9), Y10
 	VPMADDUBSW   Y10, Y7, Y10
 	VPADDW       Y10, Y8, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
+	VPMADDWD     x00010001<>+0(SB), Y8, Y8
 	VPADDD       Y8, Y2, Y2
 	VPBROADCASTD 20(R9), Y7
 	VPMADDUBSW   Y7, Y9, Y7
 	VPADDW       Y7, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y3, Y3
 	VMOVDQU      160(R8), Y6
 	VPSRLD       $0x04, Y6, Y7
-	VPAND        bits45<>+0(SB), Y4, Y8
-	VPAND        nibble<>+0(SB), Y6, Y6
+	VPAND        x30303030<>+0(SB), Y4, Y8
+	VPAND        x0f0f0f0f<>+0(SB), Y6, Y6
 	VPOR         Y8, Y6, Y6
-	VPAND        bits45<>+0(SB), Y5, Y8
-	VPAND        nibble<>+0(SB), Y7, Y7
+	VPAND        x30303030<>+0(SB), Y5, Y8
+	VPAND        x0f0f0f0f<>+0(SB), Y7, Y7
 	VPOR         Y8, Y7, Y7
 	VPBROADCASTD 8(R9), Y8
 	VPMADDUBSW   Y8, Y6, Y8
@@ -2118,22 +2268,22 @@ block:
 	VMOVDQU      224(R8), Y7
 	VPSRLD       $0x04, Y7, Y9
 	VPSRLD       $0x02, Y4, Y4
-	VPAND        bits45<>+0(SB), Y4, Y4
-	VPAND        nibble<>+0(SB), Y7, Y7
+	VPAND        x30303030<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y7, Y7
 	VPOR         Y4, Y7, Y7
 	VPSRLD       $0x02, Y5, Y4
-	VPAND        bits45<>+0(SB), Y4, Y4
-	VPAND        nibble<>+0(SB), Y9, Y9
+	VPAND        x30303030<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y9, Y9
 	VPOR         Y4, Y9, Y9
 	VPBROADCASTD 12(R9), Y4
 	VPMADDUBSW   Y4, Y7, Y4
 	VPADDW       Y4, Y8, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
+	VPMADDWD     x00010001<>+0(SB), Y8, Y8
 	VPADDD       Y8, Y2, Y2
 	VPBROADCASTD 28(R9), Y4
 	VPMADDUBSW   Y4, Y9, Y4
 	VPADDW       Y4, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y3, Y3
 	VPMOVSXBD    40(R13), Y4
 	VCVTDQ2PS    Y4, Y4
@@ -2190,12 +2340,12 @@ block:
 	VMOVDQU   (CX), Y3
 	VPSRLD    $0x04, Y3, Y4
 	VPSLLD    $0x04, Y1, Y5
-	VPAND     bits45<>+0(SB), Y5, Y5
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x30303030<>+0(SB), Y5, Y5
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y5, Y3, Y3
 	VPSLLD    $0x04, Y2, Y5
-	VPAND     bits45<>+0(SB), Y5, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
+	VPAND     x30303030<>+0(SB), Y5, Y5
+	VPAND     x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR      Y5, Y4, Y4
 	VPADDB    Y0, Y3, Y3
 	VMOVDQU   Y3, (AX)
@@ -2204,12 +2354,12 @@ block:
 	VMOVDQU   64(CX), Y3
 	VPSRLD    $0x04, Y3, Y4
 	VPSLLD    $0x02, Y1, Y5
-	VPAND     bits45<>+0(SB), Y5, Y5
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x30303030<>+0(SB), Y5, Y5
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y5, Y3, Y3
 	VPSLLD    $0x02, Y2, Y5
-	VPAND     bits45<>+0(SB), Y5, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
+	VPAND     x30303030<>+0(SB), Y5, Y5
+	VPAND     x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR      Y5, Y4, Y4
 	VPADDB    Y0, Y3, Y3
 	VMOVDQU   Y3, 64(AX)
@@ -2217,11 +2367,11 @@ block:
 	VMOVDQU   Y4, 320(AX)
 	VMOVDQU   128(CX), Y3
 	VPSRLD    $0x04, Y3, Y4
-	VPAND     bits45<>+0(SB), Y1, Y5
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x30303030<>+0(SB), Y1, Y5
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y5, Y3, Y3
-	VPAND     bits45<>+0(SB), Y2, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
+	VPAND     x30303030<>+0(SB), Y2, Y5
+	VPAND     x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR      Y5, Y4, Y4
 	VPADDB    Y0, Y3, Y3
 	VMOVDQU   Y3, 128(AX)
@@ -2230,12 +2380,12 @@ block:
 	VMOVDQU   192(CX), Y3
 	VPSRLD    $0x04, Y3, Y4
 	VPSRLD    $0x02, Y1, Y1
-	VPAND     bits45<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x30303030<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y1, Y3, Y3
 	VPSRLD    $0x02, Y2, Y1
-	VPAND     bits45<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y4, Y4
+	VPAND     x30303030<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR      Y1, Y4, Y4
 	VPADDB    Y0, Y3, Y3
 	VMOVDQU   Y3, 192(AX)
@@ -2256,12 +2406,12 @@ block:
 	VMOVDQU   32(CX), Y3
 	VPSRLD    $0x04, Y3, Y4
 	VPSLLD    $0x04, Y1, Y5
-	VPAND     bits45<>+0(SB), Y5, Y5
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x30303030<>+0(SB), Y5, Y5
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y5, Y3, Y3
 	VPSLLD    $0x04, Y2, Y5
-	VPAND     bits45<>+0(SB), Y5, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
+	VPAND     x30303030<>+0(SB), Y5, Y5
+	VPAND     x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR      Y5, Y4, Y4
 	VPADDB    Y0, Y3, Y3
 	VMOVDQU   Y3, 32(AX)
@@ -2270,12 +2420,12 @@ block:
 	VMOVDQU   96(CX), Y3
 	VPSRLD    $0x04, Y3, Y4
 	VPSLLD    $0x02, Y1, Y5
-	VPAND     bits45<>+0(SB), Y5, Y5
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x30303030<>+0(SB), Y5, Y5
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y5, Y3, Y3
 	VPSLLD    $0x02, Y2, Y5
-	VPAND     bits45<>+0(SB), Y5, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
+	VPAND     x30303030<>+0(SB), Y5, Y5
+	VPAND     x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR      Y5, Y4, Y4
 	VPADDB    Y0, Y3, Y3
 	VMOVDQU   Y3, 96(AX)
@@ -2283,11 +2433,11 @@ block:
 	VMOVDQU   Y4, 352(AX)
 	VMOVDQU   160(CX), Y3
 	VPSRLD    $0x04, Y3, Y4
-	VPAND     bits45<>+0(SB), Y1, Y5
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x30303030<>+0(SB), Y1, Y5
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y5, Y3, Y3
-	VPAND     bits45<>+0(SB), Y2, Y5
-	VPAND     nibble<>+0(SB), Y4, Y4
+	VPAND     x30303030<>+0(SB), Y2, Y5
+	VPAND     x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR      Y5, Y4, Y4
 	VPADDB    Y0, Y3, Y3
 	VMOVDQU   Y3, 160(AX)
@@ -2296,12 +2446,12 @@ block:
 	VMOVDQU   224(CX), Y3
 	VPSRLD    $0x04, Y3, Y4
 	VPSRLD    $0x02, Y1, Y1
-	VPAND     bits45<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y3, Y3
+	VPAND     x30303030<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y3, Y3
 	VPOR      Y1, Y3, Y3
 	VPSRLD    $0x02, Y2, Y1
-	VPAND     bits45<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y4, Y4
+	VPAND     x30303030<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y4, Y4
 	VPOR      Y1, Y4, Y4
 	VPADDB    Y0, Y3, Y3
 	VMOVDQU   Y3, 224(AX)
@@ -2348,82 +2498,82 @@ group:
 block:
 	VMOVDQU      (R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPSHUFB      Y3, Y0, Y3
 	VPSHUFB      Y4, Y0, Y4
 	VPBROADCASTD (R9), Y5
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y5, Y5
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y5, Y3, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VPBROADCASTD 16(R9), Y3
-	VPXOR        bias8<>+0(SB), Y4, Y4
+	VPXOR        x80808080<>+0(SB), Y4, Y4
 	VPSIGNB      Y4, Y3, Y3
 	VPABSB       Y4, Y4
 	VPMADDUBSW   Y3, Y4, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y5, Y5
 	VMOVDQU      64(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPSHUFB      Y3, Y0, Y3
 	VPSHUFB      Y4, Y0, Y4
 	VPBROADCASTD 4(R9), Y6
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y6, Y6
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y5, Y5
 	VPBROADCASTD 20(R9), Y3
-	VPXOR        bias8<>+0(SB), Y4, Y4
+	VPXOR        x80808080<>+0(SB), Y4, Y4
 	VPSIGNB      Y4, Y3, Y3
 	VPABSB       Y4, Y4
 	VPMADDUBSW   Y3, Y4, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y5, Y5
 	VMOVDQU      128(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPSHUFB      Y3, Y0, Y3
 	VPSHUFB      Y4, Y0, Y4
 	VPBROADCASTD 8(R9), Y6
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y6, Y6
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y5, Y5
 	VPBROADCASTD 24(R9), Y3
-	VPXOR        bias8<>+0(SB), Y4, Y4
+	VPXOR        x80808080<>+0(SB), Y4, Y4
 	VPSIGNB      Y4, Y3, Y3
 	VPABSB       Y4, Y4
 	VPMADDUBSW   Y3, Y4, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y5, Y5
 	VMOVDQU      192(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPSHUFB      Y3, Y0, Y3
 	VPSHUFB      Y4, Y0, Y4
 	VPBROADCASTD 12(R9), Y6
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y6, Y6
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y5, Y5
 	VPBROADCASTD 28(R9), Y3
-	VPXOR        bias8<>+0(SB), Y4, Y4
+	VPXOR        x80808080<>+0(SB), Y4, Y4
 	VPSIGNB      Y4, Y3, Y3
 	VPABSB       Y4, Y4
 	VPMADDUBSW   Y3, Y4, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y5, Y5
 	VCVTPH2PS    256(R8), Y3
 	VBROADCASTSS 44(R9), Y4
@@ -2432,82 +2582,82 @@ block:
 	VFMADD231PS  Y3, Y5, Y1
 	VMOVDQU      32(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPSHUFB      Y3, Y0, Y3
 	VPSHUFB      Y4, Y0, Y4
 	VPBROADCASTD (R9), Y5
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y5, Y5
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y5, Y3, Y5
-	VPMADDWD     ones16<>+0(SB), Y5, Y5
+	VPMADDWD     x00010001<>+0(SB), Y5, Y5
 	VPBROADCASTD 16(R9), Y3
-	VPXOR        bias8<>+0(SB), Y4, Y4
+	VPXOR        x80808080<>+0(SB), Y4, Y4
 	VPSIGNB      Y4, Y3, Y3
 	VPABSB       Y4, Y4
 	VPMADDUBSW   Y3, Y4, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y5, Y5
 	VMOVDQU      96(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPSHUFB      Y3, Y0, Y3
 	VPSHUFB      Y4, Y0, Y4
 	VPBROADCASTD 4(R9), Y6
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y6, Y6
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y5, Y5
 	VPBROADCASTD 20(R9), Y3
-	VPXOR        bias8<>+0(SB), Y4, Y4
+	VPXOR        x80808080<>+0(SB), Y4, Y4
 	VPSIGNB      Y4, Y3, Y3
 	VPABSB       Y4, Y4
 	VPMADDUBSW   Y3, Y4, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y5, Y5
 	VMOVDQU      160(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPSHUFB      Y3, Y0, Y3
 	VPSHUFB      Y4, Y0, Y4
 	VPBROADCASTD 8(R9), Y6
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y6, Y6
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y5, Y5
 	VPBROADCASTD 24(R9), Y3
-	VPXOR        bias8<>+0(SB), Y4, Y4
+	VPXOR        x80808080<>+0(SB), Y4, Y4
 	VPSIGNB      Y4, Y3, Y3
 	VPABSB       Y4, Y4
 	VPMADDUBSW   Y3, Y4, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y5, Y5
 	VMOVDQU      224(R8), Y3
 	VPSRLD       $0x04, Y3, Y4
-	VPAND        nibble<>+0(SB), Y3, Y3
-	VPAND        nibble<>+0(SB), Y4, Y4
+	VPAND        x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND        x0f0f0f0f<>+0(SB), Y4, Y4
 	VPSHUFB      Y3, Y0, Y3
 	VPSHUFB      Y4, Y0, Y4
 	VPBROADCASTD 12(R9), Y6
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y6, Y6
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y5, Y5
 	VPBROADCASTD 28(R9), Y3
-	VPXOR        bias8<>+0(SB), Y4, Y4
+	VPXOR        x80808080<>+0(SB), Y4, Y4
 	VPSIGNB      Y4, Y3, Y3
 	VPABSB       Y4, Y4
 	VPMADDUBSW   Y3, Y4, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y5, Y5
 	VCVTPH2PS    272(R8), Y3
 	VBROADCASTSS 44(R9), Y4
@@ -2538,32 +2688,32 @@ TEXT ·unpackIQ4_NLAVX2(SB), NOSPLIT, $0-24
 block:
 	VMOVDQU   (CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPSHUFB   Y1, Y0, Y1
 	VPSHUFB   Y2, Y0, Y2
 	VMOVDQU   Y1, (AX)
 	VMOVDQU   Y2, 256(AX)
 	VMOVDQU   64(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPSHUFB   Y1, Y0, Y1
 	VPSHUFB   Y2, Y0, Y2
 	VMOVDQU   Y1, 64(AX)
 	VMOVDQU   Y2, 320(AX)
 	VMOVDQU   128(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPSHUFB   Y1, Y0, Y1
 	VPSHUFB   Y2, Y0, Y2
 	VMOVDQU   Y1, 128(AX)
 	VMOVDQU   Y2, 384(AX)
 	VMOVDQU   192(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPSHUFB   Y1, Y0, Y1
 	VPSHUFB   Y2, Y0, Y2
 	VMOVDQU   Y1, 192(AX)
@@ -2572,32 +2722,32 @@ block:
 	VMOVUPS   Y1, 512(AX)
 	VMOVDQU   32(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPSHUFB   Y1, Y0, Y1
 	VPSHUFB   Y2, Y0, Y2
 	VMOVDQU   Y1, 32(AX)
 	VMOVDQU   Y2, 288(AX)
 	VMOVDQU   96(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPSHUFB   Y1, Y0, Y1
 	VPSHUFB   Y2, Y0, Y2
 	VMOVDQU   Y1, 96(AX)
 	VMOVDQU   Y2, 352(AX)
 	VMOVDQU   160(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPSHUFB   Y1, Y0, Y1
 	VPSHUFB   Y2, Y0, Y2
 	VMOVDQU   Y1, 160(AX)
 	VMOVDQU   Y2, 416(AX)
 	VMOVDQU   224(CX), Y1
 	VPSRLD    $0x04, Y1, Y2
-	VPAND     nibble<>+0(SB), Y1, Y1
-	VPAND     nibble<>+0(SB), Y2, Y2
+	VPAND     x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND     x0f0f0f0f<>+0(SB), Y2, Y2
 	VPSHUFB   Y1, Y0, Y1
 	VPSHUFB   Y2, Y0, Y2
 	VMOVDQU   Y1, 224(AX)
@@ -2632,64 +2782,64 @@ block:
 	VMOVDQU      (R8), Y2
 	VMOVDQU      256(R8), Y3
 	VPBROADCASTD (R9), Y4
-	VPXOR        bias8<>+0(SB), Y2, Y2
+	VPXOR        x80808080<>+0(SB), Y2, Y2
 	VPSIGNB      Y2, Y4, Y4
 	VPABSB       Y2, Y2
 	VPMADDUBSW   Y4, Y2, Y4
-	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPMADDWD     x00010001<>+0(SB), Y4, Y4
 	VPBROADCASTD 16(R9), Y2
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y2, Y2
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y2, Y3, Y2
-	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPMADDWD     x00010001<>+0(SB), Y2, Y2
 	VMOVDQU      64(R8), Y3
 	VMOVDQU      320(R8), Y5
 	VPBROADCASTD 4(R9), Y6
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y6, Y6
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y4, Y4
 	VPBROADCASTD 20(R9), Y3
-	VPXOR        bias8<>+0(SB), Y5, Y5
+	VPXOR        x80808080<>+0(SB), Y5, Y5
 	VPSIGNB      Y5, Y3, Y3
 	VPABSB       Y5, Y5
 	VPMADDUBSW   Y3, Y5, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y2, Y2
 	VMOVDQU      128(R8), Y3
 	VMOVDQU      384(R8), Y5
 	VPBROADCASTD 8(R9), Y6
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y6, Y6
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y4, Y4
 	VPBROADCASTD 24(R9), Y3
-	VPXOR        bias8<>+0(SB), Y5, Y5
+	VPXOR        x80808080<>+0(SB), Y5, Y5
 	VPSIGNB      Y5, Y3, Y3
 	VPABSB       Y5, Y5
 	VPMADDUBSW   Y3, Y5, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y2, Y2
 	VMOVDQU      192(R8), Y3
 	VMOVDQU      448(R8), Y5
 	VPBROADCASTD 12(R9), Y6
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y6, Y6
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y4, Y4
 	VPBROADCASTD 28(R9), Y3
-	VPXOR        bias8<>+0(SB), Y5, Y5
+	VPXOR        x80808080<>+0(SB), Y5, Y5
 	VPSIGNB      Y5, Y3, Y3
 	VPABSB       Y5, Y5
 	VPMADDUBSW   Y3, Y5, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y2, Y2
 	VMOVUPS      512(R8), Y3
 	VBROADCASTSS 44(R9), Y5
@@ -2704,64 +2854,64 @@ block:
 	VMOVDQU      32(R8), Y2
 	VMOVDQU      288(R8), Y3
 	VPBROADCASTD (R9), Y4
-	VPXOR        bias8<>+0(SB), Y2, Y2
+	VPXOR        x80808080<>+0(SB), Y2, Y2
 	VPSIGNB      Y2, Y4, Y4
 	VPABSB       Y2, Y2
 	VPMADDUBSW   Y4, Y2, Y4
-	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPMADDWD     x00010001<>+0(SB), Y4, Y4
 	VPBROADCASTD 16(R9), Y2
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y2, Y2
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y2, Y3, Y2
-	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPMADDWD     x00010001<>+0(SB), Y2, Y2
 	VMOVDQU      96(R8), Y3
 	VMOVDQU      352(R8), Y5
 	VPBROADCASTD 4(R9), Y6
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y6, Y6
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y4, Y4
 	VPBROADCASTD 20(R9), Y3
-	VPXOR        bias8<>+0(SB), Y5, Y5
+	VPXOR        x80808080<>+0(SB), Y5, Y5
 	VPSIGNB      Y5, Y3, Y3
 	VPABSB       Y5, Y5
 	VPMADDUBSW   Y3, Y5, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y2, Y2
 	VMOVDQU      160(R8), Y3
 	VMOVDQU      416(R8), Y5
 	VPBROADCASTD 8(R9), Y6
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y6, Y6
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y4, Y4
 	VPBROADCASTD 24(R9), Y3
-	VPXOR        bias8<>+0(SB), Y5, Y5
+	VPXOR        x80808080<>+0(SB), Y5, Y5
 	VPSIGNB      Y5, Y3, Y3
 	VPABSB       Y5, Y5
 	VPMADDUBSW   Y3, Y5, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y2, Y2
 	VMOVDQU      224(R8), Y3
 	VMOVDQU      480(R8), Y5
 	VPBROADCASTD 12(R9), Y6
-	VPXOR        bias8<>+0(SB), Y3, Y3
+	VPXOR        x80808080<>+0(SB), Y3, Y3
 	VPSIGNB      Y3, Y6, Y6
 	VPABSB       Y3, Y3
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y4, Y4
 	VPBROADCASTD 28(R9), Y3
-	VPXOR        bias8<>+0(SB), Y5, Y5
+	VPXOR        x80808080<>+0(SB), Y5, Y5
 	VPSIGNB      Y5, Y3, Y3
 	VPABSB       Y5, Y5
 	VPMADDUBSW   Y3, Y5, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y2, Y2
 	VMOVUPS      544(R8), Y3
 	VBROADCASTSS 44(R9), Y5
@@ -2808,39 +2958,39 @@ block:
 	VMOVDQU      256(R8), Y3
 	VPBROADCASTD (R9), Y4
 	VPMADDUBSW   Y4, Y2, Y4
-	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPMADDWD     x00010001<>+0(SB), Y4, Y4
 	VPBROADCASTD 16(R9), Y2
 	VPMADDUBSW   Y2, Y3, Y2
-	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPMADDWD     x00010001<>+0(SB), Y2, Y2
 	VMOVDQU      64(R8), Y3
 	VMOVDQU      320(R8), Y5
 	VPBROADCASTD 4(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y4, Y4
 	VPBROADCASTD 20(R9), Y3
 	VPMADDUBSW   Y3, Y5, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y2, Y2
 	VMOVDQU      128(R8), Y3
 	VMOVDQU      384(R8), Y5
 	VPBROADCASTD 8(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y4, Y4
 	VPBROADCASTD 24(R9), Y3
 	VPMADDUBSW   Y3, Y5, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y2, Y2
 	VMOVDQU      192(R8), Y3
 	VMOVDQU      448(R8), Y5
 	VPBROADCASTD 12(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y4, Y4
 	VPBROADCASTD 28(R9), Y3
 	VPMADDUBSW   Y3, Y5, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y2, Y2
 	VMOVUPS      512(R8), Y3
 	VBROADCASTSS 44(R9), Y5
@@ -2862,39 +3012,39 @@ block:
 	VMOVDQU      288(R8), Y3
 	VPBROADCASTD (R9), Y4
 	VPMADDUBSW   Y4, Y2, Y4
-	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPMADDWD     x00010001<>+0(SB), Y4, Y4
 	VPBROADCASTD 16(R9), Y2
 	VPMADDUBSW   Y2, Y3, Y2
-	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPMADDWD     x00010001<>+0(SB), Y2, Y2
 	VMOVDQU      96(R8), Y3
 	VMOVDQU      352(R8), Y5
 	VPBROADCASTD 4(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y4, Y4
 	VPBROADCASTD 20(R9), Y3
 	VPMADDUBSW   Y3, Y5, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y2, Y2
 	VMOVDQU      160(R8), Y3
 	VMOVDQU      416(R8), Y5
 	VPBROADCASTD 8(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y4, Y4
 	VPBROADCASTD 24(R9), Y3
 	VPMADDUBSW   Y3, Y5, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y2, Y2
 	VMOVDQU      224(R8), Y3
 	VMOVDQU      480(R8), Y5
 	VPBROADCASTD 12(R9), Y6
 	VPMADDUBSW   Y6, Y3, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y4, Y4
 	VPBROADCASTD 28(R9), Y3
 	VPMADDUBSW   Y3, Y5, Y3
-	VPMADDWD     ones16<>+0(SB), Y3, Y3
+	VPMADDWD     x00010001<>+0(SB), Y3, Y3
 	VPADDD       Y3, Y2, Y2
 	VMOVUPS      544(R8), Y3
 	VBROADCASTSS 44(R9), Y5
@@ -2953,262 +3103,262 @@ half:
 
 block:
 	VMOVDQU      (R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD (R11), Y8
 	VPSIGNB      Y6, Y8, Y8
 	VPMADDUBSW   Y8, Y7, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
+	VPMADDWD     x00010001<>+0(SB), Y8, Y8
 	VPBROADCASTD 4(R11), Y9
 	VPSIGNB      Y6, Y9, Y9
 	VPMADDUBSW   Y9, Y7, Y9
-	VPMADDWD     ones16<>+0(SB), Y9, Y9
+	VPMADDWD     x00010001<>+0(SB), Y9, Y9
 	VPBROADCASTD 8(R11), Y10
 	VPSIGNB      Y6, Y10, Y10
 	VPMADDUBSW   Y10, Y7, Y10
-	VPMADDWD     ones16<>+0(SB), Y10, Y10
+	VPMADDWD     x00010001<>+0(SB), Y10, Y10
 	VPBROADCASTD 12(R11), Y11
 	VPSIGNB      Y6, Y11, Y11
 	VPMADDUBSW   Y11, Y7, Y11
-	VPMADDWD     ones16<>+0(SB), Y11, Y11
+	VPMADDWD     x00010001<>+0(SB), Y11, Y11
 	VPBROADCASTD 16(R11), Y12
 	VPSIGNB      Y6, Y12, Y12
 	VPMADDUBSW   Y12, Y7, Y12
-	VPMADDWD     ones16<>+0(SB), Y12, Y12
+	VPMADDWD     x00010001<>+0(SB), Y12, Y12
 	VPBROADCASTD 20(R11), Y13
 	VPSIGNB      Y6, Y13, Y13
 	VPMADDUBSW   Y13, Y7, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VMOVDQU      64(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 24(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 28(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 32(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 36(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 40(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 44(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VMOVDQU      128(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 48(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 52(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 56(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 60(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 64(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 68(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VMOVDQU      192(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 72(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 76(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 80(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 84(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 88(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 92(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VMOVDQU      256(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 96(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 100(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 104(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 108(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 112(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 116(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VMOVDQU      320(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 120(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 124(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 128(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 132(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 136(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 140(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VMOVDQU      384(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 144(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 148(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 152(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 156(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 160(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 164(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VMOVDQU      448(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 168(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 172(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 176(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 180(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 184(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 188(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VBROADCASTSS 264(R11), Y6
 	VMULPS       512(R10), Y6, Y6
@@ -3306,7 +3456,7 @@ block:
 	VPBROADCASTD (R11), Y14
 	VPMADDUBSW   Y14, Y6, Y14
 	VPADDW       Y14, Y13, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPBROADCASTD 168(R11), Y14
 	VMOVDQU      448(R10), Y15
 	VPMADDUBSW   Y14, Y15, Y14
@@ -3319,7 +3469,7 @@ block:
 	VPBROADCASTD 96(R11), Y15
 	VPMADDUBSW   Y15, Y10, Y15
 	VPADDW       Y15, Y14, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VBROADCASTSS 264(R11), Y14
 	VMULPS       512(R10), Y14, Y14
@@ -3336,7 +3486,7 @@ block:
 	VPBROADCASTD 4(R11), Y14
 	VPMADDUBSW   Y14, Y6, Y14
 	VPADDW       Y14, Y13, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPBROADCASTD 172(R11), Y14
 	VMOVDQU      448(R10), Y15
 	VPMADDUBSW   Y14, Y15, Y14
@@ -3349,7 +3499,7 @@ block:
 	VPBROADCASTD 100(R11), Y15
 	VPMADDUBSW   Y15, Y10, Y15
 	VPADDW       Y15, Y14, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VBROADCASTSS 268(R11), Y14
 	VMULPS       512(R10), Y14, Y14
@@ -3366,7 +3516,7 @@ block:
 	VPBROADCASTD 8(R11), Y14
 	VPMADDUBSW   Y14, Y6, Y14
 	VPADDW       Y14, Y13, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPBROADCASTD 176(R11), Y14
 	VMOVDQU      448(R10), Y15
 	VPMADDUBSW   Y14, Y15, Y14
@@ -3379,7 +3529,7 @@ block:
 	VPBROADCASTD 104(R11), Y15
 	VPMADDUBSW   Y15, Y10, Y15
 	VPADDW       Y15, Y14, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VBROADCASTSS 272(R11), Y14
 	VMULPS       512(R10), Y14, Y14
@@ -3396,7 +3546,7 @@ block:
 	VPBROADCASTD 12(R11), Y14
 	VPMADDUBSW   Y14, Y6, Y14
 	VPADDW       Y14, Y13, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPBROADCASTD 180(R11), Y14
 	VMOVDQU      448(R10), Y15
 	VPMADDUBSW   Y14, Y15, Y14
@@ -3409,7 +3559,7 @@ block:
 	VPBROADCASTD 108(R11), Y15
 	VPMADDUBSW   Y15, Y10, Y15
 	VPADDW       Y15, Y14, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VBROADCASTSS 276(R11), Y14
 	VMULPS       512(R10), Y14, Y14
@@ -3426,7 +3576,7 @@ block:
 	VPBROADCASTD 16(R11), Y14
 	VPMADDUBSW   Y14, Y6, Y14
 	VPADDW       Y14, Y13, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPBROADCASTD 184(R11), Y14
 	VMOVDQU      448(R10), Y15
 	VPMADDUBSW   Y14, Y15, Y14
@@ -3439,7 +3589,7 @@ block:
 	VPBROADCASTD 112(R11), Y15
 	VPMADDUBSW   Y15, Y10, Y15
 	VPADDW       Y15, Y14, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VBROADCASTSS 280(R11), Y14
 	VMULPS       512(R10), Y14, Y14
@@ -3456,7 +3606,7 @@ block:
 	VPBROADCASTD 20(R11), Y7
 	VPMADDUBSW   Y7, Y6, Y7
 	VPADDW       Y7, Y13, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPBROADCASTD 188(R11), Y6
 	VMOVDQU      448(R10), Y7
 	VPMADDUBSW   Y6, Y7, Y6
@@ -3469,7 +3619,7 @@ block:
 	VPBROADCASTD 116(R11), Y7
 	VPMADDUBSW   Y7, Y10, Y7
 	VPADDW       Y7, Y6, Y6
-	VPMADDWD     ones16<>+0(SB), Y6, Y6
+	VPMADDWD     x00010001<>+0(SB), Y6, Y6
 	VPADDD       Y6, Y13, Y13
 	VBROADCASTSS 284(R11), Y6
 	VMULPS       512(R10), Y6, Y6
@@ -3543,130 +3693,130 @@ half:
 
 block:
 	VMOVDQU      (R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD (R11), Y8
 	VPSIGNB      Y6, Y8, Y8
 	VPMADDUBSW   Y8, Y7, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
+	VPMADDWD     x00010001<>+0(SB), Y8, Y8
 	VPBROADCASTD 4(R11), Y9
 	VPSIGNB      Y6, Y9, Y9
 	VPMADDUBSW   Y9, Y7, Y9
-	VPMADDWD     ones16<>+0(SB), Y9, Y9
+	VPMADDWD     x00010001<>+0(SB), Y9, Y9
 	VPBROADCASTD 8(R11), Y10
 	VPSIGNB      Y6, Y10, Y10
 	VPMADDUBSW   Y10, Y7, Y10
-	VPMADDWD     ones16<>+0(SB), Y10, Y10
+	VPMADDWD     x00010001<>+0(SB), Y10, Y10
 	VPBROADCASTD 12(R11), Y11
 	VPSIGNB      Y6, Y11, Y11
 	VPMADDUBSW   Y11, Y7, Y11
-	VPMADDWD     ones16<>+0(SB), Y11, Y11
+	VPMADDWD     x00010001<>+0(SB), Y11, Y11
 	VPBROADCASTD 16(R11), Y12
 	VPSIGNB      Y6, Y12, Y12
 	VPMADDUBSW   Y12, Y7, Y12
-	VPMADDWD     ones16<>+0(SB), Y12, Y12
+	VPMADDWD     x00010001<>+0(SB), Y12, Y12
 	VPBROADCASTD 20(R11), Y13
 	VPSIGNB      Y6, Y13, Y13
 	VPMADDUBSW   Y13, Y7, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VMOVDQU      64(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 24(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 28(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 32(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 36(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 40(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 44(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VMOVDQU      128(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 48(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 52(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 56(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 60(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 64(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 68(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VMOVDQU      192(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 72(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 76(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 80(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 84(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 88(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 92(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VBROADCASTSS 264(R11), Y6
 	VMULPS       512(R10), Y6, Y6
@@ -3693,130 +3843,130 @@ block:
 	VCVTDQ2PS    Y13, Y13
 	VFMADD231PS  Y6, Y13, Y5
 	VMOVDQU      256(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 96(R11), Y8
 	VPSIGNB      Y6, Y8, Y8
 	VPMADDUBSW   Y8, Y7, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
+	VPMADDWD     x00010001<>+0(SB), Y8, Y8
 	VPBROADCASTD 100(R11), Y9
 	VPSIGNB      Y6, Y9, Y9
 	VPMADDUBSW   Y9, Y7, Y9
-	VPMADDWD     ones16<>+0(SB), Y9, Y9
+	VPMADDWD     x00010001<>+0(SB), Y9, Y9
 	VPBROADCASTD 104(R11), Y10
 	VPSIGNB      Y6, Y10, Y10
 	VPMADDUBSW   Y10, Y7, Y10
-	VPMADDWD     ones16<>+0(SB), Y10, Y10
+	VPMADDWD     x00010001<>+0(SB), Y10, Y10
 	VPBROADCASTD 108(R11), Y11
 	VPSIGNB      Y6, Y11, Y11
 	VPMADDUBSW   Y11, Y7, Y11
-	VPMADDWD     ones16<>+0(SB), Y11, Y11
+	VPMADDWD     x00010001<>+0(SB), Y11, Y11
 	VPBROADCASTD 112(R11), Y12
 	VPSIGNB      Y6, Y12, Y12
 	VPMADDUBSW   Y12, Y7, Y12
-	VPMADDWD     ones16<>+0(SB), Y12, Y12
+	VPMADDWD     x00010001<>+0(SB), Y12, Y12
 	VPBROADCASTD 116(R11), Y13
 	VPSIGNB      Y6, Y13, Y13
 	VPMADDUBSW   Y13, Y7, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VMOVDQU      320(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 120(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 124(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 128(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 132(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 136(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 140(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VMOVDQU      384(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 144(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 148(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 152(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 156(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 160(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 164(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VMOVDQU      448(R10), Y6
-	VPXOR        bias8<>+0(SB), Y6, Y6
+	VPXOR        x80808080<>+0(SB), Y6, Y6
 	VPABSB       Y6, Y7
 	VPBROADCASTD 168(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y8, Y8
 	VPBROADCASTD 172(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y9, Y9
 	VPBROADCASTD 176(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y10, Y10
 	VPBROADCASTD 180(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y11, Y11
 	VPBROADCASTD 184(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y12, Y12
 	VPBROADCASTD 188(R11), Y14
 	VPSIGNB      Y6, Y14, Y14
 	VPMADDUBSW   Y14, Y7, Y14
-	VPMADDWD     ones16<>+0(SB), Y14, Y14
+	VPMADDWD     x00010001<>+0(SB), Y14, Y14
 	VPADDD       Y14, Y13, Y13
 	VBROADCASTSS 264(R11), Y6
 	VMULPS       576(R10), Y6, Y6
@@ -3899,96 +4049,96 @@ block:
 	VMOVDQU      (R10), Y6
 	VPBROADCASTD (R11), Y7
 	VPMADDUBSW   Y7, Y6, Y7
-	VPMADDWD     ones16<>+0(SB), Y7, Y7
+	VPMADDWD     x00010001<>+0(SB), Y7, Y7
 	VPBROADCASTD 4(R11), Y8
 	VPMADDUBSW   Y8, Y6, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
+	VPMADDWD     x00010001<>+0(SB), Y8, Y8
 	VPBROADCASTD 8(R11), Y9
 	VPMADDUBSW   Y9, Y6, Y9
-	VPMADDWD     ones16<>+0(SB), Y9, Y9
+	VPMADDWD     x00010001<>+0(SB), Y9, Y9
 	VPBROADCASTD 12(R11), Y10
 	VPMADDUBSW   Y10, Y6, Y10
-	VPMADDWD     ones16<>+0(SB), Y10, Y10
+	VPMADDWD     x00010001<>+0(SB), Y10, Y10
 	VPBROADCASTD 16(R11), Y11
 	VPMADDUBSW   Y11, Y6, Y11
-	VPMADDWD     ones16<>+0(SB), Y11, Y11
+	VPMADDWD     x00010001<>+0(SB), Y11, Y11
 	VPBROADCASTD 20(R11), Y12
 	VPMADDUBSW   Y12, Y6, Y12
-	VPMADDWD     ones16<>+0(SB), Y12, Y12
+	VPMADDWD     x00010001<>+0(SB), Y12, Y12
 	VMOVDQU      64(R10), Y6
 	VPBROADCASTD 24(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y7, Y7
 	VPBROADCASTD 28(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y8, Y8
 	VPBROADCASTD 32(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y9, Y9
 	VPBROADCASTD 36(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y10, Y10
 	VPBROADCASTD 40(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y11, Y11
 	VPBROADCASTD 44(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y12, Y12
 	VMOVDQU      128(R10), Y6
 	VPBROADCASTD 48(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y7, Y7
 	VPBROADCASTD 52(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y8, Y8
 	VPBROADCASTD 56(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y9, Y9
 	VPBROADCASTD 60(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y10, Y10
 	VPBROADCASTD 64(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y11, Y11
 	VPBROADCASTD 68(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y12, Y12
 	VMOVDQU      192(R10), Y6
 	VPBROADCASTD 72(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y7, Y7
 	VPBROADCASTD 76(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y8, Y8
 	VPBROADCASTD 80(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y9, Y9
 	VPBROADCASTD 84(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y10, Y10
 	VPBROADCASTD 88(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y11, Y11
 	VPBROADCASTD 92(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y12, Y12
 	VBROADCASTSS 264(R11), Y6
 	VMULPS       512(R10), Y6, Y6
@@ -4017,96 +4167,96 @@ block:
 	VMOVDQU      256(R10), Y6
 	VPBROADCASTD 96(R11), Y7
 	VPMADDUBSW   Y7, Y6, Y7
-	VPMADDWD     ones16<>+0(SB), Y7, Y7
+	VPMADDWD     x00010001<>+0(SB), Y7, Y7
 	VPBROADCASTD 100(R11), Y8
 	VPMADDUBSW   Y8, Y6, Y8
-	VPMADDWD     ones16<>+0(SB), Y8, Y8
+	VPMADDWD     x00010001<>+0(SB), Y8, Y8
 	VPBROADCASTD 104(R11), Y9
 	VPMADDUBSW   Y9, Y6, Y9
-	VPMADDWD     ones16<>+0(SB), Y9, Y9
+	VPMADDWD     x00010001<>+0(SB), Y9, Y9
 	VPBROADCASTD 108(R11), Y10
 	VPMADDUBSW   Y10, Y6, Y10
-	VPMADDWD     ones16<>+0(SB), Y10, Y10
+	VPMADDWD     x00010001<>+0(SB), Y10, Y10
 	VPBROADCASTD 112(R11), Y11
 	VPMADDUBSW   Y11, Y6, Y11
-	VPMADDWD     ones16<>+0(SB), Y11, Y11
+	VPMADDWD     x00010001<>+0(SB), Y11, Y11
 	VPBROADCASTD 116(R11), Y12
 	VPMADDUBSW   Y12, Y6, Y12
-	VPMADDWD     ones16<>+0(SB), Y12, Y12
+	VPMADDWD     x00010001<>+0(SB), Y12, Y12
 	VMOVDQU      320(R10), Y6
 	VPBROADCASTD 120(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y7, Y7
 	VPBROADCASTD 124(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y8, Y8
 	VPBROADCASTD 128(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y9, Y9
 	VPBROADCASTD 132(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y10, Y10
 	VPBROADCASTD 136(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y11, Y11
 	VPBROADCASTD 140(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y12, Y12
 	VMOVDQU      384(R10), Y6
 	VPBROADCASTD 144(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y7, Y7
 	VPBROADCASTD 148(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y8, Y8
 	VPBROADCASTD 152(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y9, Y9
 	VPBROADCASTD 156(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y10, Y10
 	VPBROADCASTD 160(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y11, Y11
 	VPBROADCASTD 164(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y12, Y12
 	VMOVDQU      448(R10), Y6
 	VPBROADCASTD 168(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y7, Y7
 	VPBROADCASTD 172(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y8, Y8
 	VPBROADCASTD 176(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y9, Y9
 	VPBROADCASTD 180(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y10, Y10
 	VPBROADCASTD 184(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y11, Y11
 	VPBROADCASTD 188(R11), Y13
 	VPMADDUBSW   Y13, Y6, Y13
-	VPMADDWD     ones16<>+0(SB), Y13, Y13
+	VPMADDWD     x00010001<>+0(SB), Y13, Y13
 	VPADDD       Y13, Y12, Y12
 	VBROADCASTSS 264(R11), Y6
 	VMULPS       576(R10), Y6, Y6
@@ -4704,5 +4854,1204 @@ column:
 	MOVQ         DI, SI
 	DECQ         R8
 	JNZ          group
+	VZEROUPPER
+	RET
+
+// func scoreF32AVX2(dst *float32, q *float32, k *byte, n int, dim int)
+// Requires: AVX, FMA3
+TEXT ·scoreF32AVX2(SB), NOSPLIT, $0-40
+	MOVQ   dst+0(FP), AX
+	MOVQ   q+8(FP), CX
+	MOVQ   k+16(FP), DX
+	MOVQ   n+24(FP), BX
+	MOVQ   dim+32(FP), SI
+	IMUL3Q $0x00000004, SI, DI
+	IMUL3Q $0x00000003, DI, R8
+	SHRQ   $0x03, SI
+
+four:
+	CMPQ   BX, $0x04
+	JLT    one
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   CX, R9
+	MOVQ   DX, R10
+	MOVQ   SI, R11
+
+dims4:
+	VMOVUPS      (R10), Y4
+	VFMADD231PS  (R9), Y4, Y0
+	VMOVUPS      (R10)(DI*1), Y4
+	VFMADD231PS  (R9), Y4, Y1
+	VMOVUPS      (R10)(DI*2), Y4
+	VFMADD231PS  (R9), Y4, Y2
+	VMOVUPS      (R10)(R8*1), Y4
+	VFMADD231PS  (R9), Y4, Y3
+	ADDQ         $0x00000020, R9
+	ADDQ         $0x00000020, R10
+	DECQ         R11
+	JNZ          dims4
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X4, X0, X0
+	VEXTRACTF128 $0x01, Y1, X4
+	VADDPS       X4, X1, X1
+	VEXTRACTF128 $0x01, Y2, X4
+	VADDPS       X4, X2, X2
+	VEXTRACTF128 $0x01, Y3, X4
+	VADDPS       X4, X3, X3
+	VHADDPS      X1, X0, X0
+	VHADDPS      X3, X2, X2
+	VHADDPS      X2, X0, X0
+	VMOVUPS      X0, (AX)
+	ADDQ         $0x00000010, AX
+	LEAQ         (DX)(DI*4), DX
+	SUBQ         $0x00000004, BX
+	JMP          four
+
+one:
+	TESTQ  BX, BX
+	JZ     done
+	VXORPS Y0, Y0, Y0
+	MOVQ   CX, R9
+	MOVQ   DX, R10
+	MOVQ   SI, R11
+
+dims1:
+	VMOVUPS      (R10), Y1
+	VFMADD231PS  (R9), Y1, Y0
+	ADDQ         $0x00000020, R9
+	ADDQ         $0x00000020, R10
+	DECQ         R11
+	JNZ          dims1
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, (AX)
+	ADDQ         $0x00000004, AX
+	ADDQ         DI, DX
+	DECQ         BX
+	JMP          one
+
+done:
+	VZEROUPPER
+	RET
+
+// func accumF32AVX2(acc *float32, p *float32, v *byte, n int, dim int)
+// Requires: AVX, FMA3
+TEXT ·accumF32AVX2(SB), NOSPLIT, $0-40
+	MOVQ   acc+0(FP), AX
+	MOVQ   p+8(FP), CX
+	MOVQ   v+16(FP), DX
+	MOVQ   n+24(FP), BX
+	MOVQ   dim+32(FP), SI
+	IMUL3Q $0x00000004, SI, DI
+	TESTQ  BX, BX
+	JZ     done
+
+dims8:
+	CMPQ    SI, $0x00000040
+	JLT     less8
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows8:
+	VBROADCASTSS (R8), Y8
+	VMOVUPS      (R9), Y9
+	VFMADD231PS  Y8, Y9, Y0
+	VMOVUPS      32(R9), Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VMOVUPS      64(R9), Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VMOVUPS      96(R9), Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VMOVUPS      128(R9), Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VMOVUPS      160(R9), Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VMOVUPS      192(R9), Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VMOVUPS      224(R9), Y9
+	VFMADD231PS  Y8, Y9, Y7
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows8
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	VMOVUPS      Y4, 128(AX)
+	VMOVUPS      Y5, 160(AX)
+	VMOVUPS      Y6, 192(AX)
+	VMOVUPS      Y7, 224(AX)
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x00000100, DX
+	SUBQ         $0x00000040, SI
+	JMP          dims8
+
+less8:
+dims4:
+	CMPQ    SI, $0x00000020
+	JLT     less4
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows4:
+	VBROADCASTSS (R8), Y4
+	VMOVUPS      (R9), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VMOVUPS      32(R9), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VMOVUPS      64(R9), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VMOVUPS      96(R9), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows4
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000080, DX
+	SUBQ         $0x00000020, SI
+	JMP          dims4
+
+less4:
+dims2:
+	CMPQ    SI, $0x00000010
+	JLT     less2
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows2:
+	VBROADCASTSS (R8), Y2
+	VMOVUPS      (R9), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VMOVUPS      32(R9), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows2
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, DX
+	SUBQ         $0x00000010, SI
+	JMP          dims2
+
+less2:
+dims1:
+	CMPQ    SI, $0x00000008
+	JLT     less1
+	VMOVUPS (AX), Y0
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows1:
+	VBROADCASTSS (R8), Y1
+	VMOVUPS      (R9), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows1
+	VMOVUPS      Y0, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, DX
+	SUBQ         $0x00000008, SI
+	JMP          dims1
+
+less1:
+done:
+	VZEROUPPER
+	RET
+
+// func scoreF16AVX2(dst *float32, q *float32, k *byte, n int, dim int)
+// Requires: AVX, F16C, FMA3
+TEXT ·scoreF16AVX2(SB), NOSPLIT, $0-40
+	MOVQ   dst+0(FP), AX
+	MOVQ   q+8(FP), CX
+	MOVQ   k+16(FP), DX
+	MOVQ   n+24(FP), BX
+	MOVQ   dim+32(FP), SI
+	IMUL3Q $0x00000002, SI, DI
+	IMUL3Q $0x00000003, DI, R8
+	SHRQ   $0x03, SI
+
+four:
+	CMPQ   BX, $0x04
+	JLT    one
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   CX, R9
+	MOVQ   DX, R10
+	MOVQ   SI, R11
+
+dims4:
+	VCVTPH2PS    (R10), Y4
+	VFMADD231PS  (R9), Y4, Y0
+	VCVTPH2PS    (R10)(DI*1), Y4
+	VFMADD231PS  (R9), Y4, Y1
+	VCVTPH2PS    (R10)(DI*2), Y4
+	VFMADD231PS  (R9), Y4, Y2
+	VCVTPH2PS    (R10)(R8*1), Y4
+	VFMADD231PS  (R9), Y4, Y3
+	ADDQ         $0x00000020, R9
+	ADDQ         $0x00000010, R10
+	DECQ         R11
+	JNZ          dims4
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X4, X0, X0
+	VEXTRACTF128 $0x01, Y1, X4
+	VADDPS       X4, X1, X1
+	VEXTRACTF128 $0x01, Y2, X4
+	VADDPS       X4, X2, X2
+	VEXTRACTF128 $0x01, Y3, X4
+	VADDPS       X4, X3, X3
+	VHADDPS      X1, X0, X0
+	VHADDPS      X3, X2, X2
+	VHADDPS      X2, X0, X0
+	VMOVUPS      X0, (AX)
+	ADDQ         $0x00000010, AX
+	LEAQ         (DX)(DI*4), DX
+	SUBQ         $0x00000004, BX
+	JMP          four
+
+one:
+	TESTQ  BX, BX
+	JZ     done
+	VXORPS Y0, Y0, Y0
+	MOVQ   CX, R9
+	MOVQ   DX, R10
+	MOVQ   SI, R11
+
+dims1:
+	VCVTPH2PS    (R10), Y1
+	VFMADD231PS  (R9), Y1, Y0
+	ADDQ         $0x00000020, R9
+	ADDQ         $0x00000010, R10
+	DECQ         R11
+	JNZ          dims1
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, (AX)
+	ADDQ         $0x00000004, AX
+	ADDQ         DI, DX
+	DECQ         BX
+	JMP          one
+
+done:
+	VZEROUPPER
+	RET
+
+// func accumF16AVX2(acc *float32, p *float32, v *byte, n int, dim int)
+// Requires: AVX, F16C, FMA3
+TEXT ·accumF16AVX2(SB), NOSPLIT, $0-40
+	MOVQ   acc+0(FP), AX
+	MOVQ   p+8(FP), CX
+	MOVQ   v+16(FP), DX
+	MOVQ   n+24(FP), BX
+	MOVQ   dim+32(FP), SI
+	IMUL3Q $0x00000002, SI, DI
+	TESTQ  BX, BX
+	JZ     done
+
+dims8:
+	CMPQ    SI, $0x00000040
+	JLT     less8
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows8:
+	VBROADCASTSS (R8), Y8
+	VCVTPH2PS    (R9), Y9
+	VFMADD231PS  Y8, Y9, Y0
+	VCVTPH2PS    16(R9), Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VCVTPH2PS    32(R9), Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VCVTPH2PS    48(R9), Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VCVTPH2PS    64(R9), Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VCVTPH2PS    80(R9), Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VCVTPH2PS    96(R9), Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VCVTPH2PS    112(R9), Y9
+	VFMADD231PS  Y8, Y9, Y7
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows8
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	VMOVUPS      Y4, 128(AX)
+	VMOVUPS      Y5, 160(AX)
+	VMOVUPS      Y6, 192(AX)
+	VMOVUPS      Y7, 224(AX)
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x00000080, DX
+	SUBQ         $0x00000040, SI
+	JMP          dims8
+
+less8:
+dims4:
+	CMPQ    SI, $0x00000020
+	JLT     less4
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows4:
+	VBROADCASTSS (R8), Y4
+	VCVTPH2PS    (R9), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VCVTPH2PS    16(R9), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VCVTPH2PS    32(R9), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VCVTPH2PS    48(R9), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows4
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000040, DX
+	SUBQ         $0x00000020, SI
+	JMP          dims4
+
+less4:
+dims2:
+	CMPQ    SI, $0x00000010
+	JLT     less2
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows2:
+	VBROADCASTSS (R8), Y2
+	VCVTPH2PS    (R9), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VCVTPH2PS    16(R9), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows2
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000020, DX
+	SUBQ         $0x00000010, SI
+	JMP          dims2
+
+less2:
+dims1:
+	CMPQ    SI, $0x00000008
+	JLT     less1
+	VMOVUPS (AX), Y0
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows1:
+	VBROADCASTSS (R8), Y1
+	VCVTPH2PS    (R9), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows1
+	VMOVUPS      Y0, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000010, DX
+	SUBQ         $0x00000008, SI
+	JMP          dims1
+
+less1:
+done:
+	VZEROUPPER
+	RET
+
+// func scoreQ8AVX2(dst *float32, q *float32, k *byte, n int, dim int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·scoreQ8AVX2(SB), NOSPLIT, $0-40
+	MOVQ   dst+0(FP), AX
+	MOVQ   q+8(FP), CX
+	MOVQ   k+16(FP), DX
+	MOVQ   n+24(FP), BX
+	MOVQ   dim+32(FP), SI
+	IMUL3Q $0x00000022, SI, DI
+	SHRQ   $0x05, DI
+	IMUL3Q $0x00000003, DI, R8
+	SHRQ   $0x05, SI
+
+four:
+	CMPQ   BX, $0x04
+	JLT    one
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   CX, R9
+	MOVQ   DX, R10
+	MOVQ   SI, R11
+
+dims4:
+	VPMOVSXBD    2(R10), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (R9), Y4, Y4
+	VPMOVSXBD    10(R10), Y5
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  32(R9), Y5, Y4
+	VPMOVSXBD    18(R10), Y5
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  64(R9), Y5, Y4
+	VPMOVSXBD    26(R10), Y5
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  96(R9), Y5, Y4
+	VPBROADCASTW (R10), X5
+	VCVTPH2PS    X5, Y5
+	VFMADD231PS  Y5, Y4, Y0
+	VPMOVSXBD    2(R10)(DI*1), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (R9), Y4, Y4
+	VPMOVSXBD    10(R10)(DI*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  32(R9), Y5, Y4
+	VPMOVSXBD    18(R10)(DI*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  64(R9), Y5, Y4
+	VPMOVSXBD    26(R10)(DI*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  96(R9), Y5, Y4
+	VPBROADCASTW (R10)(DI*1), X5
+	VCVTPH2PS    X5, Y5
+	VFMADD231PS  Y5, Y4, Y1
+	VPMOVSXBD    2(R10)(DI*2), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (R9), Y4, Y4
+	VPMOVSXBD    10(R10)(DI*2), Y5
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  32(R9), Y5, Y4
+	VPMOVSXBD    18(R10)(DI*2), Y5
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  64(R9), Y5, Y4
+	VPMOVSXBD    26(R10)(DI*2), Y5
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  96(R9), Y5, Y4
+	VPBROADCASTW (R10)(DI*2), X5
+	VCVTPH2PS    X5, Y5
+	VFMADD231PS  Y5, Y4, Y2
+	VPMOVSXBD    2(R10)(R8*1), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       (R9), Y4, Y4
+	VPMOVSXBD    10(R10)(R8*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  32(R9), Y5, Y4
+	VPMOVSXBD    18(R10)(R8*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  64(R9), Y5, Y4
+	VPMOVSXBD    26(R10)(R8*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  96(R9), Y5, Y4
+	VPBROADCASTW (R10)(R8*1), X5
+	VCVTPH2PS    X5, Y5
+	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         $0x00000080, R9
+	ADDQ         $0x00000022, R10
+	DECQ         R11
+	JNZ          dims4
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X4, X0, X0
+	VEXTRACTF128 $0x01, Y1, X4
+	VADDPS       X4, X1, X1
+	VEXTRACTF128 $0x01, Y2, X4
+	VADDPS       X4, X2, X2
+	VEXTRACTF128 $0x01, Y3, X4
+	VADDPS       X4, X3, X3
+	VHADDPS      X1, X0, X0
+	VHADDPS      X3, X2, X2
+	VHADDPS      X2, X0, X0
+	VMOVUPS      X0, (AX)
+	ADDQ         $0x00000010, AX
+	LEAQ         (DX)(DI*4), DX
+	SUBQ         $0x00000004, BX
+	JMP          four
+
+one:
+	TESTQ  BX, BX
+	JZ     done
+	VXORPS Y0, Y0, Y0
+	MOVQ   CX, R9
+	MOVQ   DX, R10
+	MOVQ   SI, R11
+
+dims1:
+	VPMOVSXBD    2(R10), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       (R9), Y1, Y1
+	VPMOVSXBD    10(R10), Y2
+	VCVTDQ2PS    Y2, Y2
+	VFMADD231PS  32(R9), Y2, Y1
+	VPMOVSXBD    18(R10), Y2
+	VCVTDQ2PS    Y2, Y2
+	VFMADD231PS  64(R9), Y2, Y1
+	VPMOVSXBD    26(R10), Y2
+	VCVTDQ2PS    Y2, Y2
+	VFMADD231PS  96(R9), Y2, Y1
+	VPBROADCASTW (R10), X2
+	VCVTPH2PS    X2, Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         $0x00000080, R9
+	ADDQ         $0x00000022, R10
+	DECQ         R11
+	JNZ          dims1
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, (AX)
+	ADDQ         $0x00000004, AX
+	ADDQ         DI, DX
+	DECQ         BX
+	JMP          one
+
+done:
+	VZEROUPPER
+	RET
+
+// func accumQ8AVX2(acc *float32, p *float32, v *byte, n int, dim int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·accumQ8AVX2(SB), NOSPLIT, $0-40
+	MOVQ   acc+0(FP), AX
+	MOVQ   p+8(FP), CX
+	MOVQ   v+16(FP), DX
+	MOVQ   n+24(FP), BX
+	MOVQ   dim+32(FP), SI
+	IMUL3Q $0x00000022, SI, DI
+	SHRQ   $0x05, DI
+	TESTQ  BX, BX
+	JZ     done
+
+dims2:
+	CMPQ    SI, $0x00000040
+	JLT     less2
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows2:
+	VBROADCASTSS (R8), Y8
+	VPBROADCASTW (R9), X9
+	VCVTPH2PS    X9, Y9
+	VPMOVSXBD    2(R9), Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y9, Y10, Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VPMOVSXBD    10(R9), Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y9, Y10, Y10
+	VFMADD231PS  Y8, Y10, Y1
+	VPMOVSXBD    18(R9), Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y9, Y10, Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VPMOVSXBD    26(R9), Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y9, Y10, Y10
+	VFMADD231PS  Y8, Y10, Y3
+	VPBROADCASTW 34(R9), X9
+	VCVTPH2PS    X9, Y9
+	VPMOVSXBD    36(R9), Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y9, Y10, Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VPMOVSXBD    44(R9), Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y9, Y10, Y10
+	VFMADD231PS  Y8, Y10, Y5
+	VPMOVSXBD    52(R9), Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y9, Y10, Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VPMOVSXBD    60(R9), Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y9, Y10, Y10
+	VFMADD231PS  Y8, Y10, Y7
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows2
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	VMOVUPS      Y4, 128(AX)
+	VMOVUPS      Y5, 160(AX)
+	VMOVUPS      Y6, 192(AX)
+	VMOVUPS      Y7, 224(AX)
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x00000044, DX
+	SUBQ         $0x00000040, SI
+	JMP          dims2
+
+less2:
+dims1:
+	CMPQ    SI, $0x00000020
+	JLT     less1
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows1:
+	VBROADCASTSS (R8), Y4
+	VPBROADCASTW (R9), X5
+	VCVTPH2PS    X5, Y5
+	VPMOVSXBD    2(R9), Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VPMOVSXBD    10(R9), Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VFMADD231PS  Y4, Y6, Y1
+	VPMOVSXBD    18(R9), Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VFMADD231PS  Y4, Y6, Y2
+	VPMOVSXBD    26(R9), Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VFMADD231PS  Y4, Y6, Y3
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows1
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000022, DX
+	SUBQ         $0x00000020, SI
+	JMP          dims1
+
+less1:
+done:
+	VZEROUPPER
+	RET
+
+// func quantizeAVX2(dst *byte, x *float32, n int, T int, t int)
+// Requires: AVX, AVX2
+TEXT ·quantizeAVX2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         T+24(FP), BX
+	MOVQ         t+32(FP), SI
+	LEAQ         (AX)(SI*4), AX
+	IMUL3Q       $0x00000040, BX, SI
+	SHLQ         $0x02, BX
+	IMUL3Q       $0x00000003, BX, R10
+	MOVL         $0x01010101, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00010001, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x0d7fffff, DI
+	VMOVD        DI, X2
+	MOVL         $0x42fe0000, DI
+	VMOVD        DI, X3
+
+block:
+	VMOVUPS      (CX), Y4
+	VPAND        x7fffffff<>+0(SB), Y4, Y5
+	VMOVUPS      32(CX), Y6
+	VPAND        x7fffffff<>+0(SB), Y6, Y7
+	VPMAXSD      Y7, Y5, Y5
+	VMOVUPS      64(CX), Y7
+	VPAND        x7fffffff<>+0(SB), Y7, Y8
+	VPMAXSD      Y8, Y5, Y5
+	VMOVUPS      96(CX), Y8
+	VPAND        x7fffffff<>+0(SB), Y8, Y9
+	VPMAXSD      Y9, Y5, Y5
+	VEXTRACTF128 $0x01, Y5, X9
+	VPMAXSD      X9, X5, X5
+	VPSHUFD      $0x4e, X5, X9
+	VPMAXSD      X9, X5, X5
+	VPSHUFD      $0xb1, X5, X9
+	VPMAXSD      X9, X5, X5
+	VPCMPGTD     X2, X5, X10
+	VPAND        X10, X5, X5
+	VDIVSS       X5, X3, X9
+	VPAND        X10, X9, X9
+	VDIVSS       X3, X5, X5
+	VBROADCASTSS X9, Y9
+	VMULPS       Y9, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VMULPS       Y9, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VMULPS       Y9, Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VMULPS       Y9, Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPACKSSDW    Y6, Y4, Y4
+	VPACKSSDW    Y8, Y7, Y7
+	VPACKSSWB    Y7, Y4, Y4
+	VMOVDQU      unpacked<>+0(SB), Y6
+	VPERMD       Y4, Y6, Y4
+	VPMADDUBSW   Y4, Y0, Y6
+	VPMADDWD     Y1, Y6, Y6
+	VPHADDD      Y6, Y6, Y6
+	VPHADDD      Y6, Y6, Y6
+	VEXTRACTI128 $0x01, Y6, X7
+	VPADDD       X7, X6, X8
+	VPBLENDD     $0x0a, X6, X8, X8
+	VPBLENDD     $0x04, X7, X8, X8
+	VPXOR        X6, X6, X6
+	VPSUBD       X8, X6, X6
+	VCVTDQ2PS    X8, X8
+	VBROADCASTSS X5, X7
+	VMULPS       X7, X8, X8
+	VEXTRACTI128 $0x01, Y4, X7
+	LEAQ         (AX)(BX*4), DI
+	LEAQ         (AX)(BX*8), R8
+	LEAQ         (DI)(BX*8), R9
+	VPEXTRD      $0x00, X4, (AX)
+	VPEXTRD      $0x00, X7, (DI)
+	VPEXTRD      $0x01, X4, (AX)(BX*1)
+	VPEXTRD      $0x01, X7, (DI)(BX*1)
+	VPEXTRD      $0x02, X4, (AX)(BX*2)
+	VPEXTRD      $0x02, X7, (DI)(BX*2)
+	VPEXTRD      $0x03, X4, (AX)(R10*1)
+	VPEXTRD      $0x03, X7, (DI)(R10*1)
+	VPEXTRD      $0x00, X6, (R8)
+	VPEXTRD      $0x00, X8, (R9)
+	VPEXTRD      $0x01, X6, (R8)(BX*1)
+	VPEXTRD      $0x01, X8, (R9)(BX*1)
+	VPEXTRD      $0x02, X6, (R8)(BX*2)
+	VPEXTRD      $0x02, X8, (R9)(BX*2)
+	VMOVSS       X5, (R8)(R10*1)
+	ADDQ         SI, AX
+	ADDQ         $0x00000080, CX
+	DECQ         DX
+	JNZ          block
+	VZEROUPPER
+	RET
+
+// func maxOfAVX2(x *float32, n int) (most float32)
+// Requires: AVX, SSE
+TEXT ·maxOfAVX2(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS (AX), Y0
+
+vectors:
+	CMPQ    CX, $0x08
+	JLT     rest
+	VMOVUPS (AX), Y1
+	VMAXPS  Y1, Y0, Y1
+	VMOVDQU Y1, Y0
+	ADDQ    $0x00000020, AX
+	SUBQ    $0x00000008, CX
+	JMP     vectors
+
+rest:
+	TESTQ      CX, CX
+	JZ         done
+	LEAQ       masks<>+0(SB), DX
+	NEGQ       CX
+	VMOVDQU    32(DX)(CX*4), Y1
+	VMASKMOVPS (AX), Y1, Y2
+	VMAXPS     Y2, Y0, Y2
+	VBLENDVPS  Y1, Y2, Y0, Y2
+	VMOVDQU    Y2, Y0
+
+done:
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VMAXPS       X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VMAXPS       X1, X0, X0
+	MOVSS        X0, most+16(FP)
+	VZEROUPPER
+	RET
+
+// func expSumAVX2(x *float32, n int, max float32) (sum float32)
+// Requires: AVX, AVX2, FMA3, SSE
+TEXT ·expSumAVX2(SB), NOSPLIT, $0-28
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS max+16(FP), Y0
+	VXORPS       Y1, Y1, Y1
+
+vectors:
+	CMPQ         CX, $0x08
+	JLT          rest
+	VMOVUPS      (AX), Y2
+	VSUBPS       Y0, Y2, Y2
+	VMOVDQU      xc2d00000<>+0(SB), Y4
+	VMAXPS       Y2, Y4, Y2
+	VMOVDQU      x42b20000<>+0(SB), Y4
+	VMINPS       Y2, Y4, Y2
+	VMULPS       x3fb8aa3b<>+0(SB), Y2, Y3
+	VROUNDPS     $0x08, Y3, Y3
+	VFNMADD231PS x3f317218<>+0(SB), Y3, Y2
+	VFNMADD231PS xb102e308<>+0(SB), Y3, Y2
+	VMOVDQU      x39500d01<>+0(SB), Y4
+	VFMADD213PS  x3ab60b61<>+0(SB), Y2, Y4
+	VFMADD213PS  x3c088889<>+0(SB), Y2, Y4
+	VFMADD213PS  x3d2aaaab<>+0(SB), Y2, Y4
+	VFMADD213PS  x3e2aaaab<>+0(SB), Y2, Y4
+	VFMADD213PS  x3f000000<>+0(SB), Y2, Y4
+	VFMADD213PS  x3f800000<>+0(SB), Y2, Y4
+	VFMADD213PS  x3f800000<>+0(SB), Y2, Y4
+	VCVTPS2DQ    Y3, Y3
+	VPSRAD       $0x01, Y3, Y2
+	VPSUBD       Y2, Y3, Y3
+	VPADDD       x0000007f<>+0(SB), Y2, Y2
+	VPSLLD       $0x17, Y2, Y2
+	VMULPS       Y2, Y4, Y4
+	VPADDD       x0000007f<>+0(SB), Y3, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VMULPS       Y3, Y4, Y4
+	VMOVDQU      Y4, Y2
+	VMOVUPS      Y2, (AX)
+	VADDPS       Y1, Y2, Y2
+	VMOVDQU      Y2, Y1
+	ADDQ         $0x00000020, AX
+	SUBQ         $0x00000008, CX
+	JMP          vectors
+
+rest:
+	TESTQ        CX, CX
+	JZ           done
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVDQU      32(DX)(CX*4), Y2
+	VMASKMOVPS   (AX), Y2, Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVDQU      xc2d00000<>+0(SB), Y4
+	VMAXPS       Y3, Y4, Y3
+	VMOVDQU      x42b20000<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+	VMULPS       x3fb8aa3b<>+0(SB), Y3, Y0
+	VROUNDPS     $0x08, Y0, Y0
+	VFNMADD231PS x3f317218<>+0(SB), Y0, Y3
+	VFNMADD231PS xb102e308<>+0(SB), Y0, Y3
+	VMOVDQU      x39500d01<>+0(SB), Y4
+	VFMADD213PS  x3ab60b61<>+0(SB), Y3, Y4
+	VFMADD213PS  x3c088889<>+0(SB), Y3, Y4
+	VFMADD213PS  x3d2aaaab<>+0(SB), Y3, Y4
+	VFMADD213PS  x3e2aaaab<>+0(SB), Y3, Y4
+	VFMADD213PS  x3f000000<>+0(SB), Y3, Y4
+	VFMADD213PS  x3f800000<>+0(SB), Y3, Y4
+	VFMADD213PS  x3f800000<>+0(SB), Y3, Y4
+	VCVTPS2DQ    Y0, Y0
+	VPSRAD       $0x01, Y0, Y3
+	VPSUBD       Y3, Y0, Y0
+	VPADDD       x0000007f<>+0(SB), Y3, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VMULPS       Y3, Y4, Y4
+	VPADDD       x0000007f<>+0(SB), Y0, Y0
+	VPSLLD       $0x17, Y0, Y0
+	VMULPS       Y0, Y4, Y4
+	VMOVDQU      Y4, Y3
+	VMASKMOVPS   Y3, Y2, (AX)
+	VADDPS       Y1, Y3, Y3
+	VBLENDVPS    Y2, Y3, Y1, Y3
+	VMOVDQU      Y3, Y1
+
+done:
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X1
+	VPSHUFD      $0x4e, X1, X0
+	VADDPS       X0, X1, X1
+	VPSHUFD      $0xb1, X1, X0
+	VADDPS       X0, X1, X1
+	MOVSS        X1, sum+24(FP)
+	VZEROUPPER
+	RET
+
+// func siluMulAVX2(dst *float32, gate *float32, up *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·siluMulAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ gate+8(FP), CX
+	MOVQ up+16(FP), DX
+	MOVQ n+24(FP), BX
+
+vectors:
+	CMPQ         BX, $0x08
+	JLT          rest
+	VMOVUPS      (CX), Y0
+	VPOR         x80000000<>+0(SB), Y0, Y1
+	VMOVDQU      xc2d00000<>+0(SB), Y3
+	VMAXPS       Y1, Y3, Y1
+	VMOVDQU      x42b20000<>+0(SB), Y3
+	VMINPS       Y1, Y3, Y1
+	VMULPS       x3fb8aa3b<>+0(SB), Y1, Y2
+	VROUNDPS     $0x08, Y2, Y2
+	VFNMADD231PS x3f317218<>+0(SB), Y2, Y1
+	VFNMADD231PS xb102e308<>+0(SB), Y2, Y1
+	VMOVDQU      x39500d01<>+0(SB), Y3
+	VFMADD213PS  x3ab60b61<>+0(SB), Y1, Y3
+	VFMADD213PS  x3c088889<>+0(SB), Y1, Y3
+	VFMADD213PS  x3d2aaaab<>+0(SB), Y1, Y3
+	VFMADD213PS  x3e2aaaab<>+0(SB), Y1, Y3
+	VFMADD213PS  x3f000000<>+0(SB), Y1, Y3
+	VFMADD213PS  x3f800000<>+0(SB), Y1, Y3
+	VFMADD213PS  x3f800000<>+0(SB), Y1, Y3
+	VCVTPS2DQ    Y2, Y2
+	VPSRAD       $0x01, Y2, Y1
+	VPSUBD       Y1, Y2, Y2
+	VPADDD       x0000007f<>+0(SB), Y1, Y1
+	VPSLLD       $0x17, Y1, Y1
+	VMULPS       Y1, Y3, Y3
+	VPADDD       x0000007f<>+0(SB), Y2, Y2
+	VPSLLD       $0x17, Y2, Y2
+	VMULPS       Y2, Y3, Y3
+	VMOVDQU      Y3, Y1
+	VMULPS       Y1, Y0, Y2
+	VBLENDVPS    Y0, Y2, Y0, Y0
+	VADDPS       x3f800000<>+0(SB), Y1, Y1
+	VDIVPS       Y1, Y0, Y0
+	VMOVUPS      (DX), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x00000020, DX
+	SUBQ         $0x00000008, BX
+	JMP          vectors
+
+rest:
+	TESTQ        BX, BX
+	JZ           done
+	LEAQ         masks<>+0(SB), SI
+	NEGQ         BX
+	VMOVDQU      32(SI)(BX*4), Y0
+	VMASKMOVPS   (CX), Y0, Y1
+	VPOR         x80000000<>+0(SB), Y1, Y2
+	VMOVDQU      xc2d00000<>+0(SB), Y4
+	VMAXPS       Y2, Y4, Y2
+	VMOVDQU      x42b20000<>+0(SB), Y4
+	VMINPS       Y2, Y4, Y2
+	VMULPS       x3fb8aa3b<>+0(SB), Y2, Y3
+	VROUNDPS     $0x08, Y3, Y3
+	VFNMADD231PS x3f317218<>+0(SB), Y3, Y2
+	VFNMADD231PS xb102e308<>+0(SB), Y3, Y2
+	VMOVDQU      x39500d01<>+0(SB), Y4
+	VFMADD213PS  x3ab60b61<>+0(SB), Y2, Y4
+	VFMADD213PS  x3c088889<>+0(SB), Y2, Y4
+	VFMADD213PS  x3d2aaaab<>+0(SB), Y2, Y4
+	VFMADD213PS  x3e2aaaab<>+0(SB), Y2, Y4
+	VFMADD213PS  x3f000000<>+0(SB), Y2, Y4
+	VFMADD213PS  x3f800000<>+0(SB), Y2, Y4
+	VFMADD213PS  x3f800000<>+0(SB), Y2, Y4
+	VCVTPS2DQ    Y3, Y3
+	VPSRAD       $0x01, Y3, Y2
+	VPSUBD       Y2, Y3, Y3
+	VPADDD       x0000007f<>+0(SB), Y2, Y2
+	VPSLLD       $0x17, Y2, Y2
+	VMULPS       Y2, Y4, Y4
+	VPADDD       x0000007f<>+0(SB), Y3, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VMULPS       Y3, Y4, Y4
+	VMOVDQU      Y4, Y2
+	VMULPS       Y2, Y1, Y3
+	VBLENDVPS    Y1, Y3, Y1, Y1
+	VADDPS       x3f800000<>+0(SB), Y2, Y2
+	VDIVPS       Y2, Y1, Y1
+	VMASKMOVPS   (DX), Y0, Y2
+	VMULPS       Y2, Y1, Y1
+	VMASKMOVPS   Y1, Y0, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func sumSquaresAVX2(x *float32, n int) (sum float32)
+// Requires: AVX, FMA3, SSE
+TEXT ·sumSquaresAVX2(SB), NOSPLIT, $0-20
+	MOVQ   x+0(FP), AX
+	MOVQ   n+8(FP), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+
+vectors:
+	CMPQ         CX, $0x08
+	JLT          rest
+	VMOVUPS      (AX), Y2
+	VCVTPS2PD    X2, Y3
+	VEXTRACTF128 $0x01, Y2, X2
+	VCVTPS2PD    X2, Y2
+	VFMADD231PD  Y3, Y3, Y0
+	VFMADD231PD  Y2, Y2, Y1
+	ADDQ         $0x00000020, AX
+	SUBQ         $0x00000008, CX
+	JMP          vectors
+
+rest:
+	TESTQ        CX, CX
+	JZ           done
+	LEAQ         masks<>+0(SB), DX
+	NEGQ         CX
+	VMOVDQU      32(DX)(CX*4), Y2
+	VMASKMOVPS   (AX), Y2, Y2
+	VCVTPS2PD    X2, Y3
+	VEXTRACTF128 $0x01, Y2, X2
+	VCVTPS2PD    X2, Y2
+	VFMADD231PD  Y3, Y3, Y0
+	VFMADD231PD  Y2, Y2, Y1
+
+done:
+	VADDPD       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPD       X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VADDSD       X1, X0, X0
+	VCVTSD2SS    X0, X0, X0
+	MOVSS        X0, sum+16(FP)
+	VZEROUPPER
+	RET
+
+// func scaleMulAVX2(dst *float32, x *float32, w *float32, scale float32, n int)
+// Requires: AVX
+TEXT ·scaleMulAVX2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         n+32(FP), BX
+	VBROADCASTSS scale+24(FP), Y0
+
+vectors:
+	CMPQ    BX, $0x08
+	JLT     rest
+	VMOVUPS (CX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS (DX), Y2
+	VMULPS  Y2, Y1, Y1
+	VMOVUPS Y1, (AX)
+	ADDQ    $0x00000020, AX
+	ADDQ    $0x00000020, CX
+	ADDQ    $0x00000020, DX
+	SUBQ    $0x00000008, BX
+	JMP     vectors
+
+rest:
+	TESTQ      BX, BX
+	JZ         done
+	LEAQ       masks<>+0(SB), SI
+	NEGQ       BX
+	VMOVDQU    32(SI)(BX*4), Y1
+	VMASKMOVPS (CX), Y1, Y2
+	VMULPS     Y0, Y2, Y2
+	VMASKMOVPS (DX), Y1, Y0
+	VMULPS     Y0, Y2, Y2
+	VMASKMOVPS Y2, Y1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func addAVX2(dst *float32, x *float32, n int)
+// Requires: AVX
+TEXT ·addAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+vectors:
+	CMPQ    DX, $0x08
+	JLT     rest
+	VMOVUPS (AX), Y0
+	VMOVUPS (CX), Y1
+	VADDPS  Y1, Y0, Y0
+	VMOVUPS Y0, (AX)
+	ADDQ    $0x00000020, AX
+	ADDQ    $0x00000020, CX
+	SUBQ    $0x00000008, DX
+	JMP     vectors
+
+rest:
+	TESTQ      DX, DX
+	JZ         done
+	LEAQ       masks<>+0(SB), BX
+	NEGQ       DX
+	VMOVDQU    32(BX)(DX*4), Y0
+	VMASKMOVPS (AX), Y0, Y1
+	VMASKMOVPS (CX), Y0, Y2
+	VADDPS     Y2, Y1, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+
+done:
 	VZEROUPPER
 	RET

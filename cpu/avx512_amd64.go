@@ -153,3 +153,68 @@ func gemvBF16AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride 
 //
 //go:noescape
 func gemmBF16AVX512(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
+
+// scoreF32AVX512: scoreF32Generic.
+//
+//go:noescape
+func scoreF32AVX512(dst *float32, q *float32, k *byte, n int, dim int)
+
+// accumF32AVX512: accumF32Generic.
+//
+//go:noescape
+func accumF32AVX512(acc *float32, p *float32, v *byte, n int, dim int)
+
+// scoreF16AVX512: scoreF16Generic.
+//
+//go:noescape
+func scoreF16AVX512(dst *float32, q *float32, k *byte, n int, dim int)
+
+// accumF16AVX512: accumF16Generic.
+//
+//go:noescape
+func accumF16AVX512(acc *float32, p *float32, v *byte, n int, dim int)
+
+// scoreQ8AVX512: scoreQ8Generic.
+//
+//go:noescape
+func scoreQ8AVX512(dst *float32, q *float32, k *byte, n int, dim int)
+
+// accumQ8AVX512: accumQ8Generic.
+//
+//go:noescape
+func accumQ8AVX512(acc *float32, p *float32, v *byte, n int, dim int)
+
+// quantizeAVX512: quantizeGeneric, to the bit.
+//
+//go:noescape
+func quantizeAVX512(dst *byte, x *float32, n int, T int, t int)
+
+// maxOfAVX512: maxOfGeneric.
+//
+//go:noescape
+func maxOfAVX512(x *float32, n int) (most float32)
+
+// expSumAVX512: expSumGeneric.
+//
+//go:noescape
+func expSumAVX512(x *float32, n int, max float32) (sum float32)
+
+// siluMulAVX512: siluMulGeneric.
+//
+//go:noescape
+func siluMulAVX512(dst *float32, gate *float32, up *float32, n int)
+
+// sumSquaresAVX512: sumSquaresGeneric.
+//
+//go:noescape
+func sumSquaresAVX512(x *float32, n int) (sum float32)
+
+// scaleMulAVX512: scaleMulGeneric, to the bit.
+//
+//go:noescape
+func scaleMulAVX512(dst *float32, x *float32, w *float32, scale float32, n int)
+
+// addAVX512: addGeneric, to the bit.
+//
+//go:noescape
+func addAVX512(dst *float32, x *float32, n int)

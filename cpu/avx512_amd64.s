@@ -22,6 +22,24 @@ DATA iq4nl<>+14(SB)/1, $0xd9
 DATA iq4nl<>+15(SB)/1, $0xf1
 GLOBL iq4nl<>(SB), RODATA|NOPTR, $16
 
+DATA masks<>+0(SB)/2, $0x0000
+DATA masks<>+2(SB)/2, $0x0001
+DATA masks<>+4(SB)/2, $0x0003
+DATA masks<>+6(SB)/2, $0x0007
+DATA masks<>+8(SB)/2, $0x000f
+DATA masks<>+10(SB)/2, $0x001f
+DATA masks<>+12(SB)/2, $0x003f
+DATA masks<>+14(SB)/2, $0x007f
+DATA masks<>+16(SB)/2, $0x00ff
+DATA masks<>+18(SB)/2, $0x01ff
+DATA masks<>+20(SB)/2, $0x03ff
+DATA masks<>+22(SB)/2, $0x07ff
+DATA masks<>+24(SB)/2, $0x0fff
+DATA masks<>+26(SB)/2, $0x1fff
+DATA masks<>+28(SB)/2, $0x3fff
+DATA masks<>+30(SB)/2, $0x7fff
+GLOBL masks<>(SB), RODATA|NOPTR, $32
+
 // func gemvQ8_0AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·gemvQ8_0AVX512(SB), NOSPLIT, $0-48
@@ -3012,5 +3030,1247 @@ column:
 	VMOVUPS      Z5, (AX)
 	VMOVUPS      Z11, 64(AX)
 	ADDQ         CX, AX
+	VZEROUPPER
+	RET
+
+// func scoreF32AVX512(dst *float32, q *float32, k *byte, n int, dim int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·scoreF32AVX512(SB), NOSPLIT, $0-40
+	MOVQ   dst+0(FP), AX
+	MOVQ   q+8(FP), CX
+	MOVQ   k+16(FP), DX
+	MOVQ   n+24(FP), BX
+	MOVQ   dim+32(FP), SI
+	IMUL3Q $0x00000004, SI, DI
+	IMUL3Q $0x00000003, DI, R8
+	SHRQ   $0x04, SI
+
+four:
+	CMPQ   BX, $0x04
+	JLT    one
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	MOVQ   CX, R9
+	MOVQ   DX, R10
+	MOVQ   SI, R11
+
+dims4:
+	VMOVUPS       (R10), Z4
+	VFMADD231PS   (R9), Z4, Z0
+	VMOVUPS       (R10)(DI*1), Z4
+	VFMADD231PS   (R9), Z4, Z1
+	VMOVUPS       (R10)(DI*2), Z4
+	VFMADD231PS   (R9), Z4, Z2
+	VMOVUPS       (R10)(R8*1), Z4
+	VFMADD231PS   (R9), Z4, Z3
+	ADDQ          $0x00000040, R9
+	ADDQ          $0x00000040, R10
+	DECQ          R11
+	JNZ           dims4
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X4
+	VADDPS        X4, X0, X0
+	VEXTRACTF64X4 $0x01, Z1, Y4
+	VADDPS        Y4, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X4
+	VADDPS        X4, X1, X1
+	VEXTRACTF64X4 $0x01, Z2, Y4
+	VADDPS        Y4, Y2, Y2
+	VEXTRACTF128  $0x01, Y2, X4
+	VADDPS        X4, X2, X2
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VADDPS        Y4, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X4
+	VADDPS        X4, X3, X3
+	VHADDPS       X1, X0, X0
+	VHADDPS       X3, X2, X2
+	VHADDPS       X2, X0, X0
+	VMOVUPS       X0, (AX)
+	ADDQ          $0x00000010, AX
+	LEAQ          (DX)(DI*4), DX
+	SUBQ          $0x00000004, BX
+	JMP           four
+
+one:
+	TESTQ  BX, BX
+	JZ     done
+	VXORPS Z0, Z0, Z0
+	MOVQ   CX, R9
+	MOVQ   DX, R10
+	MOVQ   SI, R11
+
+dims1:
+	VMOVUPS       (R10), Z1
+	VFMADD231PS   (R9), Z1, Z0
+	ADDQ          $0x00000040, R9
+	ADDQ          $0x00000040, R10
+	DECQ          R11
+	JNZ           dims1
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x00000004, AX
+	ADDQ          DI, DX
+	DECQ          BX
+	JMP           one
+
+done:
+	VZEROUPPER
+	RET
+
+// func accumF32AVX512(acc *float32, p *float32, v *byte, n int, dim int)
+// Requires: AVX, AVX512F
+TEXT ·accumF32AVX512(SB), NOSPLIT, $0-40
+	MOVQ   acc+0(FP), AX
+	MOVQ   p+8(FP), CX
+	MOVQ   v+16(FP), DX
+	MOVQ   n+24(FP), BX
+	MOVQ   dim+32(FP), SI
+	IMUL3Q $0x00000004, SI, DI
+	TESTQ  BX, BX
+	JZ     done
+
+dims8:
+	CMPQ    SI, $0x00000080
+	JLT     less8
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS 256(AX), Z4
+	VMOVUPS 320(AX), Z5
+	VMOVUPS 384(AX), Z6
+	VMOVUPS 448(AX), Z7
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows8:
+	VBROADCASTSS (R8), Z8
+	VMOVUPS      (R9), Z9
+	VFMADD231PS  Z8, Z9, Z0
+	VMOVUPS      64(R9), Z9
+	VFMADD231PS  Z8, Z9, Z1
+	VMOVUPS      128(R9), Z9
+	VFMADD231PS  Z8, Z9, Z2
+	VMOVUPS      192(R9), Z9
+	VFMADD231PS  Z8, Z9, Z3
+	VMOVUPS      256(R9), Z9
+	VFMADD231PS  Z8, Z9, Z4
+	VMOVUPS      320(R9), Z9
+	VFMADD231PS  Z8, Z9, Z5
+	VMOVUPS      384(R9), Z9
+	VFMADD231PS  Z8, Z9, Z6
+	VMOVUPS      448(R9), Z9
+	VFMADD231PS  Z8, Z9, Z7
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows8
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, 256(AX)
+	VMOVUPS      Z5, 320(AX)
+	VMOVUPS      Z6, 384(AX)
+	VMOVUPS      Z7, 448(AX)
+	ADDQ         $0x00000200, AX
+	ADDQ         $0x00000200, DX
+	SUBQ         $0x00000080, SI
+	JMP          dims8
+
+less8:
+dims4:
+	CMPQ    SI, $0x00000040
+	JLT     less4
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows4:
+	VBROADCASTSS (R8), Z4
+	VMOVUPS      (R9), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VMOVUPS      64(R9), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VMOVUPS      128(R9), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VMOVUPS      192(R9), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows4
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x00000100, DX
+	SUBQ         $0x00000040, SI
+	JMP          dims4
+
+less4:
+dims2:
+	CMPQ    SI, $0x00000020
+	JLT     less2
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows2:
+	VBROADCASTSS (R8), Z2
+	VMOVUPS      (R9), Z3
+	VFMADD231PS  Z2, Z3, Z0
+	VMOVUPS      64(R9), Z3
+	VFMADD231PS  Z2, Z3, Z1
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000080, DX
+	SUBQ         $0x00000020, SI
+	JMP          dims2
+
+less2:
+dims1:
+	CMPQ    SI, $0x00000010
+	JLT     less1
+	VMOVUPS (AX), Z0
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows1:
+	VBROADCASTSS (R8), Z1
+	VMOVUPS      (R9), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows1
+	VMOVUPS      Z0, (AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, DX
+	SUBQ         $0x00000010, SI
+	JMP          dims1
+
+less1:
+done:
+	VZEROUPPER
+	RET
+
+// func scoreF16AVX512(dst *float32, q *float32, k *byte, n int, dim int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·scoreF16AVX512(SB), NOSPLIT, $0-40
+	MOVQ   dst+0(FP), AX
+	MOVQ   q+8(FP), CX
+	MOVQ   k+16(FP), DX
+	MOVQ   n+24(FP), BX
+	MOVQ   dim+32(FP), SI
+	IMUL3Q $0x00000002, SI, DI
+	IMUL3Q $0x00000003, DI, R8
+	SHRQ   $0x04, SI
+
+four:
+	CMPQ   BX, $0x04
+	JLT    one
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	MOVQ   CX, R9
+	MOVQ   DX, R10
+	MOVQ   SI, R11
+
+dims4:
+	VCVTPH2PS     (R10), Z4
+	VFMADD231PS   (R9), Z4, Z0
+	VCVTPH2PS     (R10)(DI*1), Z4
+	VFMADD231PS   (R9), Z4, Z1
+	VCVTPH2PS     (R10)(DI*2), Z4
+	VFMADD231PS   (R9), Z4, Z2
+	VCVTPH2PS     (R10)(R8*1), Z4
+	VFMADD231PS   (R9), Z4, Z3
+	ADDQ          $0x00000040, R9
+	ADDQ          $0x00000020, R10
+	DECQ          R11
+	JNZ           dims4
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X4
+	VADDPS        X4, X0, X0
+	VEXTRACTF64X4 $0x01, Z1, Y4
+	VADDPS        Y4, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X4
+	VADDPS        X4, X1, X1
+	VEXTRACTF64X4 $0x01, Z2, Y4
+	VADDPS        Y4, Y2, Y2
+	VEXTRACTF128  $0x01, Y2, X4
+	VADDPS        X4, X2, X2
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VADDPS        Y4, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X4
+	VADDPS        X4, X3, X3
+	VHADDPS       X1, X0, X0
+	VHADDPS       X3, X2, X2
+	VHADDPS       X2, X0, X0
+	VMOVUPS       X0, (AX)
+	ADDQ          $0x00000010, AX
+	LEAQ          (DX)(DI*4), DX
+	SUBQ          $0x00000004, BX
+	JMP           four
+
+one:
+	TESTQ  BX, BX
+	JZ     done
+	VXORPS Z0, Z0, Z0
+	MOVQ   CX, R9
+	MOVQ   DX, R10
+	MOVQ   SI, R11
+
+dims1:
+	VCVTPH2PS     (R10), Z1
+	VFMADD231PS   (R9), Z1, Z0
+	ADDQ          $0x00000040, R9
+	ADDQ          $0x00000020, R10
+	DECQ          R11
+	JNZ           dims1
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x00000004, AX
+	ADDQ          DI, DX
+	DECQ          BX
+	JMP           one
+
+done:
+	VZEROUPPER
+	RET
+
+// func accumF16AVX512(acc *float32, p *float32, v *byte, n int, dim int)
+// Requires: AVX, AVX512F
+TEXT ·accumF16AVX512(SB), NOSPLIT, $0-40
+	MOVQ   acc+0(FP), AX
+	MOVQ   p+8(FP), CX
+	MOVQ   v+16(FP), DX
+	MOVQ   n+24(FP), BX
+	MOVQ   dim+32(FP), SI
+	IMUL3Q $0x00000002, SI, DI
+	TESTQ  BX, BX
+	JZ     done
+
+dims8:
+	CMPQ    SI, $0x00000080
+	JLT     less8
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS 256(AX), Z4
+	VMOVUPS 320(AX), Z5
+	VMOVUPS 384(AX), Z6
+	VMOVUPS 448(AX), Z7
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows8:
+	VBROADCASTSS (R8), Z8
+	VCVTPH2PS    (R9), Z9
+	VFMADD231PS  Z8, Z9, Z0
+	VCVTPH2PS    32(R9), Z9
+	VFMADD231PS  Z8, Z9, Z1
+	VCVTPH2PS    64(R9), Z9
+	VFMADD231PS  Z8, Z9, Z2
+	VCVTPH2PS    96(R9), Z9
+	VFMADD231PS  Z8, Z9, Z3
+	VCVTPH2PS    128(R9), Z9
+	VFMADD231PS  Z8, Z9, Z4
+	VCVTPH2PS    160(R9), Z9
+	VFMADD231PS  Z8, Z9, Z5
+	VCVTPH2PS    192(R9), Z9
+	VFMADD231PS  Z8, Z9, Z6
+	VCVTPH2PS    224(R9), Z9
+	VFMADD231PS  Z8, Z9, Z7
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows8
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, 256(AX)
+	VMOVUPS      Z5, 320(AX)
+	VMOVUPS      Z6, 384(AX)
+	VMOVUPS      Z7, 448(AX)
+	ADDQ         $0x00000200, AX
+	ADDQ         $0x00000100, DX
+	SUBQ         $0x00000080, SI
+	JMP          dims8
+
+less8:
+dims4:
+	CMPQ    SI, $0x00000040
+	JLT     less4
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows4:
+	VBROADCASTSS (R8), Z4
+	VCVTPH2PS    (R9), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VCVTPH2PS    32(R9), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VCVTPH2PS    64(R9), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VCVTPH2PS    96(R9), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows4
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x00000080, DX
+	SUBQ         $0x00000040, SI
+	JMP          dims4
+
+less4:
+dims2:
+	CMPQ    SI, $0x00000020
+	JLT     less2
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows2:
+	VBROADCASTSS (R8), Z2
+	VCVTPH2PS    (R9), Z3
+	VFMADD231PS  Z2, Z3, Z0
+	VCVTPH2PS    32(R9), Z3
+	VFMADD231PS  Z2, Z3, Z1
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000040, DX
+	SUBQ         $0x00000020, SI
+	JMP          dims2
+
+less2:
+dims1:
+	CMPQ    SI, $0x00000010
+	JLT     less1
+	VMOVUPS (AX), Z0
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows1:
+	VBROADCASTSS (R8), Z1
+	VCVTPH2PS    (R9), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows1
+	VMOVUPS      Z0, (AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000020, DX
+	SUBQ         $0x00000010, SI
+	JMP          dims1
+
+less1:
+done:
+	VZEROUPPER
+	RET
+
+// func scoreQ8AVX512(dst *float32, q *float32, k *byte, n int, dim int)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F
+TEXT ·scoreQ8AVX512(SB), NOSPLIT, $0-40
+	MOVQ   dst+0(FP), AX
+	MOVQ   q+8(FP), CX
+	MOVQ   k+16(FP), DX
+	MOVQ   n+24(FP), BX
+	MOVQ   dim+32(FP), SI
+	IMUL3Q $0x00000022, SI, DI
+	SHRQ   $0x05, DI
+	IMUL3Q $0x00000003, DI, R8
+	SHRQ   $0x05, SI
+
+four:
+	CMPQ   BX, $0x04
+	JLT    one
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	MOVQ   CX, R9
+	MOVQ   DX, R10
+	MOVQ   SI, R11
+
+dims4:
+	VPMOVSXBD     2(R10), Z4
+	VCVTDQ2PS     Z4, Z4
+	VMULPS        (R9), Z4, Z4
+	VPMOVSXBD     18(R10), Z5
+	VCVTDQ2PS     Z5, Z5
+	VFMADD231PS   64(R9), Z5, Z4
+	VPBROADCASTW  (R10), Y5
+	VCVTPH2PS     Y5, Z5
+	VFMADD231PS   Z5, Z4, Z0
+	VPMOVSXBD     2(R10)(DI*1), Z4
+	VCVTDQ2PS     Z4, Z4
+	VMULPS        (R9), Z4, Z4
+	VPMOVSXBD     18(R10)(DI*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VFMADD231PS   64(R9), Z5, Z4
+	VPBROADCASTW  (R10)(DI*1), Y5
+	VCVTPH2PS     Y5, Z5
+	VFMADD231PS   Z5, Z4, Z1
+	VPMOVSXBD     2(R10)(DI*2), Z4
+	VCVTDQ2PS     Z4, Z4
+	VMULPS        (R9), Z4, Z4
+	VPMOVSXBD     18(R10)(DI*2), Z5
+	VCVTDQ2PS     Z5, Z5
+	VFMADD231PS   64(R9), Z5, Z4
+	VPBROADCASTW  (R10)(DI*2), Y5
+	VCVTPH2PS     Y5, Z5
+	VFMADD231PS   Z5, Z4, Z2
+	VPMOVSXBD     2(R10)(R8*1), Z4
+	VCVTDQ2PS     Z4, Z4
+	VMULPS        (R9), Z4, Z4
+	VPMOVSXBD     18(R10)(R8*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VFMADD231PS   64(R9), Z5, Z4
+	VPBROADCASTW  (R10)(R8*1), Y5
+	VCVTPH2PS     Y5, Z5
+	VFMADD231PS   Z5, Z4, Z3
+	ADDQ          $0x00000080, R9
+	ADDQ          $0x00000022, R10
+	DECQ          R11
+	JNZ           dims4
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X4
+	VADDPS        X4, X0, X0
+	VEXTRACTF64X4 $0x01, Z1, Y4
+	VADDPS        Y4, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X4
+	VADDPS        X4, X1, X1
+	VEXTRACTF64X4 $0x01, Z2, Y4
+	VADDPS        Y4, Y2, Y2
+	VEXTRACTF128  $0x01, Y2, X4
+	VADDPS        X4, X2, X2
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VADDPS        Y4, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X4
+	VADDPS        X4, X3, X3
+	VHADDPS       X1, X0, X0
+	VHADDPS       X3, X2, X2
+	VHADDPS       X2, X0, X0
+	VMOVUPS       X0, (AX)
+	ADDQ          $0x00000010, AX
+	LEAQ          (DX)(DI*4), DX
+	SUBQ          $0x00000004, BX
+	JMP           four
+
+one:
+	TESTQ  BX, BX
+	JZ     done
+	VXORPS Z0, Z0, Z0
+	MOVQ   CX, R9
+	MOVQ   DX, R10
+	MOVQ   SI, R11
+
+dims1:
+	VPMOVSXBD     2(R10), Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        (R9), Z1, Z1
+	VPMOVSXBD     18(R10), Z2
+	VCVTDQ2PS     Z2, Z2
+	VFMADD231PS   64(R9), Z2, Z1
+	VPBROADCASTW  (R10), Y2
+	VCVTPH2PS     Y2, Z2
+	VFMADD231PS   Z2, Z1, Z0
+	ADDQ          $0x00000080, R9
+	ADDQ          $0x00000022, R10
+	DECQ          R11
+	JNZ           dims1
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x00000004, AX
+	ADDQ          DI, DX
+	DECQ          BX
+	JMP           one
+
+done:
+	VZEROUPPER
+	RET
+
+// func accumQ8AVX512(acc *float32, p *float32, v *byte, n int, dim int)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·accumQ8AVX512(SB), NOSPLIT, $0-40
+	MOVQ   acc+0(FP), AX
+	MOVQ   p+8(FP), CX
+	MOVQ   v+16(FP), DX
+	MOVQ   n+24(FP), BX
+	MOVQ   dim+32(FP), SI
+	IMUL3Q $0x00000022, SI, DI
+	SHRQ   $0x05, DI
+	TESTQ  BX, BX
+	JZ     done
+
+dims4:
+	CMPQ    SI, $0x00000080
+	JLT     less4
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS 256(AX), Z4
+	VMOVUPS 320(AX), Z5
+	VMOVUPS 384(AX), Z6
+	VMOVUPS 448(AX), Z7
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows4:
+	VBROADCASTSS (R8), Z8
+	VPBROADCASTW (R9), Y9
+	VCVTPH2PS    Y9, Z9
+	VPMOVSXBD    2(R9), Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z9, Z10, Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VPMOVSXBD    18(R9), Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z9, Z10, Z10
+	VFMADD231PS  Z8, Z10, Z1
+	VPBROADCASTW 34(R9), Y9
+	VCVTPH2PS    Y9, Z9
+	VPMOVSXBD    36(R9), Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z9, Z10, Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VPMOVSXBD    52(R9), Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z9, Z10, Z10
+	VFMADD231PS  Z8, Z10, Z3
+	VPBROADCASTW 68(R9), Y9
+	VCVTPH2PS    Y9, Z9
+	VPMOVSXBD    70(R9), Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z9, Z10, Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VPMOVSXBD    86(R9), Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z9, Z10, Z10
+	VFMADD231PS  Z8, Z10, Z5
+	VPBROADCASTW 102(R9), Y9
+	VCVTPH2PS    Y9, Z9
+	VPMOVSXBD    104(R9), Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z9, Z10, Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VPMOVSXBD    120(R9), Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z9, Z10, Z10
+	VFMADD231PS  Z8, Z10, Z7
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows4
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, 256(AX)
+	VMOVUPS      Z5, 320(AX)
+	VMOVUPS      Z6, 384(AX)
+	VMOVUPS      Z7, 448(AX)
+	ADDQ         $0x00000200, AX
+	ADDQ         $0x00000088, DX
+	SUBQ         $0x00000080, SI
+	JMP          dims4
+
+less4:
+dims2:
+	CMPQ    SI, $0x00000040
+	JLT     less2
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows2:
+	VBROADCASTSS (R8), Z4
+	VPBROADCASTW (R9), Y5
+	VCVTPH2PS    Y5, Z5
+	VPMOVSXBD    2(R9), Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z5, Z6, Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VPMOVSXBD    18(R9), Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z5, Z6, Z6
+	VFMADD231PS  Z4, Z6, Z1
+	VPBROADCASTW 34(R9), Y5
+	VCVTPH2PS    Y5, Z5
+	VPMOVSXBD    36(R9), Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z5, Z6, Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VPMOVSXBD    52(R9), Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z5, Z6, Z6
+	VFMADD231PS  Z4, Z6, Z3
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x00000044, DX
+	SUBQ         $0x00000040, SI
+	JMP          dims2
+
+less2:
+dims1:
+	CMPQ    SI, $0x00000020
+	JLT     less1
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+
+rows1:
+	VBROADCASTSS (R8), Z2
+	VPBROADCASTW (R9), Y3
+	VCVTPH2PS    Y3, Z3
+	VPMOVSXBD    2(R9), Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VPMOVSXBD    18(R9), Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VFMADD231PS  Z2, Z4, Z1
+	ADDQ         $0x00000004, R8
+	ADDQ         DI, R9
+	DECQ         R10
+	JNZ          rows1
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000022, DX
+	SUBQ         $0x00000020, SI
+	JMP          dims1
+
+less1:
+done:
+	VZEROUPPER
+	RET
+
+// func quantizeAVX512(dst *byte, x *float32, n int, T int, t int)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·quantizeAVX512(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         T+24(FP), BX
+	MOVQ         t+32(FP), SI
+	LEAQ         (AX)(SI*4), AX
+	IMUL3Q       $0x00000040, BX, SI
+	SHLQ         $0x02, BX
+	IMUL3Q       $0x00000003, BX, R10
+	MOVL         $0x7fffffff, DI
+	VPBROADCASTD DI, Z0
+	MOVL         $0x01010101, DI
+	VPBROADCASTD DI, Z1
+	MOVL         $0x00010001, DI
+	VPBROADCASTD DI, Z2
+	MOVL         $0x0d7fffff, DI
+	VMOVD        DI, X3
+	MOVL         $0x42fe0000, DI
+	VMOVD        DI, X4
+
+block:
+	VMOVUPS       (CX), Z5
+	VPANDD        Z0, Z5, Z6
+	VMOVUPS       64(CX), Z7
+	VPANDD        Z0, Z7, Z8
+	VPMAXSD       Z8, Z6, Z6
+	VEXTRACTF64X4 $0x01, Z6, Y8
+	VPMAXSD       Y8, Y6, Y6
+	VEXTRACTF128  $0x01, Y6, X8
+	VPMAXSD       X8, X6, X6
+	VPSHUFD       $0x4e, X6, X8
+	VPMAXSD       X8, X6, X6
+	VPSHUFD       $0xb1, X6, X8
+	VPMAXSD       X8, X6, X6
+	VPCMPGTD      X3, X6, X9
+	VPAND         X9, X6, X6
+	VDIVSS        X6, X4, X8
+	VPAND         X9, X8, X8
+	VDIVSS        X4, X6, X6
+	VBROADCASTSS  X8, Z8
+	VMULPS        Z8, Z5, Z5
+	VCVTPS2DQ     Z5, Z5
+	VMULPS        Z8, Z7, Z7
+	VCVTPS2DQ     Z7, Z7
+	VPMOVSDB      Z5, X9
+	VPMOVSDB      Z7, X5
+	VINSERTI128   $0x01, X5, Y9, Y9
+	VPMADDUBSW    Y9, Y1, Y5
+	VPMADDWD      Y2, Y5, Y5
+	VPHADDD       Y5, Y5, Y5
+	VPHADDD       Y5, Y5, Y5
+	VEXTRACTI128  $0x01, Y5, X7
+	VPADDD        X7, X5, X8
+	VPBLENDD      $0x0a, X5, X8, X8
+	VPBLENDD      $0x04, X7, X8, X8
+	VPXOR         X5, X5, X5
+	VPSUBD        X8, X5, X5
+	VCVTDQ2PS     X8, X8
+	VBROADCASTSS  X6, X7
+	VMULPS        X7, X8, X8
+	VEXTRACTI128  $0x01, Y9, X7
+	LEAQ          (AX)(BX*4), DI
+	LEAQ          (AX)(BX*8), R8
+	LEAQ          (DI)(BX*8), R9
+	VPEXTRD       $0x00, X9, (AX)
+	VPEXTRD       $0x00, X7, (DI)
+	VPEXTRD       $0x01, X9, (AX)(BX*1)
+	VPEXTRD       $0x01, X7, (DI)(BX*1)
+	VPEXTRD       $0x02, X9, (AX)(BX*2)
+	VPEXTRD       $0x02, X7, (DI)(BX*2)
+	VPEXTRD       $0x03, X9, (AX)(R10*1)
+	VPEXTRD       $0x03, X7, (DI)(R10*1)
+	VPEXTRD       $0x00, X5, (R8)
+	VPEXTRD       $0x00, X8, (R9)
+	VPEXTRD       $0x01, X5, (R8)(BX*1)
+	VPEXTRD       $0x01, X8, (R9)(BX*1)
+	VPEXTRD       $0x02, X5, (R8)(BX*2)
+	VPEXTRD       $0x02, X8, (R9)(BX*2)
+	VMOVSS        X6, (R8)(R10*1)
+	ADDQ          SI, AX
+	ADDQ          $0x00000080, CX
+	DECQ          DX
+	JNZ           block
+	VZEROUPPER
+	RET
+
+// func maxOfAVX512(x *float32, n int) (most float32)
+// Requires: AVX, AVX512F, SSE
+TEXT ·maxOfAVX512(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS (AX), Z0
+
+vectors:
+	CMPQ      CX, $0x10
+	JLT       rest
+	VMOVUPS   (AX), Z1
+	VMAXPS    Z1, Z0, Z1
+	VMOVDQU64 Z1, Z0
+	ADDQ      $0x00000040, AX
+	SUBQ      $0x00000010, CX
+	JMP       vectors
+
+rest:
+	TESTQ     CX, CX
+	JZ        done
+	LEAQ      masks<>+0(SB), DX
+	KMOVW     (DX)(CX*2), K1
+	VMOVUPS.Z (AX), K1, Z1
+	VMAXPS    Z1, Z0, Z1
+	VBLENDMPS Z1, Z0, K1, Z1
+	VMOVDQU64 Z1, Z0
+
+done:
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	MOVSS         X0, most+16(FP)
+	VZEROUPPER
+	RET
+
+// func expSumAVX512(x *float32, n int, max float32) (sum float32)
+// Requires: AVX, AVX512DQ, AVX512F, SSE
+TEXT ·expSumAVX512(SB), NOSPLIT, $0-28
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS max+16(FP), Z0
+	MOVL         $0xc2d00000, DX
+	VPBROADCASTD DX, Z2
+	MOVL         $0x42b20000, DX
+	VPBROADCASTD DX, Z3
+	MOVL         $0x3fb8aa3b, DX
+	VPBROADCASTD DX, Z4
+	MOVL         $0x3f317218, DX
+	VPBROADCASTD DX, Z5
+	MOVL         $0xb102e308, DX
+	VPBROADCASTD DX, Z6
+	MOVL         $0x3f800000, DX
+	VPBROADCASTD DX, Z7
+	MOVL         $0x3f000000, DX
+	VPBROADCASTD DX, Z8
+	MOVL         $0x3e2aaaab, DX
+	VPBROADCASTD DX, Z9
+	MOVL         $0x3d2aaaab, DX
+	VPBROADCASTD DX, Z10
+	MOVL         $0x3c088889, DX
+	VPBROADCASTD DX, Z11
+	MOVL         $0x3ab60b61, DX
+	VPBROADCASTD DX, Z12
+	MOVL         $0x39500d01, DX
+	VPBROADCASTD DX, Z13
+	VXORPS       Z1, Z1, Z1
+
+vectors:
+	CMPQ         CX, $0x10
+	JLT          rest
+	VMOVUPS      (AX), Z14
+	VSUBPS       Z0, Z14, Z14
+	VMOVDQU64    Z2, Z16
+	VMAXPS       Z14, Z16, Z14
+	VMOVDQU64    Z3, Z16
+	VMINPS       Z14, Z16, Z14
+	VMULPS       Z4, Z14, Z15
+	VRNDSCALEPS  $0x08, Z15, Z15
+	VFNMADD231PS Z5, Z15, Z14
+	VFNMADD231PS Z6, Z15, Z14
+	VMOVDQU64    Z13, Z16
+	VFMADD213PS  Z12, Z14, Z16
+	VFMADD213PS  Z11, Z14, Z16
+	VFMADD213PS  Z10, Z14, Z16
+	VFMADD213PS  Z9, Z14, Z16
+	VFMADD213PS  Z8, Z14, Z16
+	VFMADD213PS  Z7, Z14, Z16
+	VFMADD213PS  Z7, Z14, Z16
+	VSCALEFPS    Z15, Z16, Z14
+	VMOVUPS      Z14, (AX)
+	VADDPS       Z1, Z14, Z14
+	VMOVDQU64    Z14, Z1
+	ADDQ         $0x00000040, AX
+	SUBQ         $0x00000010, CX
+	JMP          vectors
+
+rest:
+	TESTQ        CX, CX
+	JZ           done
+	LEAQ         masks<>+0(SB), DX
+	KMOVW        (DX)(CX*2), K1
+	VMOVUPS.Z    (AX), K1, Z14
+	VSUBPS       Z0, Z14, Z14
+	VMOVDQU64    Z2, Z0
+	VMAXPS       Z14, Z0, Z14
+	VMOVDQU64    Z3, Z0
+	VMINPS       Z14, Z0, Z14
+	VMULPS       Z4, Z14, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS Z5, Z2, Z14
+	VFNMADD231PS Z6, Z2, Z14
+	VMOVDQU64    Z13, Z0
+	VFMADD213PS  Z12, Z14, Z0
+	VFMADD213PS  Z11, Z14, Z0
+	VFMADD213PS  Z10, Z14, Z0
+	VFMADD213PS  Z9, Z14, Z0
+	VFMADD213PS  Z8, Z14, Z0
+	VFMADD213PS  Z7, Z14, Z0
+	VFMADD213PS  Z7, Z14, Z0
+	VSCALEFPS    Z2, Z0, Z14
+	VMOVUPS      Z14, K1, (AX)
+	VADDPS       Z1, Z14, Z14
+	VBLENDMPS    Z14, Z1, K1, Z14
+	VMOVDQU64    Z14, Z1
+
+done:
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VADDPS        X0, X1, X1
+	VPSHUFD       $0x4e, X1, X0
+	VADDPS        X0, X1, X1
+	VPSHUFD       $0xb1, X1, X0
+	VADDPS        X0, X1, X1
+	MOVSS         X1, sum+24(FP)
+	VZEROUPPER
+	RET
+
+// func siluMulAVX512(dst *float32, gate *float32, up *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·siluMulAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         gate+8(FP), CX
+	MOVQ         up+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVL         $0xc2d00000, SI
+	VPBROADCASTD SI, Z0
+	MOVL         $0x42b20000, SI
+	VPBROADCASTD SI, Z1
+	MOVL         $0x3fb8aa3b, SI
+	VPBROADCASTD SI, Z2
+	MOVL         $0x3f317218, SI
+	VPBROADCASTD SI, Z3
+	MOVL         $0xb102e308, SI
+	VPBROADCASTD SI, Z4
+	MOVL         $0x3f800000, SI
+	VPBROADCASTD SI, Z5
+	MOVL         $0x3f000000, SI
+	VPBROADCASTD SI, Z6
+	MOVL         $0x3e2aaaab, SI
+	VPBROADCASTD SI, Z7
+	MOVL         $0x3d2aaaab, SI
+	VPBROADCASTD SI, Z8
+	MOVL         $0x3c088889, SI
+	VPBROADCASTD SI, Z9
+	MOVL         $0x3ab60b61, SI
+	VPBROADCASTD SI, Z10
+	MOVL         $0x39500d01, SI
+	VPBROADCASTD SI, Z11
+	MOVL         $0x80000000, SI
+	VPBROADCASTD SI, Z12
+
+vectors:
+	CMPQ         BX, $0x10
+	JLT          rest
+	VMOVUPS      (CX), Z13
+	VPORD        Z12, Z13, Z14
+	VMOVDQU64    Z0, Z16
+	VMAXPS       Z14, Z16, Z14
+	VMOVDQU64    Z1, Z16
+	VMINPS       Z14, Z16, Z14
+	VMULPS       Z2, Z14, Z15
+	VRNDSCALEPS  $0x08, Z15, Z15
+	VFNMADD231PS Z3, Z15, Z14
+	VFNMADD231PS Z4, Z15, Z14
+	VMOVDQU64    Z11, Z16
+	VFMADD213PS  Z10, Z14, Z16
+	VFMADD213PS  Z9, Z14, Z16
+	VFMADD213PS  Z8, Z14, Z16
+	VFMADD213PS  Z7, Z14, Z16
+	VFMADD213PS  Z6, Z14, Z16
+	VFMADD213PS  Z5, Z14, Z16
+	VFMADD213PS  Z5, Z14, Z16
+	VSCALEFPS    Z15, Z16, Z14
+	VPMOVD2M     Z13, K1
+	VMULPS       Z14, Z13, K1, Z13
+	VADDPS       Z5, Z14, Z14
+	VDIVPS       Z14, Z13, Z13
+	VMOVUPS      (DX), Z14
+	VMULPS       Z14, Z13, Z13
+	VMOVUPS      Z13, (AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x00000040, DX
+	SUBQ         $0x00000010, BX
+	JMP          vectors
+
+rest:
+	TESTQ        BX, BX
+	JZ           done
+	LEAQ         masks<>+0(SB), SI
+	KMOVW        (SI)(BX*2), K1
+	VMOVUPS.Z    (CX), K1, Z13
+	VPORD        Z12, Z13, Z12
+	VMOVDQU64    Z0, Z0
+	VMAXPS       Z12, Z0, Z12
+	VMOVDQU64    Z1, Z0
+	VMINPS       Z12, Z0, Z12
+	VMULPS       Z2, Z12, Z1
+	VRNDSCALEPS  $0x08, Z1, Z1
+	VFNMADD231PS Z3, Z1, Z12
+	VFNMADD231PS Z4, Z1, Z12
+	VMOVDQU64    Z11, Z0
+	VFMADD213PS  Z10, Z12, Z0
+	VFMADD213PS  Z9, Z12, Z0
+	VFMADD213PS  Z8, Z12, Z0
+	VFMADD213PS  Z7, Z12, Z0
+	VFMADD213PS  Z6, Z12, Z0
+	VFMADD213PS  Z5, Z12, Z0
+	VFMADD213PS  Z5, Z12, Z0
+	VSCALEFPS    Z1, Z0, Z12
+	VPMOVD2M     Z13, K2
+	VMULPS       Z12, Z13, K2, Z13
+	VADDPS       Z5, Z12, Z12
+	VDIVPS       Z12, Z13, Z13
+	VMOVUPS.Z    (DX), K1, Z0
+	VMULPS       Z0, Z13, Z13
+	VMOVUPS      Z13, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func sumSquaresAVX512(x *float32, n int) (sum float32)
+// Requires: AVX, AVX512DQ, AVX512F, SSE
+TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-20
+	MOVQ   x+0(FP), AX
+	MOVQ   n+8(FP), CX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+
+vectors:
+	CMPQ          CX, $0x10
+	JLT           rest
+	VMOVUPS       (AX), Z2
+	VCVTPS2PD     Y2, Z3
+	VEXTRACTF64X4 $0x01, Z2, Y2
+	VCVTPS2PD     Y2, Z2
+	VFMADD231PD   Z3, Z3, Z0
+	VFMADD231PD   Z2, Z2, Z1
+	ADDQ          $0x00000040, AX
+	SUBQ          $0x00000010, CX
+	JMP           vectors
+
+rest:
+	TESTQ         CX, CX
+	JZ            done
+	LEAQ          masks<>+0(SB), DX
+	KMOVW         (DX)(CX*2), K1
+	VMOVUPS.Z     (AX), K1, Z2
+	VCVTPS2PD     Y2, Z3
+	VEXTRACTF64X4 $0x01, Z2, Y2
+	VCVTPS2PD     Y2, Z2
+	VFMADD231PD   Z3, Z3, Z0
+	VFMADD231PD   Z2, Z2, Z1
+
+done:
+	VADDPD        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPD        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPD        X1, X0, X0
+	VPSHUFD       $0x4e, X0, X1
+	VADDSD        X1, X0, X0
+	VCVTSD2SS     X0, X0, X0
+	MOVSS         X0, sum+16(FP)
+	VZEROUPPER
+	RET
+
+// func scaleMulAVX512(dst *float32, x *float32, w *float32, scale float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·scaleMulAVX512(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         n+32(FP), BX
+	VBROADCASTSS scale+24(FP), Z0
+
+vectors:
+	CMPQ    BX, $0x10
+	JLT     rest
+	VMOVUPS (CX), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS (DX), Z2
+	VMULPS  Z2, Z1, Z1
+	VMOVUPS Z1, (AX)
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, DX
+	SUBQ    $0x00000010, BX
+	JMP     vectors
+
+rest:
+	TESTQ     BX, BX
+	JZ        done
+	LEAQ      masks<>+0(SB), SI
+	KMOVW     (SI)(BX*2), K1
+	VMOVUPS.Z (CX), K1, Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS.Z (DX), K1, Z0
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func addAVX512(dst *float32, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·addAVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+vectors:
+	CMPQ    DX, $0x10
+	JLT     rest
+	VMOVUPS (AX), Z0
+	VMOVUPS (CX), Z1
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, CX
+	SUBQ    $0x00000010, DX
+	JMP     vectors
+
+rest:
+	TESTQ     DX, DX
+	JZ        done
+	LEAQ      masks<>+0(SB), BX
+	KMOVW     (BX)(DX*2), K1
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z (CX), K1, Z1
+	VADDPS    Z1, Z0, Z0
+	VMOVUPS   Z0, K1, (AX)
+
+done:
 	VZEROUPPER
 	RET

@@ -38,6 +38,16 @@ func avx512() *kernels {
 		panel32: gemm32AVX512, panel32M: gemm32MAVX512, panel16: gemm16AVX512, panel16M: gemm16MAVX512}
 	k.gemmFloat = [kinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		kindF32: gemmF32AVX512, kindF16: gemmF16AVX512, kindBF16: gemmBF16AVX512}
+	k.quantize = quantizeAVX512
+	narrow := avx2() // for head dimensions that AVX-512 does not divide
+	k.scoreF32 = byDim(16, scoreF32AVX512, narrow.scoreF32)
+	k.scoreF16 = byDim(16, scoreF16AVX512, narrow.scoreF16)
+	k.scoreQ8 = scoreQ8AVX512
+	k.accumF32 = byDim(16, accumF32AVX512, narrow.accumF32)
+	k.accumF16 = byDim(16, accumF16AVX512, narrow.accumF16)
+	k.accumQ8 = accumQ8AVX512
+	k.maxOf, k.expSum, k.siluMul = maxOfAVX512, expSumAVX512, siluMulAVX512
+	k.sumSquares, k.scaleMul, k.add = sumSquaresAVX512, scaleMulAVX512, addAVX512
 	return k
 }
 
@@ -58,5 +68,29 @@ func avx2() *kernels {
 		panel32: gemm32AVX2, panel32M: gemm32MAVX2, panel16: gemm16AVX2, panel16M: gemm16MAVX2}
 	k.gemmFloat = [kinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		kindF32: gemmF32AVX2, kindF16: gemmF16AVX2, kindBF16: gemmBF16AVX2}
+	k.quantize = quantizeAVX2
+	k.scoreF32 = byDim(8, scoreF32AVX2, scoreF32Generic)
+	k.scoreF16 = byDim(8, scoreF16AVX2, scoreF16Generic)
+	k.scoreQ8 = scoreQ8AVX2
+	k.accumF32 = byDim(8, accumF32AVX2, accumF32Generic)
+	k.accumF16 = byDim(8, accumF16AVX2, accumF16Generic)
+	k.accumQ8 = accumQ8AVX2
+	k.maxOf, k.expSum, k.siluMul = maxOfAVX2, expSumAVX2, siluMulAVX2
+	k.sumSquares, k.scaleMul, k.add = sumSquaresAVX2, scaleMulAVX2, addAVX2
 	return k
+}
+
+// attend is score or accumulate.
+type attend = func(out, in *float32, cache *byte, n, dim int)
+
+// byDim is fast for rows of whole vectors of values, and slow for others. The
+// choice depends on the model alone, so a row's result does not change.
+func byDim(values int, fast, slow attend) attend {
+	return func(out, in *float32, cache *byte, n, dim int) {
+		if dim%values == 0 {
+			fast(out, in, cache, n, dim)
+			return
+		}
+		slow(out, in, cache, n, dim)
+	}
 }

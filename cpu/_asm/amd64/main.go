@@ -24,13 +24,12 @@ func main() {
 	switch *name {
 	case "avx2":
 		pause()
-		s.constants()
 	case "avx512":
 		s = set{bits: 512, suffix: "AVX512"}
 	default:
 		log.Fatalf("unknown set %q: avx2 or avx512", *name)
 	}
-	tables()
+	s.tables()
 	for _, l := range layouts {
 		s.gemv(l)
 		if !l.panel {
@@ -44,6 +43,9 @@ func main() {
 		s.gemvFloat(f)
 		s.gemmFloat(f)
 	}
+	s.attention()
+	s.quantize()
+	s.vectors()
 	Generate()
 	if err := s.check(flag.Lookup("out").Value.String()); err != nil {
 		log.Fatal(err)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"math"
+	"slices"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -92,6 +94,14 @@ func (s set) and(a, b, to Op) {
 	}
 }
 
+func (s set) or(a, b, to Op) {
+	if s.wide() {
+		VPORD(a, b, to)
+	} else {
+		VPOR(a, b, to)
+	}
+}
+
 func (s set) xor(a, b, to Op) {
 	if s.wide() {
 		VPXORD(a, b, to)
@@ -114,45 +124,53 @@ func (s set) dword(v uint32) VecVirtual {
 	return to
 }
 
-func (s set) float(v float32) VecVirtual { return s.dword(math.Float32bits(v)) }
-
-// shared are the dwords that AVX2 kernels read from memory, where registers are few.
-var shared = map[uint32]string{
-	0x00010001: "ones16", 0x01010101: "ones8", 0x0f0f0f0f: "nibble", 0x10101010: "bit4", 0x30303030: "bits45",
-	0x80808080: "bias8", 0x80000000: "sign", 0x7fffffff: "magnitude",
-}
+// constants are the dwords that AVX2 kernels read from memory, where registers are few.
+var constants = append([]uint32{0x00010001, 0x01010101, 0x0f0f0f0f, 0x10101010, 0x30303030, 0x80808080,
+	0x80000000, 0x7fffffff, 127, math.Float32bits(127)}, expConstants()...)
 
 // constant is v in every lane: a register with AVX-512, memory with AVX2.
 func (s set) constant(v uint32) Op {
 	if s.wide() {
 		return s.dword(v)
 	}
-	name, ok := shared[v]
-	if !ok {
-		panic(v)
+	if !slices.Contains(constants, v) {
+		panic(fmt.Sprintf("%#x is not among the constants", v))
 	}
-	return NewDataAddr(Symbol{Name: name, Static: true}, 0)
+	return data(fmt.Sprintf("x%08x", v))
 }
 
-// constants writes what constant and mask refer to.
-func (s set) constants() {
-	for _, v := range []uint32{0x00010001, 0x01010101, 0x0f0f0f0f, 0x10101010, 0x30303030, 0x80808080, 0x80000000, 0x7fffffff} {
-		GLOBL(shared[v], rodata)
+const rodata = 8 | 16 // RODATA, NOPTR
+
+// data is static data of this file.
+func data(name string) Mem { return NewDataAddr(Symbol{Name: name, Static: true}, 0) }
+
+// tables writes the static data.
+func (s set) tables() {
+	GLOBL("iq4nl", rodata) // the values plus 128
+	for i, v := range [16]int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113} {
+		DATA(i, U8(uint8(v)^0x80))
+	}
+	GLOBL("masks", rodata)
+	if s.wide() { // word i has i bits
+		for i := range 16 {
+			DATA(2*i, U16(1<<i-1))
+		}
+		return
+	}
+	for i := range 16 { // the 8 dwords before dword 8-i have i that are set, first
+		DATA(4*i, U32(0xffffffff*uint32((15-i)/8)))
+	}
+	GLOBL("unpacked", rodata) // dwords in the order of VPACKSSDW and VPACKSSWB
+	for i, v := range []uint32{0, 4, 1, 5, 2, 6, 3, 7} {
+		DATA(4*i, U32(v))
+	}
+	for _, v := range constants {
+		GLOBL(fmt.Sprintf("x%08x", v), rodata)
 		for i := range 8 {
 			DATA(4*i, U32(v))
 		}
 	}
-	GLOBL("masks", rodata)
-	for i := range 16 {
-		v := uint32(0)
-		if i < 8 {
-			v = math.MaxUint32
-		}
-		DATA(4*i, U32(v))
-	}
 }
-
-const rodata = 8 | 16 // RODATA, NOPTR
 
 // broadcast is the dword at m in every lane.
 func (s set) broadcast(m Mem) VecVirtual {
@@ -197,7 +215,7 @@ func (s set) i8(m Mem, p int) VecVirtual {
 	return v
 }
 
-// float loads part p of a vector of weights of a float kind, as float32.
+// floats loads part p of a vector of weights of a float kind, as float32.
 func (s set) floats(kind string, m Mem, p int) VecVirtual {
 	switch kind {
 	case "F32":

@@ -82,11 +82,10 @@ func (s set) weights(l layout, w Register) *weights {
 		b.bits = s.constant(0x30303030)
 	case l.table:
 		b.values = s.vec()
-		m := NewDataAddr(Symbol{Name: "iq4nl", Static: true}, 0)
 		if s.wide() {
-			VBROADCASTI32X4(m, b.values)
+			VBROADCASTI32X4(data("iq4nl"), b.values)
 		} else {
-			VBROADCASTI128(m, b.values)
+			VBROADCASTI128(data("iq4nl"), b.values)
 		}
 	}
 	return b
@@ -205,14 +204,6 @@ func (c *scales) product(v VecVirtual, d []VecVirtual, at, p int) VecVirtual {
 	}
 	VMULPS(d[p], v, v)
 	return v
-}
-
-// tables writes IQ4_NL's values plus 128.
-func tables() {
-	GLOBL("iq4nl", rodata)
-	for i, v := range [16]int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113} {
-		DATA(i, U8(uint8(v)^0x80))
-	}
 }
 
 // unpack writes the kernel that makes panel blocks of a packed group.

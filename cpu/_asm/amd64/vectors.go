@@ -1,0 +1,316 @@
+package main
+
+import (
+	"math"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// vectors writes the kernels of n float32: whole vectors, then the rest under a
+// mask, so that an element's result does not depend on its place.
+func (s set) vectors() {
+	s.maxOf()
+	s.expSum()
+	s.siluMul()
+	s.sumSquares()
+	s.scaleMul()
+	s.add()
+}
+
+// lanes is a whole vector, or the lanes of the rest.
+type lanes struct {
+	set
+	mask Register
+}
+
+// elements repeats body over n elements, which may be 0, and moves on the pointers.
+func (s set) elements(n Register, pointers []Register, body func(l lanes)) {
+	Label("vectors")
+	CMPQ(n, U8(uint8(s.lanes())))
+	JLT(LabelRef("rest"))
+	body(lanes{set: s})
+	for _, r := range pointers {
+		ADDQ(num(s.bytes()), r)
+	}
+	SUBQ(num(s.lanes()), n)
+	JMP(LabelRef("vectors"))
+	Label("rest")
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	body(lanes{set: s, mask: s.mask(n)})
+	Label("done")
+}
+
+// mask is that of the first n lanes.
+func (s set) mask(n Register) Register {
+	table := GP64()
+	LEAQ(data("masks"), table)
+	if s.wide() {
+		k := K()
+		KMOVW(mem(table, 0).Idx(n, 2), k)
+		return k
+	}
+	v := YMM()
+	NEGQ(n)
+	VMOVDQU(mem(table, 32).Idx(n, 4), v)
+	return v
+}
+
+// load reads the lanes; the others are 0.
+func (l lanes) load(m Mem) VecVirtual {
+	v := l.vec()
+	switch {
+	case l.mask == nil:
+		VMOVUPS(m, v)
+	case l.wide():
+		VMOVUPS_Z(m, l.mask, v)
+	default:
+		VMASKMOVPS(m, l.mask, v)
+	}
+	return v
+}
+
+func (l lanes) store(v Register, m Mem) {
+	switch {
+	case l.mask == nil:
+		VMOVUPS(v, m)
+	case l.wide():
+		VMOVUPS(v, l.mask, m)
+	default:
+		VMASKMOVPS(v, l.mask, m)
+	}
+}
+
+// keep makes the other lanes of v those of old.
+func (l lanes) keep(v, old Register) {
+	switch {
+	case l.mask == nil:
+	case l.wide():
+		VBLENDMPS(v, old, l.mask, v)
+	default:
+		VBLENDVPS(l.mask, v, old, v)
+	}
+}
+
+// fold combines the lanes of v, pairwise, into its first.
+func (s set) fold(v VecVirtual, op func(a, b, to Op)) {
+	t := YMM()
+	x, y := v.AsX(), t.AsX()
+	if s.wide() {
+		VEXTRACTF64X4(U8(1), v, t)
+		op(t, v.AsY(), v.AsY())
+	}
+	VEXTRACTF128(U8(1), v.AsY(), y)
+	op(y, x, x)
+	VPSHUFD(U8(0x4e), x, y)
+	op(y, x, x)
+	VPSHUFD(U8(0xb1), x, y)
+	op(y, x, x)
+}
+
+func addFloats(a, b, to Op) { VADDPS(a, b, to) }
+func maxFloats(a, b, to Op) { VMAXPS(a, b, to) }
+func maxInts(a, b, to Op)   { VPMAXSD(a, b, to) }
+
+func (s set) maxOf() {
+	s.text("maxOf", "x *float32, n int) (most float32", "maxOfGeneric.")
+	x, n := arg("x"), arg("n")
+	most := s.broadcast(mem(x, 0))
+	s.elements(n, []Register{x}, func(l lanes) {
+		v := l.load(mem(x, 0))
+		VMAXPS(v, most, v)
+		l.keep(v, most)
+		s.move(v, most)
+	})
+	s.fold(most, maxFloats)
+	Store(most.AsX(), ReturnIndex(0))
+	s.end()
+}
+
+// Constants of exp: x = k*ln 2 + r with |r| <= ln 2 / 2 (Cody and Waite 1980:
+// ln 2 in two parts), exp(r) by its series to r^7, whose rest is below 6e-9.
+var (
+	expLow  = float32(-104) // exp is 0 from here down
+	expHigh = float32(89)   // and infinite from here up
+	log2e   = float32(math.Log2E)
+	ln2     = float32(math.Ln2)
+	ln2Rest = float32(math.Ln2 - float64(ln2))
+	series  = [8]float32{1, 1, 1. / 2, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040}
+)
+
+func expConstants() (c []uint32) {
+	for _, v := range append([]float32{expLow, expHigh, log2e, ln2, ln2Rest}, series[1:]...) {
+		c = append(c, math.Float32bits(v))
+	}
+	return c
+}
+
+// exp holds the constants in registers, or, for AVX2, in memory.
+type exp struct {
+	set
+	low, high, log2e, ln2, ln2Rest, bias Op
+	series                               [8]Op
+}
+
+func (s set) exp() *exp {
+	c := func(v float32) Op { return s.constant(math.Float32bits(v)) }
+	e := &exp{set: s, low: c(expLow), high: c(expHigh), log2e: c(log2e), ln2: c(ln2), ln2Rest: c(ln2Rest)}
+	for i, v := range series {
+		if i > 0 {
+			e.series[i] = c(v)
+		}
+	}
+	e.series[0] = e.series[1]
+	if !s.wide() {
+		e.bias = s.constant(127)
+	}
+	return e
+}
+
+// of replaces x by its exponential; a NaN stays one.
+func (e *exp) of(x VecVirtual) {
+	k, p := e.vec(), e.vec()
+	e.move(e.low, p)
+	VMAXPS(x, p, x) // of a NaN and a number it takes the first operand
+	e.move(e.high, p)
+	VMINPS(x, p, x)
+	VMULPS(e.log2e, x, k)
+	if e.wide() {
+		VRNDSCALEPS(U8(8), k, k)
+	} else {
+		VROUNDPS(U8(8), k, k)
+	}
+	VFNMADD231PS(e.ln2, k, x)
+	VFNMADD231PS(e.ln2Rest, k, x)
+	e.move(e.series[7], p)
+	for i := 6; i >= 0; i-- {
+		VFMADD213PS(e.series[i], x, p)
+	}
+	if e.wide() {
+		VSCALEFPS(k, p, x)
+		return
+	}
+	// 2^k in two factors, since k may be -150 or 128
+	half := e.vec()
+	VCVTPS2DQ(k, k)
+	VPSRAD(U8(1), k, half)
+	VPSUBD(half, k, k)
+	for _, v := range []VecVirtual{half, k} {
+		VPADDD(e.bias, v, v)
+		VPSLLD(U8(23), v, v)
+		VMULPS(v, p, p)
+	}
+	e.move(p, x)
+}
+
+func (s set) expSum() {
+	s.text("expSum", "x *float32, n int, max float32) (sum float32", "expSumGeneric.")
+	x, n := arg("x"), arg("n")
+	most, sum := s.vec(), s.vec()
+	VBROADCASTSS(NewParamAddr("max", 16), most)
+	e := s.exp()
+	s.zero(sum)
+	s.elements(n, []Register{x}, func(l lanes) {
+		v := l.load(mem(x, 0))
+		VSUBPS(most, v, v)
+		e.of(v)
+		l.store(v, mem(x, 0))
+		VADDPS(sum, v, v)
+		l.keep(v, sum)
+		s.move(v, sum)
+	})
+	s.fold(sum, addFloats)
+	Store(sum.AsX(), ReturnIndex(0))
+	s.end()
+}
+
+// siluMul: with e = exp(-|g|), silu(g) is g/(1+e) from 0 up and g*e/(1+e) below,
+// where nothing overflows.
+func (s set) siluMul() {
+	s.text("siluMul", "dst, gate, up *float32, n int", "siluMulGeneric.")
+	dst, gate, up, n := arg("dst"), arg("gate"), arg("up"), arg("n")
+	e := s.exp()
+	sign := s.constant(0x80000000)
+	s.elements(n, []Register{dst, gate, up}, func(l lanes) {
+		g, x := l.load(mem(gate, 0)), s.vec()
+		s.or(sign, g, x)
+		e.of(x)
+		if s.wide() {
+			below := K()
+			VPMOVD2M(g, below)
+			VMULPS(x, g, below, g)
+		} else {
+			small := s.vec()
+			VMULPS(x, g, small)
+			VBLENDVPS(g, small, g, g)
+		}
+		VADDPS(e.series[0], x, x)
+		VDIVPS(x, g, g)
+		VMULPS(l.load(mem(up, 0)), g, g)
+		l.store(g, mem(dst, 0))
+	})
+	s.end()
+}
+
+// sumSquares adds in float64.
+func (s set) sumSquares() {
+	s.text("sumSquares", "x *float32, n int) (sum float32", "sumSquaresGeneric.")
+	x, n := arg("x"), arg("n")
+	sum := s.vecs(2)
+	s.zero(sum[0])
+	s.zero(sum[1])
+	s.elements(n, []Register{x}, func(l lanes) {
+		v, d := l.load(mem(x, 0)), s.vec()
+		if s.wide() {
+			VCVTPS2PD(v.AsY(), d)
+			VEXTRACTF64X4(U8(1), v, v.AsY())
+			VCVTPS2PD(v.AsY(), v)
+		} else {
+			VCVTPS2PD(v.AsX(), d)
+			VEXTRACTF128(U8(1), v, v.AsX())
+			VCVTPS2PD(v.AsX(), v)
+		}
+		VFMADD231PD(d, d, sum[0])
+		VFMADD231PD(v, v, sum[1])
+	})
+	v, t := sum[0], YMM()
+	VADDPD(sum[1], v, v)
+	if s.wide() {
+		VEXTRACTF64X4(U8(1), v, t)
+		VADDPD(t, v.AsY(), v.AsY())
+	}
+	VEXTRACTF128(U8(1), v.AsY(), t.AsX())
+	VADDPD(t.AsX(), v.AsX(), v.AsX())
+	VPSHUFD(U8(0x4e), v.AsX(), t.AsX())
+	VADDSD(t.AsX(), v.AsX(), v.AsX())
+	VCVTSD2SS(v.AsX(), v.AsX(), v.AsX())
+	Store(v.AsX(), ReturnIndex(0))
+	s.end()
+}
+
+func (s set) scaleMul() {
+	s.text("scaleMul", "dst, x, w *float32, scale float32, n int", "scaleMulGeneric, to the bit.")
+	dst, x, w, n := arg("dst"), arg("x"), arg("w"), arg("n")
+	scale := s.vec()
+	VBROADCASTSS(NewParamAddr("scale", 24), scale)
+	s.elements(n, []Register{dst, x, w}, func(l lanes) {
+		v := l.load(mem(x, 0))
+		VMULPS(scale, v, v)
+		VMULPS(l.load(mem(w, 0)), v, v)
+		l.store(v, mem(dst, 0))
+	})
+	s.end()
+}
+
+func (s set) add() {
+	s.text("add", "dst, x *float32, n int", "addGeneric, to the bit.")
+	dst, x, n := arg("dst"), arg("x"), arg("n")
+	s.elements(n, []Register{dst, x}, func(l lanes) {
+		v := l.load(mem(dst, 0))
+		VADDPS(l.load(mem(x, 0)), v, v)
+		l.store(v, mem(dst, 0))
+	})
+	s.end()
+}
