@@ -1,0 +1,160 @@
+// Package device finds the devices of this machine. It is the only importer
+// of the backends cuda, metal and cpu, and knows how --device names devices.
+package device
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"drover/backend"
+	"drover/cpu"
+	"drover/cuda"
+	"drover/metal"
+)
+
+// ErrSpec: the text does not name devices, or names one twice.
+var ErrSpec = errors.New("unknown device")
+
+// ErrUnavailable: the text names a device that is not here; the error says why.
+var ErrUnavailable = errors.New("device unavailable")
+
+// refusal is an error whose kind is one of the two above and whose text is its
+// own.
+type refusal struct {
+	text string
+	kind error
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.kind }
+
+func refuse(kind error, format string, args ...any) error {
+	return &refusal{fmt.Sprintf(format, args...), kind}
+}
+
+// Options are wishes for the devices found.
+type Options struct {
+	ISA     string // the CPU's kernel set: generic, avx2, avx512, neon; empty: the best this CPU has
+	Threads int    // CPU threads; 0: one a core
+	Raw     bool   // the CPU computes from the weights as they lie in the file
+}
+
+// Absent is a backend without a device here, and why.
+type Absent struct {
+	Kind   string
+	Reason error
+}
+
+// All lists every device of this machine, the GPUs first, and the backends
+// that have none.
+func All(o Options) ([]backend.Device, []Absent, error) {
+	var found []backend.Device
+	var absent []Absent
+	for _, kind := range []string{"cuda", "metal", "cpu"} {
+		devices, err := ofKind(kind, o)
+		if kind == "cpu" && err != nil {
+			return nil, nil, err
+		}
+		if err != nil {
+			absent = append(absent, Absent{kind, err})
+		}
+		found = append(found, devices...)
+	}
+	return found, absent, nil
+}
+
+// Find gives the devices that spec names: "auto" (the GPUs, else the CPU),
+// "all", "cpu", "cuda" (every one), "cuda:N", "cuda:UUID", "metal", or a list
+// of these with commas. Errors: ErrSpec, ErrUnavailable.
+func Find(spec string, o Options) ([]backend.Device, error) {
+	if err := checkISA(o.ISA); err != nil {
+		return nil, err
+	}
+	switch spec {
+	case "all":
+		devices, _, err := All(o)
+		return devices, err
+	case "auto":
+		for _, kind := range []string{"cuda", "metal"} {
+			if devices, err := ofKind(kind, o); err == nil && len(devices) > 0 {
+				return devices, nil
+			}
+		}
+		return ofKind("cpu", o)
+	}
+	var found []backend.Device
+	for _, name := range strings.Split(spec, ",") {
+		devices, err := named(strings.TrimSpace(name), o)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range devices {
+			if slices.ContainsFunc(found, func(f backend.Device) bool { return f.Info().ID == d.Info().ID }) {
+				return nil, refuse(ErrSpec, "device list %q names %s twice", spec, d.Info().ID)
+			}
+		}
+		found = append(found, devices...)
+	}
+	return found, nil
+}
+
+// named finds the devices of one name of a list.
+func named(name string, o Options) ([]backend.Device, error) {
+	kind, which, one := strings.Cut(name, ":")
+	if !slices.Contains([]string{"cpu", "cuda", "metal"}, kind) || one && (kind != "cuda" || which == "") {
+		return nil, refuse(ErrSpec, "unknown device %q: auto, cpu, cuda, cuda:N, cuda:UUID, metal or a list of them with commas is possible", name)
+	}
+	devices, err := ofKind(kind, o)
+	if kind == "cpu" && err != nil {
+		return nil, err // names the kernel set, not the device
+	}
+	if err != nil {
+		return nil, refuse(ErrUnavailable, "%s is not available: %v", name, err)
+	}
+	if !one {
+		return devices, nil
+	}
+	var ids []string
+	for i, d := range devices {
+		info := d.Info()
+		if n, err := strconv.Atoi(which); err == nil && n == i || strings.EqualFold(which, info.UUID) {
+			return devices[i : i+1], nil
+		}
+		ids = append(ids, info.ID)
+	}
+	return nil, refuse(ErrUnavailable, "%s is not available: here are %s", name, strings.Join(ids, ", "))
+}
+
+// ofKind lists a backend's devices; none is an error that says why.
+func ofKind(kind string, o Options) ([]backend.Device, error) {
+	switch kind {
+	case "cuda":
+		return cuda.Devices()
+	case "metal":
+		return metal.Devices()
+	}
+	if err := checkISA(o.ISA); err != nil {
+		return nil, err
+	}
+	d, err := cpu.New(cpu.Options{ISA: o.ISA, Threads: o.Threads, Raw: o.Raw})
+	if err != nil {
+		return nil, err
+	}
+	return []backend.Device{d}, nil
+}
+
+// checkISA holds a kernel set's name against those that exist, and those that
+// this CPU runs.
+func checkISA(isa string) error {
+	known, here := []string{"generic", "avx2", "avx512", "neon"}, cpu.Available()
+	switch {
+	case isa == "" || slices.Contains(here, isa):
+		return nil
+	case !slices.Contains(known, isa):
+		return refuse(ErrSpec, "no CPU kernels are called %q: DROVER_CPU is one of %s", isa, strings.Join(known, ", "))
+	}
+	return refuse(ErrUnavailable, "this CPU does not run the %s kernels that DROVER_CPU names: it runs %s", isa, strings.Join(here, ", "))
+}
