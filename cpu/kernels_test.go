@@ -1,0 +1,342 @@
+package cpu
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"unsafe"
+
+	"drover/internal/quant"
+)
+
+// The tests of this file hold every kernel set to the generic one, over inputs
+// that end where memory ends (guarded).
+
+// matrixCase is one matrix product that gemv and gemm both make.
+type matrixCase struct {
+	t          *testing.T
+	k, generic *kernels
+	kind       kind
+	n          int // blocks or columns
+	stride     int
+	w          []byte    // groups
+	x          []float32 // (panelRows, cols)
+	groups     int
+}
+
+func newMatrixCase(t *testing.T, k *kernels, kd kind, n, groups int) *matrixCase {
+	c := &matrixCase{t: t, k: k, generic: generic(), kind: kd, n: n, groups: groups}
+	c.stride = kd.groupBytes(c.cols())
+	c.w = guarded(t, groups*c.stride)
+	c.x = guardedFloats(t, panelRows*c.cols())
+	return c
+}
+
+func (c *matrixCase) cols() int {
+	if c.kind.float() {
+		return c.n
+	}
+	return c.n * blockCols
+}
+
+func (c *matrixCase) name() string {
+	return fmt.Sprintf("%s %v, %d blocks, %d groups", c.k.isa, c.kind, c.n, c.groups)
+}
+
+func guardedFloats(t *testing.T, n int) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(guarded(t, 4*n)))), n)
+}
+
+// packRandom fills the groups with random weights, whose last group lacks rows.
+func (c *matrixCase) packRandom(seed uint64) {
+	typ := typeOf[c.kind]
+	size := typ.RowBytes(c.cols())
+	raw := make([]byte, c.groups*groupRows*size)
+	quant.Random(typ, raw, seed, 0.2)
+	c.pack(raw, size)
+}
+
+func (c *matrixCase) pack(raw []byte, size int) {
+	for g := range c.groups {
+		rows := groupRows
+		if g > 0 && g == c.groups-1 {
+			rows = 11
+		}
+		newPacker(typeOf[c.kind], c.cols()).group(c.w[g*c.stride:(g+1)*c.stride], raw[g*groupRows*size:], rows)
+	}
+}
+
+func (c *matrixCase) normalRows(r *rand.Rand) {
+	for i := range c.x {
+		c.x[i] = float32(r.NormFloat64())
+	}
+}
+
+// check multiplies one row after another and six at once.
+func (c *matrixCase) check() {
+	c.t.Helper()
+	one := c.rowByRow(c.k)
+	if e := nmse(one, c.rowByRow(c.generic)); !(e < 1e-12) {
+		c.t.Fatalf("%s: NMSE %g to generic", c.name(), e)
+	}
+	for g := range c.groups {
+		h := min(g+1, c.groups-1)
+		six := c.sixRows(g, h)
+		for row := range panelRows {
+			for i := range 2 * groupRows {
+				at := g*groupRows + i
+				if i >= groupRows {
+					at = h*groupRows + i - groupRows
+				}
+				want := one[row*c.groups*groupRows+at]
+				if got := six[row*2*groupRows+i]; math.Float32bits(got) != math.Float32bits(want) {
+					c.t.Fatalf("%s: row %d of groups %d and %d, element %d: six rows give %g, one gives %g", c.name(), row, g, h, i, got, want)
+				}
+			}
+		}
+	}
+}
+
+// rowByRow is (panelRows, groups*16).
+func (c *matrixCase) rowByRow(k *kernels) []float32 {
+	cols, width := c.cols(), c.groups*groupRows
+	dst := guardedFloats(c.t, width)
+	out := make([]float32, 0, panelRows*width)
+	act := guarded(c.t, cols*2)
+	for row := range panelRows {
+		in := bytesOf(&c.x[row*cols])
+		if !c.kind.float() {
+			k.quantize(&act[0], &c.x[row*cols], c.n, 1, 0)
+			in = &act[0]
+		}
+		k.gemv[c.kind](&dst[0], &c.w[0], in, c.n, c.groups, c.stride)
+		out = append(out, dst...)
+	}
+	return out
+}
+
+// sixRows is (panelRows, 32) of groups g and h.
+func (c *matrixCase) sixRows(g, h int) []float32 {
+	const ld = 2*groupRows + 5
+	canary := float32(12345)
+	dst := guardedFloats(c.t, (panelRows-1)*ld+2*groupRows)
+	for i := range dst {
+		dst[i] = canary
+	}
+	a, b := &c.w[g*c.stride], &c.w[h*c.stride]
+	if c.kind.float() {
+		act := guardedFloats(c.t, panelRows*c.n)
+		for i := range act {
+			act[i] = c.x[i%panelRows*c.n+i/panelRows]
+		}
+		c.k.gemmFloat[c.kind](&dst[0], ld, a, b, bytesOf(&act[0]), c.n)
+	} else {
+		act := guarded(c.t, c.n*64*panelRows)
+		for row := range panelRows {
+			c.k.quantize(&act[0], &c.x[row*c.cols()], c.n, panelRows, row)
+		}
+		if c.k.unpack[c.kind] != nil {
+			a, b = &c.unpack(c.k, g)[0], &c.unpack(c.k, h)[0]
+		}
+		c.k.gemm[c.kind.panel()](&dst[0], ld, a, b, &act[0], c.n)
+	}
+	var out []float32
+	for row := range panelRows {
+		out = append(out, dst[row*ld:][:2*groupRows]...)
+		if row < panelRows-1 {
+			for _, v := range dst[row*ld+2*groupRows : (row+1)*ld] {
+				if v != canary {
+					c.t.Fatalf("%s: gemm writes beyond its 32 columns", c.name())
+				}
+			}
+		}
+	}
+	return out
+}
+
+// unpack is the panel of group g, the same from every set.
+func (c *matrixCase) unpack(k *kernels, g int) []byte {
+	panel, want := guarded(c.t, c.n*c.kind.panel().bytes()), make([]byte, c.n*c.kind.panel().bytes())
+	// the group alone, so that nothing is read behind it
+	w := guarded(c.t, c.stride)
+	copy(w, c.w[g*c.stride:])
+	k.unpack[c.kind](&panel[0], &w[0], c.n)
+	c.generic.unpack[c.kind](&want[0], &w[0], c.n)
+	if !bytes.Equal(panel, want) {
+		c.t.Fatalf("%s: unpacked group %d differs from generic", c.name(), g)
+	}
+	return panel
+}
+
+// nmse is the error of got as a share of want's energy.
+func nmse(got, want []float32) float64 {
+	var num, den float64
+	for i, v := range got {
+		d := float64(v) - float64(want[i])
+		num, den = num+d*d, den+float64(want[i])*float64(want[i])
+	}
+	return num / max(den, 1e-300)
+}
+
+// eachShape runs f for every set and kind, over lengths and numbers of groups.
+func eachShape(t *testing.T, f func(t *testing.T, k *kernels, kd kind, n, groups int)) {
+	for _, k := range kernelSets() {
+		for kd := range kinds {
+			t.Run(fmt.Sprintf("%s/%v", k.isa, kd), func(t *testing.T) {
+				step := 1
+				if kd == kindQ4_K || kd == kindQ5_K || kd == kindQ6_K || kd == kindI8 || kd == kindI8M {
+					step = 8 // their formats have superblocks
+				}
+				groups := 0
+				for n := step; n <= 40; n += step {
+					if k.isa == "generic" && n > 2*step {
+						break // it is held to itself
+					}
+					f(t, k, kd, n, 1+groups%5)
+					groups++
+				}
+			})
+		}
+	}
+}
+
+func TestMatrixShapes(t *testing.T) {
+	const seed = 11
+	eachShape(t, func(t *testing.T, k *kernels, kd kind, n, groups int) {
+		r := rand.New(rand.NewPCG(seed, uint64(n)))
+		c := newMatrixCase(t, k, kd, n, groups)
+		c.packRandom(uint64(seed + n))
+		c.normalRows(r)
+		if n%3 == 0 { // a block of zeros, one of tiny values, one with a single large value
+			clear(c.x[:min(len(c.x), blockCols)])
+			c.x[0] = 1e-35
+			c.x[len(c.x)-1] = 3e4
+		}
+		c.check()
+	})
+}
+
+// halfFields are the offsets of a block's f16 scales and mins.
+var halfFields = [kinds][]int{kindQ8_0: {0}, kindQ4_0: {0}, kindQ4_1: {0, 2}, kindQ5_0: {0}, kindQ5_1: {0, 2},
+	kindQ4_K: {0, 2}, kindQ5_K: {0, 2}, kindQ6_K: {208}, kindIQ4_NL: {0}}
+
+// TestMatrixExtremes has weights and activations whose products are the largest
+// there are, where 16-bit sums would saturate.
+func TestMatrixExtremes(t *testing.T) {
+	const seed = 12
+	bytesAt := [][]byte{{0xff}, {0}, {0x80}, {0x7f}, {0, 0xff}, {0x80, 0x7f}, {0xf0, 0x0f}}
+	signs := [][]float32{{1}, {-1}, {1, -1}, {1, 1, -1, -1}}
+	for _, k := range kernelSets() {
+		for kd := kindQ8_0; kd < kinds; kd++ {
+			for i, choice := range bytesAt {
+				for j, sign := range signs {
+					r := rand.New(rand.NewPCG(seed, uint64(i*10+j)))
+					c := newMatrixCase(t, k, kd, 8, 2)
+					c.packExtreme(r, choice)
+					for i := range c.x {
+						c.x[i] = sign[i%len(sign)]
+						if i >= len(c.x)/2 { // the other rows mix the signs
+							c.x[i] = sign[r.IntN(len(sign))]
+						}
+					}
+					c.check()
+				}
+			}
+		}
+	}
+}
+
+// packExtreme fills blocks with bytes of choice, and scales of 1.
+func (c *matrixCase) packExtreme(r *rand.Rand, choice []byte) {
+	if c.kind < kindI8 {
+		typ := typeOf[c.kind]
+		raw := make([]byte, c.groups*groupRows*typ.RowBytes(c.cols()))
+		for i := range raw {
+			raw[i] = choice[r.IntN(len(choice))]
+		}
+		for b := 0; b < len(raw); b += typ.BlockBytes() {
+			for _, at := range halfFields[c.kind] {
+				raw[b+at], raw[b+at+1] = 0, 0x3c
+			}
+		}
+		c.pack(raw, typ.RowBytes(c.cols()))
+		return
+	}
+	size := c.kind.panel().bytes()
+	for b := 0; b < len(c.w); b += size {
+		for i := range 512 {
+			c.w[b+i] = choice[r.IntN(len(choice))]
+			if c.kind == kindI8M {
+				c.w[b+i] &= 0x7f
+			}
+		}
+		f := at[float32](&c.w[b+512], 0, (size-512)/4)
+		for i := range f {
+			f[i] = 1
+		}
+	}
+}
+
+func TestQuantize(t *testing.T) {
+	const seed = 13
+	r := rand.New(rand.NewPCG(seed, 0))
+	for _, k := range kernelSets() {
+		for n := 1; n <= 9; n++ {
+			for _, T := range []int{1, panelRows} {
+				x := guardedFloats(t, n*blockCols)
+				got, want := guarded(t, n*64*T), make([]byte, n*64*T)
+				for i := range got {
+					got[i], want[i] = 0xa5, 0xa5
+				}
+				for row := range T {
+					for i := range x {
+						x[i] = float32(r.NormFloat64() * math.Exp(r.NormFloat64()*float64(i/blockCols)))
+					}
+					for i := range blockCols { // halves, which round to even
+						x[i] = (float32(r.IntN(255)) - 127) / 2
+					}
+					x[r.IntN(blockCols)] = 127
+					if n > 2 {
+						clear(x[blockCols : 2*blockCols])
+						x[2*blockCols-1] = []float32{0, tiny, tiny / 2, -1e-38}[r.IntN(4)]
+					}
+					k.quantize(&got[0], &x[0], n, T, row)
+					quantizeGeneric(&want[0], &x[0], n, T, row)
+				}
+				for b := range n { // dwords 15 are unused
+					g, w := got[b*64*T:(b+1)*64*T], want[b*64*T:(b+1)*64*T]
+					if !bytes.Equal(g[:60*T], w[:60*T]) {
+						t.Fatalf("%s, %d blocks, records of %d rows: block %d is\n%v, want\n%v", k.isa, n, T, b, g, w)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestQuantizeNaN: a NaN or an infinity among the values must not vanish.
+func TestQuantizeNaN(t *testing.T) {
+	for _, k := range kernelSets() {
+		for i := range blockCols {
+			for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+				var x [blockCols]float32
+				var act [64]byte
+				var dst [groupRows]float32
+				x[i], x[(i+7)%blockCols] = float32(bad), 2
+				k.quantize(&act[0], &x[0], 1, 1, 0)
+				w := make([]byte, kindQ4_0.groupBytes(blockCols))
+				for i := range groupRows {
+					w[256+2*i+1] = 0x3c
+				}
+				k.gemv[kindQ4_0](&dst[0], &w[0], &act[0], 1, 1, len(w))
+				for r, v := range dst {
+					if !math.IsNaN(float64(v)) && !math.IsInf(float64(v), 0) {
+						t.Fatalf("%s: %g in column %d gives %g in row %d", k.isa, bad, i, v, r)
+					}
+				}
+			}
+		}
+	}
+}
