@@ -97,6 +97,11 @@ func (d *dot) block(b *weights, c *scales, p int, acc VecVirtual) {
 	d.begin()
 	b.part(p)
 	for j := range 4 {
+		if d.layout.bytes() {
+			d.mac(j/2, 2*j, b.vector(2*j, p))
+			d.mac(j/2, 2*j+1, b.vector(2*j+1, p))
+			continue
+		}
 		lo, hi := d.pair(b, j, p)
 		d.mac(0, j, lo)
 		d.mac(1, j+4, hi)

@@ -64,8 +64,9 @@ type weights struct {
 	layout
 	w            Register
 	nibble, bits Op
-	values       VecVirtual // IQ4_NL's
-	above        [2]VecVirtual
+	values       VecVirtual    // IQ4_NL's
+	loaded       [4]VecVirtual // nibbles of the part
+	above        [2]VecVirtual // bits above them
 }
 
 // weights prepares the constants.
@@ -91,22 +92,38 @@ func (s set) weights(l layout, w Register) *weights {
 	return b
 }
 
-// part loads what pair needs for part p: the bits above the nibbles.
+// part loads the vectors of part p that pair unpacks, if not pair itself: in
+// the order in which they lie, which lets the processor fetch ahead.
 func (b *weights) part(p int) {
-	for i := range b.high {
-		b.above[i] = b.vec()
-		b.move(mem(b.w, 256+i*64+p*b.set.bytes()), b.above[i])
+	if b.high == 0 {
+		return
 	}
+	for j := range b.loaded {
+		b.loaded[j] = b.vector(j, p)
+	}
+	for i := range b.high {
+		b.above[i] = b.vector(4+i, p)
+	}
+}
+
+// vector is what lies at vector j.
+func (b *weights) vector(j, p int) VecVirtual {
+	v := b.vec()
+	b.move(mem(b.w, j*64+p*b.set.bytes()), v)
+	return v
 }
 
 // pair is vectors j and j+4 of part p.
 func (b *weights) pair(j, p int) (lo, hi VecVirtual) {
-	lo, hi = b.vec(), b.vec()
-	b.move(mem(b.w, j*64+p*b.set.bytes()), lo)
-	if b.layout.bytes() {
-		b.move(mem(b.w, (j+4)*64+p*b.set.bytes()), hi)
-		return lo, hi
+	switch {
+	case b.layout.bytes():
+		return b.vector(j, p), b.vector(j+4, p)
+	case b.high == 0:
+		lo = b.vector(j, p)
+	default:
+		lo = b.loaded[j]
 	}
+	hi = b.vec()
 	VPSRLD(U8(4), lo, hi)
 	b.addHigh(lo, j)
 	b.addHigh(hi, j+4)
