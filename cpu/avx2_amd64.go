@@ -127,6 +127,11 @@ func gemm16AVX2(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
 //go:noescape
 func gemm16MAVX2(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
 
+// peakAVX2: n times 12 integer products of vectors, for benchmarks.
+//
+//go:noescape
+func peakAVX2(n int)
+
 // gemvF32AVX2: gemvFloatGeneric of kindF32.
 //
 //go:noescape

@@ -124,6 +124,11 @@ func gemm16AVX512(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
 //go:noescape
 func gemm16MAVX512(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
 
+// peakAVX512: n times 12 integer products of vectors, for benchmarks.
+//
+//go:noescape
+func peakAVX512(n int)
+
 // gemvF32AVX512: gemvFloatGeneric of kindF32.
 //
 //go:noescape

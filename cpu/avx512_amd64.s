@@ -2603,6 +2603,43 @@ block:
 	VZEROUPPER
 	RET
 
+// func peakAVX512(n int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
+TEXT ·peakAVX512(SB), NOSPLIT, $0-8
+	MOVQ         n+0(FP), AX
+	MOVL         $0x01010101, CX
+	VPBROADCASTD CX, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z11, Z11, Z11
+	VXORPS       Z12, Z12, Z12
+
+round:
+	VPDPBUSD Z0, Z0, Z1
+	VPDPBUSD Z0, Z0, Z2
+	VPDPBUSD Z0, Z0, Z3
+	VPDPBUSD Z0, Z0, Z4
+	VPDPBUSD Z0, Z0, Z5
+	VPDPBUSD Z0, Z0, Z6
+	VPDPBUSD Z0, Z0, Z7
+	VPDPBUSD Z0, Z0, Z8
+	VPDPBUSD Z0, Z0, Z9
+	VPDPBUSD Z0, Z0, Z10
+	VPDPBUSD Z0, Z0, Z11
+	VPDPBUSD Z0, Z0, Z12
+	DECQ     AX
+	JNZ      round
+	VZEROUPPER
+	RET
+
 // func gemvF32AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·gemvF32AVX512(SB), NOSPLIT, $0-48

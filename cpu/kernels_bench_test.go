@@ -32,34 +32,33 @@ func (k kind) String() string { return typeOf[k].String() }
 // BenchmarkGemv multiplies groups that stay in the L2 cache, and then ones that
 // come from memory, 4 MiB at a time.
 func BenchmarkGemv(b *testing.B) {
-	const cols = 4096
 	weights, err := reserve(inMemory)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer release(weights)
 	fill(weights, 1)
-	act, dst := make([]byte, cols*4), make([]float32, inMemory/cols)
+	act, dst := make([]byte, 4096*4), make([]float32, inMemory/1024)
 	eachSet(b, func(b *testing.B, k *kernels) {
 		for kd := range kinds {
-			n, stride := cols/blockCols, kd.groupBytes(cols)
-			if kd.float() {
-				n = cols
-			}
-			b.Run(kd.String()+"/L2", func(b *testing.B) {
-				rate(b, inL2/stride*stride, "GB/s", func() {
-					k.gemv[kd](&dst[0], &weights[0], &act[0], n, inL2/stride, stride)
-				})
-			})
-			b.Run(kd.String()+"/memory", func(b *testing.B) {
-				at, groups := 0, 4<<20/stride
-				rate(b, groups*stride, "GB/s", func() {
-					k.gemv[kd](&dst[0], &weights[at], &act[0], n, groups, stride)
-					if at += groups * stride; at+groups*stride > len(weights) {
-						at = 0
+			for _, place := range []struct {
+				name            string
+				cols, all, each int
+			}{{"L2", 1024, inL2, inL2}, {"memory", 4096, inMemory, 4 << 20}} {
+				b.Run(kd.String()+"/"+place.name, func(b *testing.B) {
+					n, stride := place.cols/blockCols, kd.groupBytes(place.cols)
+					if kd.float() {
+						n = place.cols
 					}
+					at, groups := 0, place.each/stride
+					rate(b, groups*stride, "GB/s", func() {
+						k.gemv[kd](&dst[0], &weights[at], &act[0], n, groups, stride)
+						if at += groups * stride; at+groups*stride > place.all {
+							at = 0
+						}
+					})
 				})
-			})
+			}
 		}
 	})
 }

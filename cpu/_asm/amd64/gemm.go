@@ -304,3 +304,27 @@ func (s set) storeTile(acc [][]VecVirtual, dst, ld Register) {
 		ADDQ(ld, dst)
 	}
 }
+
+// peak writes the yardstick of gemm's benchmark: n rounds of 12 integer
+// products of vectors that stay in registers.
+func (s set) peak() {
+	s.text("peak", "n int", "n times 12 integer products of vectors, for benchmarks.")
+	n, u := arg("n"), s.dword(0x01010101)
+	sum := s.vecs(12)
+	for _, v := range sum {
+		s.zero(v)
+	}
+	loop("round", n, func() {
+		for _, v := range sum {
+			if s.wide() {
+				VPDPBUSD(u, u, v)
+				continue
+			}
+			t := s.vec()
+			VPMADDUBSW(u, u, t)
+			VPMADDWD(u, t, t)
+			VPADDD(t, v, v)
+		}
+	})
+	s.end()
+}
