@@ -1515,7 +1515,7 @@ block:
 	RET
 
 // func gemvQ4_KAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, F16C, FMA3
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·gemvQ4_KAVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ w+8(FP), CX
@@ -1533,10 +1533,15 @@ group:
 	SHRQ   $0x03, R10
 
 superblock:
-	MOVQ R8, R12
-	MOVQ R8, R13
-	ADDQ $0x00000140, R8
-	MOVQ $0x00000008, R11
+	MOVQ       R8, R12
+	MOVQ       R8, R13
+	ADDQ       $0x00000140, R8
+	PREFETCHT0 (R12)
+	PREFETCHT0 64(R12)
+	PREFETCHT0 128(R12)
+	PREFETCHT0 192(R12)
+	PREFETCHT0 256(R12)
+	MOVQ       $0x00000008, R11
 
 block:
 	VMOVDQU      (R8), Y2
@@ -1664,7 +1669,7 @@ block:
 	RET
 
 // func unpackQ4_KAVX2(panel *byte, w *byte, n int)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·unpackQ4_KAVX2(SB), NOSPLIT, $0-24
 	MOVQ panel+0(FP), AX
 	MOVQ w+8(FP), CX
@@ -1672,10 +1677,15 @@ TEXT ·unpackQ4_KAVX2(SB), NOSPLIT, $0-24
 	SHRQ $0x03, DX
 
 superblock:
-	MOVQ CX, SI
-	MOVQ CX, DI
-	ADDQ $0x00000140, CX
-	MOVQ $0x00000008, BX
+	MOVQ       CX, SI
+	MOVQ       CX, DI
+	ADDQ       $0x00000140, CX
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	PREFETCHT0 256(SI)
+	MOVQ       $0x00000008, BX
 
 block:
 	VMOVDQU   (CX), Y0
@@ -1759,7 +1769,7 @@ block:
 	RET
 
 // func gemvQ5_KAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, F16C, FMA3
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·gemvQ5_KAVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ w+8(FP), CX
@@ -1777,10 +1787,15 @@ group:
 	SHRQ   $0x03, R10
 
 superblock:
-	MOVQ R8, R12
-	MOVQ R8, R13
-	ADDQ $0x00000140, R8
-	MOVQ $0x00000008, R11
+	MOVQ       R8, R12
+	MOVQ       R8, R13
+	ADDQ       $0x00000140, R8
+	PREFETCHT0 (R12)
+	PREFETCHT0 64(R12)
+	PREFETCHT0 128(R12)
+	PREFETCHT0 192(R12)
+	PREFETCHT0 256(R12)
+	MOVQ       $0x00000008, R11
 
 block:
 	VMOVDQU      (R8), Y2
@@ -1958,7 +1973,7 @@ block:
 	RET
 
 // func unpackQ5_KAVX2(panel *byte, w *byte, n int)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·unpackQ5_KAVX2(SB), NOSPLIT, $0-24
 	MOVQ panel+0(FP), AX
 	MOVQ w+8(FP), CX
@@ -1966,10 +1981,15 @@ TEXT ·unpackQ5_KAVX2(SB), NOSPLIT, $0-24
 	SHRQ $0x03, DX
 
 superblock:
-	MOVQ CX, SI
-	MOVQ CX, DI
-	ADDQ $0x00000140, CX
-	MOVQ $0x00000008, BX
+	MOVQ       CX, SI
+	MOVQ       CX, DI
+	ADDQ       $0x00000140, CX
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	PREFETCHT0 256(SI)
+	MOVQ       $0x00000008, BX
 
 block:
 	VMOVDQU   (CX), Y0
@@ -2101,7 +2121,7 @@ block:
 	RET
 
 // func gemvQ6_KAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, F16C, FMA3
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·gemvQ6_KAVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ w+8(FP), CX
@@ -2119,10 +2139,15 @@ group:
 	SHRQ   $0x03, R10
 
 superblock:
-	MOVQ R8, R12
-	MOVQ R8, R13
-	ADDQ $0x00000120, R8
-	MOVQ $0x00000008, R11
+	MOVQ       R8, R12
+	MOVQ       R8, R13
+	ADDQ       $0x00000120, R8
+	PREFETCHT0 (R12)
+	PREFETCHT0 64(R12)
+	PREFETCHT0 128(R12)
+	PREFETCHT0 192(R12)
+	PREFETCHT0 256(R12)
+	MOVQ       $0x00000008, R11
 
 block:
 	VPBROADCASTD 36(R9), Y2
@@ -2318,7 +2343,7 @@ block:
 	RET
 
 // func unpackQ6_KAVX2(panel *byte, w *byte, n int)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·unpackQ6_KAVX2(SB), NOSPLIT, $0-24
 	MOVQ         panel+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -2329,10 +2354,15 @@ TEXT ·unpackQ6_KAVX2(SB), NOSPLIT, $0-24
 	SHRQ         $0x03, DX
 
 superblock:
-	MOVQ CX, SI
-	MOVQ CX, DI
-	ADDQ $0x00000120, CX
-	MOVQ $0x00000008, BX
+	MOVQ       CX, SI
+	MOVQ       CX, DI
+	ADDQ       $0x00000120, CX
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	PREFETCHT0 256(SI)
+	MOVQ       $0x00000008, BX
 
 block:
 	VMOVDQU   (CX), Y1

@@ -649,7 +649,7 @@ block:
 	RET
 
 // func gemvQ4_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
 TEXT ·gemvQ4_KAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -670,12 +670,17 @@ group:
 	SHRQ   $0x03, R10
 
 superblock:
-	MOVQ      R8, R11
-	MOVQ      R8, R12
-	ADDQ      $0x00000140, R8
-	VCVTPH2PS (R11), Z3
-	VCVTPH2PS 32(R11), Z4
-	MOVQ      $0x00000008, R11
+	MOVQ       R8, R11
+	MOVQ       R8, R12
+	ADDQ       $0x00000140, R8
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	PREFETCHT0 128(R11)
+	PREFETCHT0 192(R11)
+	PREFETCHT0 256(R11)
+	VCVTPH2PS  (R11), Z3
+	VCVTPH2PS  32(R11), Z4
+	MOVQ       $0x00000008, R11
 
 block:
 	VXORPS        Z5, Z5, Z5
@@ -729,7 +734,7 @@ block:
 	RET
 
 // func unpackQ4_KAVX512(panel *byte, w *byte, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·unpackQ4_KAVX512(SB), NOSPLIT, $0-24
 	MOVQ         panel+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -741,12 +746,17 @@ TEXT ·unpackQ4_KAVX512(SB), NOSPLIT, $0-24
 	SHRQ         $0x03, DX
 
 superblock:
-	MOVQ      CX, BX
-	MOVQ      CX, SI
-	ADDQ      $0x00000140, CX
-	VCVTPH2PS (BX), Z2
-	VCVTPH2PS 32(BX), Z3
-	MOVQ      $0x00000008, BX
+	MOVQ       CX, BX
+	MOVQ       CX, SI
+	ADDQ       $0x00000140, CX
+	PREFETCHT0 (BX)
+	PREFETCHT0 64(BX)
+	PREFETCHT0 128(BX)
+	PREFETCHT0 192(BX)
+	PREFETCHT0 256(BX)
+	VCVTPH2PS  (BX), Z2
+	VCVTPH2PS  32(BX), Z3
+	MOVQ       $0x00000008, BX
 
 block:
 	VMOVDQU64 (CX), Z4
@@ -793,7 +803,7 @@ block:
 	RET
 
 // func gemvQ5_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
 TEXT ·gemvQ5_KAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -814,12 +824,17 @@ group:
 	SHRQ   $0x03, R10
 
 superblock:
-	MOVQ      R8, R11
-	MOVQ      R8, R12
-	ADDQ      $0x00000140, R8
-	VCVTPH2PS (R11), Z3
-	VCVTPH2PS 32(R11), Z4
-	MOVQ      $0x00000008, R11
+	MOVQ       R8, R11
+	MOVQ       R8, R12
+	ADDQ       $0x00000140, R8
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	PREFETCHT0 128(R11)
+	PREFETCHT0 192(R11)
+	PREFETCHT0 256(R11)
+	VCVTPH2PS  (R11), Z3
+	VCVTPH2PS  32(R11), Z4
+	MOVQ       $0x00000008, R11
 
 block:
 	VXORPS        Z5, Z5, Z5
@@ -892,7 +907,7 @@ block:
 	RET
 
 // func unpackQ5_KAVX512(panel *byte, w *byte, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·unpackQ5_KAVX512(SB), NOSPLIT, $0-24
 	MOVQ         panel+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -906,12 +921,17 @@ TEXT ·unpackQ5_KAVX512(SB), NOSPLIT, $0-24
 	SHRQ         $0x03, DX
 
 superblock:
-	MOVQ      CX, BX
-	MOVQ      CX, SI
-	ADDQ      $0x00000140, CX
-	VCVTPH2PS (BX), Z3
-	VCVTPH2PS 32(BX), Z4
-	MOVQ      $0x00000008, BX
+	MOVQ       CX, BX
+	MOVQ       CX, SI
+	ADDQ       $0x00000140, CX
+	PREFETCHT0 (BX)
+	PREFETCHT0 64(BX)
+	PREFETCHT0 128(BX)
+	PREFETCHT0 192(BX)
+	PREFETCHT0 256(BX)
+	VCVTPH2PS  (BX), Z3
+	VCVTPH2PS  32(BX), Z4
+	MOVQ       $0x00000008, BX
 
 block:
 	VMOVDQU64  (CX), Z5
@@ -974,7 +994,7 @@ block:
 	RET
 
 // func gemvQ6_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
 TEXT ·gemvQ6_KAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -995,11 +1015,16 @@ group:
 	SHRQ   $0x03, R10
 
 superblock:
-	MOVQ      R8, R11
-	MOVQ      R8, R12
-	ADDQ      $0x00000120, R8
-	VCVTPH2PS (R11), Z3
-	MOVQ      $0x00000008, R11
+	MOVQ       R8, R11
+	MOVQ       R8, R12
+	ADDQ       $0x00000120, R8
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	PREFETCHT0 128(R11)
+	PREFETCHT0 192(R11)
+	PREFETCHT0 256(R11)
+	VCVTPH2PS  (R11), Z3
+	MOVQ       $0x00000008, R11
 
 block:
 	VPBROADCASTD  36(R9), Z4
@@ -1074,7 +1099,7 @@ block:
 	RET
 
 // func unpackQ6_KAVX512(panel *byte, w *byte, n int)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·unpackQ6_KAVX512(SB), NOSPLIT, $0-24
 	MOVQ         panel+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -1088,11 +1113,16 @@ TEXT ·unpackQ6_KAVX512(SB), NOSPLIT, $0-24
 	SHRQ         $0x03, DX
 
 superblock:
-	MOVQ      CX, BX
-	MOVQ      CX, SI
-	ADDQ      $0x00000120, CX
-	VCVTPH2PS (BX), Z3
-	MOVQ      $0x00000008, BX
+	MOVQ       CX, BX
+	MOVQ       CX, SI
+	ADDQ       $0x00000120, CX
+	PREFETCHT0 (BX)
+	PREFETCHT0 64(BX)
+	PREFETCHT0 128(BX)
+	PREFETCHT0 192(BX)
+	PREFETCHT0 256(BX)
+	VCVTPH2PS  (BX), Z3
+	MOVQ       $0x00000008, BX
 
 block:
 	VMOVDQU64  (CX), Z4

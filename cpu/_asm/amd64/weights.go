@@ -295,6 +295,10 @@ func (c *scales) blocks(n Register, block func()) {
 		MOVQ(c.w, c.head)
 		MOVQ(c.w, c.sub)
 		ADDQ(num(c.scales), c.w)
+		// all of the head before the blocks: else its lines come out of order
+		for at := 0; at < c.layout.scales; at += 64 {
+			PREFETCHT0(mem(c.head, at))
+		}
 		c.superblock()
 		MOVQ(num(8), eight)
 		loop("block", eight, func() {
