@@ -11,6 +11,7 @@ import (
 func TestConformance(t *testing.T) {
 	for _, isa := range Available() {
 		t.Run(isa, func(t *testing.T) {
+			t.Parallel()
 			make := func(o Options) backend.Device {
 				o.ISA = isa
 				dev, err := New(o)
@@ -22,6 +23,7 @@ func TestConformance(t *testing.T) {
 			backendtest.Run(t, make(Options{Threads: 2}), backendtest.Options{
 				Same: []backend.Device{make(Options{Threads: 1}), make(Options{Threads: 3}), make(Options{Threads: 5}),
 					make(Options{Threads: 2, Raw: true})},
+				Round: backendtest.Int8Blocks,
 				Small: func(memory uint64) backend.Device { return make(Options{Threads: 2, Memory: memory}) },
 			})
 		})
