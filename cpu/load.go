@@ -3,6 +3,7 @@ package cpu
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"sync"
 
 	"drover/backend"
@@ -122,6 +123,16 @@ func (s *stage) readChunks(ctx context.Context, chunks []chunk, threads int, tot
 // pack reads and packs a chunk; buf is reused between calls.
 func (c chunk) pack(buf []byte) (read uint64, _ []byte, err error) {
 	m, t := c.m, c.m.tensor
+	// a mapped file that has become shorter faults; that is no reason to crash
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			if _, fault := p.(interface{ Addr() uintptr }); !fault {
+				panic(p)
+			}
+			err = fmt.Errorf("read %s: the file was changed while it was read", t.Name)
+		}
+	}()
 	size := t.Type.RowBytes(m.cols)
 	lo, hi := c.part*m.rows+c.lo*groupRows, c.part*m.rows+min(c.hi*groupRows, m.rows)
 	src := t.Source.Mapped()

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"runtime/debug"
 
 	"drover/backend"
 	"drover/internal/gguf"
@@ -18,7 +19,22 @@ func (m *mapped) Rows(dst []byte, lo, hi int) error {
 	if lo < 0 || lo > hi || uint64(len(dst)) != to-from {
 		panic(fmt.Sprintf("BUG: rows [%d, %d) of %q into %d bytes", lo, hi, m.t.Name, len(dst)))
 	}
-	copy(dst, m.t.Data()[from:to])
+	return guard(func() { copy(dst, m.t.Data()[from:to]) })
+}
+
+// guard runs read, and makes the fault of reading a mapped file that has
+// become shorter an error.
+func guard(read func()) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			if _, fault := p.(interface{ Addr() uintptr }); !fault {
+				panic(p)
+			}
+			err = fmt.Errorf("%w: the file was changed while it was read", ErrBad)
+		}
+	}()
+	read()
 	return nil
 }
 
