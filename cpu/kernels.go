@@ -35,9 +35,9 @@ import "unsafe"
 // 16 at a time (one a row):
 //
 //	panel32  576: weight+128, scale                       Q8_0 Q4_0 Q5_0 IQ4_NL
-//	panel32M 640: weight (>= 0), scale, min               Q4_1 Q5_1 Q4_K Q5_K
+//	panel32M 640: weight (0 to 31), scale, min             Q4_1 Q5_1 Q4_K Q5_K
 //	panel16  640: weight+128, scale of columns 0-15, of 16-31    Q6_K I8
-//	panel16M 768: weight (>= 0), scales as before, min of columns 0-15, of 16-31    I8M
+//	panel16M 768: weight (0 to 127), scales as before, min of columns 0-15, of 16-31    I8M
 //
 // Activations of T rows (T = 1 or panelRows), a record of 64*T bytes a block,
 // in dwords:

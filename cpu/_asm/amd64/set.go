@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
 	. "github.com/mmcloughlin/avo/build"
@@ -10,7 +9,11 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-const nosplit = 4
+// Flags of textflag.h.
+const (
+	nosplit = 4
+	rodata  = 8 | 16 // RODATA, NOPTR
+)
 
 // panelRows is that of package cpu.
 const panelRows = 6
@@ -54,16 +57,11 @@ func (s set) vecs(n int) []VecVirtual {
 	return v
 }
 
+// arg is an argument of the kernel, in a register.
 func arg(name string) GPVirtual {
 	r := GP64()
 	Load(Param(name), r)
 	return r
-}
-
-func copyOf(r Register) GPVirtual {
-	c := GP64()
-	MOVQ(r, c)
-	return c
 }
 
 // times returns r*k.
@@ -125,8 +123,8 @@ func (s set) dword(v uint32) VecVirtual {
 }
 
 // constants are the dwords that AVX2 kernels read from memory, where registers are few.
-var constants = append([]uint32{0x00010001, 0x01010101, 0x0f0f0f0f, 0x10101010, 0x30303030, 0x80808080,
-	0x80000000, 0x7fffffff, 127, math.Float32bits(127)}, expConstants()...)
+var constants = append([]uint32{0x00010001, 0x0f0f0f0f, 0x10101010, 0x30303030, 0x80808080,
+	0x80000000, 0x7fffffff, 127}, expConstants()...)
 
 // constant is v in every lane: a register with AVX-512, memory with AVX2.
 func (s set) constant(v uint32) Op {
@@ -138,8 +136,6 @@ func (s set) constant(v uint32) Op {
 	}
 	return data(fmt.Sprintf("x%08x", v))
 }
-
-const rodata = 8 | 16 // RODATA, NOPTR
 
 // data is static data of this file.
 func data(name string) Mem { return NewDataAddr(Symbol{Name: name, Static: true}, 0) }

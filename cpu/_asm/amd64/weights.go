@@ -10,7 +10,7 @@ import (
 type layout struct {
 	name   string
 	block  int // bytes of weights in a block; of all of it for panel
-	scales int // bytes of scales and mins in a block; in a superblock for super
+	scales int // bytes of scales and mins after a block; before 8 of them for super
 	high   int // bits above the nibble: 1 (fifth) or 2
 	bias   int // value = weight - bias
 	most   int // largest weight; 0: up to 255, of bias 128
@@ -35,7 +35,8 @@ var layouts = []layout{
 	{name: "I8M", block: 768, most: 127, min: true, halves: true, panel: true},
 }
 
-// panels are the layouts of unpacked blocks. Weights of panel32M come from 5 bits at most.
+// panels are the layouts of unpacked blocks. Weights of panel32M have 5 bits
+// at most, in panel16M 7: AVX2 relies on it.
 var panels = []layout{
 	{name: "32", block: 576, bias: 128, panel: true},
 	{name: "32M", block: 640, most: 31, min: true, panel: true},
@@ -46,7 +47,7 @@ var panels = []layout{
 // bytes says that weights are bytes already.
 func (l layout) bytes() bool { return l.name == "Q8_0" || l.panel }
 
-// of panel is the layout that unpack makes.
+// unpacked is the layout that unpack makes.
 func (l layout) unpacked() layout {
 	i := 0
 	if l.halves {
