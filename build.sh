@@ -154,7 +154,7 @@ fuzz() (
 		for name in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file"); do
 			go test -run '^$' -fuzz "^$name\$" -fuzztime "$1" "./$(dirname "$file")" >"$scratch/fuzz.log" 2>&1 ||
 				{ echo "$file: $name"; cat "$scratch/fuzz.log"; return 1; }
-			echo "$name: $(tail -n 2 "$scratch/fuzz.log" | head -n 1)"
+			echo "$name: $(grep -o 'execs: [0-9]*' "$scratch/fuzz.log" | tail -n 1)"
 		done
 	done
 )
