@@ -19,7 +19,7 @@ func (s *stage) attendUnits(worker, lo, hi int) {
 	for u := lo; u < hi; u++ {
 		row, kv := u/c.KVHeads, u%c.KVHeads
 		for h := kv * group; h < (kv+1)*group; h++ {
-			s.attendHead(s.attended[(row*c.Heads+h)*hd:][:hd], s.q[row*s.ld.q+h*hd:][:hd], &s.where[s.lo+row], kv, space)
+			s.attendHead(s.attended[(row*c.Heads+h)*hd:][:hd], s.queries[row*s.ld.q+h*hd:][:hd], &s.where[s.lo+row], kv, space)
 		}
 	}
 }

@@ -12,7 +12,7 @@ func TestConformance(t *testing.T) {
 	for _, isa := range Available() {
 		t.Run(isa, func(t *testing.T) {
 			t.Parallel()
-			make := func(o Options) backend.Device {
+			open := func(o Options) backend.Device {
 				o.ISA = isa
 				dev, err := New(o)
 				if err != nil {
@@ -20,11 +20,11 @@ func TestConformance(t *testing.T) {
 				}
 				return dev
 			}
-			backendtest.Run(t, make(Options{Threads: 2}), backendtest.Options{
-				Same: []backend.Device{make(Options{Threads: 1}), make(Options{Threads: 3}), make(Options{Threads: 5}),
-					make(Options{Threads: 2, Raw: true})},
+			backendtest.Run(t, open(Options{Threads: 2}), backendtest.Options{
+				Same: []backend.Device{open(Options{Threads: 1}), open(Options{Threads: 3}), open(Options{Threads: 5}),
+					open(Options{Threads: 2, Raw: true})},
 				Round: backendtest.Int8Blocks,
-				Small: func(memory uint64) backend.Device { return make(Options{Threads: 2, Memory: memory}) },
+				Small: func(memory uint64) backend.Device { return open(Options{Threads: 2, Memory: memory}) },
 			})
 		})
 	}

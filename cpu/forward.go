@@ -103,12 +103,12 @@ func (s *stage) attentionTile(l *layer, rows int) {
 	// norm, quantise
 	s.input(input{x: x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.attnNorm}, l.q, l.k, l.v)
 	// q, k, v
-	s.multiply(product{m: l.q, dst: s.q, ld: s.ld.q}, product{m: l.k, dst: s.k2, ld: s.ld.kv}, product{m: l.v, dst: s.v2, ld: s.ld.kv})
+	s.multiply(product{m: l.q, dst: s.queries, ld: s.ld.q}, product{m: l.k, dst: s.keys, ld: s.ld.kv}, product{m: l.v, dst: s.values, ld: s.ld.kv})
 	// bias, rope, cache write
 	s.each(s.tasks.rope, rows, ropeStep)
-	s.trace(backend.OpQ, s.q, s.ld.q, heads, rows)
-	s.trace(backend.OpK, s.k2, s.ld.kv, kv, rows)
-	s.trace(backend.OpV, s.v2, s.ld.kv, kv, rows)
+	s.trace(backend.OpQ, s.queries, s.ld.q, heads, rows)
+	s.trace(backend.OpK, s.keys, s.ld.kv, kv, rows)
+	s.trace(backend.OpV, s.values, s.ld.kv, kv, rows)
 	// attend
 	s.each(s.tasks.attend, rows*c.KVHeads, 1)
 	s.trace(backend.OpAttention, s.attended, heads, heads, rows)

@@ -46,7 +46,7 @@ func (s *stage) ropeRows(_, lo, hi int) {
 	c, l := s.config, s.layer
 	hd := c.HeadDim
 	for row := lo; row < hi; row++ {
-		q, k, v := s.q[row*s.ld.q:], s.k2[row*s.ld.kv:], s.v2[row*s.ld.kv:]
+		q, k, v := s.queries[row*s.ld.q:], s.keys[row*s.ld.kv:], s.values[row*s.ld.kv:]
 		s.addBias(q, l.qBias)
 		s.addBias(k, l.kBias)
 		s.addBias(v, l.vBias)

@@ -64,40 +64,41 @@ type stage struct {
 	pool                    *pool
 
 	// scratch; r is the rows of a tile, padded to panelRows
-	row       []byte      // a raw row of the embedding
-	x         []float32   // (rows, dim) hidden state
-	normed    []float32   // (r, dim)
-	act       []byte      // quantised activations of the product under way
-	actFloat  []float32   // the same for float matrices
-	q, k2, v2 []float32   // (r, padded widths)
-	attended  []float32   // (r, heads*headDim)
-	gate, up  []float32   // (r, padded ffn)
-	out       []float32   // (r, padded dim)
-	logits    []float32   // (headRows, padded vocab)
-	cos, sin  []float32   // (rows, dims/2)
-	panels    [][]byte    // by worker: two unpacked groups
-	raw       []rawGroups // by worker, where weights stay in the file
-	scores    [][]float32 // by worker
-	moe       experts
-	freq      []float64 // angle per position
-	mscale    float64
-	ld        leading
-	keyRow    int // bytes of one head's key, and value, in the cache
-	valueRow  int
-	attnScale float32
-	b         *backend.Batch
-	where     []place // by row: its sequence's pages and position
-	lo        int     // first row of the tile
-	traced    [backend.OpLogits + 1][]float32
-	outLo     int    // first of Out in the head's chunk
-	layer     *layer // of the block under way
-	byBlock   []*layer
-	score     func(dst, q *float32, k *byte, n, dim int)
-	accum     func(acc, p *float32, v *byte, n, dim int)
-	tasks     tasks
-	job       job
-	products  products
-	next      counter
+	row          []byte      // a raw row of the embedding
+	x            []float32   // (rows, dim) hidden state
+	normed       []float32   // (r, dim)
+	act          []byte      // quantised activations of the product under way
+	actFloat     []float32   // the same for float matrices
+	queries      []float32   // (r, padded heads*headDim)
+	keys, values []float32   // (r, padded kvHeads*headDim), before the cache
+	attended     []float32   // (r, heads*headDim)
+	gate, up     []float32   // (r, padded ffn)
+	out          []float32   // (r, padded dim)
+	logits       []float32   // (headRows, padded vocab)
+	cos, sin     []float32   // (rows, dims/2)
+	panels       [][]byte    // by worker: two unpacked groups
+	raw          []rawGroups // by worker, where weights stay in the file
+	scores       [][]float32 // by worker
+	moe          experts
+	freq         []float64 // angle per position
+	mscale       float64
+	ld           leading
+	keyRow       int // bytes of one head's key, and value, in the cache
+	valueRow     int
+	attnScale    float32
+	b            *backend.Batch
+	where        []place // by row: its sequence's pages and position
+	lo           int     // first row of the tile
+	traced       [backend.OpLogits + 1][]float32
+	outLo        int    // first of Out in the head's chunk
+	layer        *layer // of the block under way
+	byBlock      []*layer
+	score        func(dst, q *float32, k *byte, n, dim int)
+	accum        func(acc, p *float32, v *byte, n, dim int)
+	tasks        tasks
+	job          job
+	products     products
+	next         counter
 }
 
 // leading is the distance between rows of the buffers that products write.
@@ -190,7 +191,7 @@ func (s *stage) layoutScratch(threads int) {
 	}
 	s.x, s.normed = a.floats(rows*c.Dim), a.floats(r*c.Dim)
 	if attention {
-		s.q, s.k2, s.v2, s.attended = a.floats(r*s.ld.q), a.floats(r*s.ld.kv), a.floats(r*s.ld.kv), a.floats(r*heads)
+		s.queries, s.keys, s.values, s.attended = a.floats(r*s.ld.q), a.floats(r*s.ld.kv), a.floats(r*s.ld.kv), a.floats(r*heads)
 		s.cos, s.sin = a.floats(rows*c.Rope.Dims/2), a.floats(rows*c.Rope.Dims/2)
 	}
 	if ffn {
