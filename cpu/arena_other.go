@@ -5,7 +5,7 @@ package cpu
 import "unsafe"
 
 // reserve takes zeroed memory from Go's heap.
-func reserve(n uint64) ([]byte, error) {
+func reserve(n uint64, _ bool) ([]byte, error) {
 	if n == 0 {
 		return nil, nil
 	}

@@ -7,8 +7,9 @@ import (
 	"syscall"
 )
 
-// reserve maps zeroed memory outside Go's heap. Pages count only once touched.
-func reserve(n uint64) ([]byte, error) {
+// reserve maps zeroed memory outside Go's heap. Pages count only once touched;
+// with huge they come 2 MiB at a time where the system has such.
+func reserve(n uint64, huge bool) ([]byte, error) {
 	if n == 0 {
 		return nil, nil
 	}
@@ -16,7 +17,9 @@ func reserve(n uint64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map %d bytes: %w", n, err)
 	}
-	hugePages(b)
+	if huge {
+		hugePages(b)
+	}
 	return b, nil
 }
 

@@ -81,6 +81,9 @@ func (s *stage) embedRows() error {
 			return fmt.Errorf("read %s: %w", s.embed.Name, err)
 		}
 		quant.Dequantize(s.embed.Type, s.x[i*dim:(i+1)*dim], s.row)
+		if i%64 == 63 { // a prompt would leave the whole table resident
+			s.embed.Source.Drop(0, s.embed.Rows)
+		}
 	}
 	s.trace(backend.OpEmbed, s.x, dim, dim, len(s.b.Tokens))
 	s.flush(-1)

@@ -32,7 +32,7 @@ func (k kind) String() string { return typeOf[k].String() }
 // BenchmarkGemv multiplies groups that stay in the L2 cache, and then ones that
 // come from memory, 4 MiB at a time.
 func BenchmarkGemv(b *testing.B) {
-	weights, err := reserve(inMemory)
+	weights, err := reserve(inMemory, true)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -22,10 +22,11 @@ func (d *device) Load(ctx context.Context, m *backend.Model, runs []backend.Rang
 	s := &stage{k: d.k, taken: &d.taken, held: need.Total()}
 	d.taken.Add(need.Total())
 	for _, a := range []struct {
-		a *arena
-		n uint64
-	}{{&s.weights, need.Weights}, {&s.cache, need.Cache}, {&s.scratch, need.Scratch}} {
-		if a.a.mem, err = reserve(a.n); err != nil {
+		a    *arena
+		n    uint64
+		huge bool // scratch is touched in spots: large pages would make all of it resident
+	}{{&s.weights, need.Weights, true}, {&s.cache, need.Cache, true}, {&s.scratch, need.Scratch, false}} {
+		if a.a.mem, err = reserve(a.n, a.huge); err != nil {
 			s.Close()
 			return nil, fmt.Errorf("%w (%w)", &backend.MemoryError{Device: "cpu", Need: need.Total(), Free: d.Info().Free}, err)
 		}

@@ -12,7 +12,7 @@ import (
 func (d *device) Measure(ctx context.Context) (backend.Rates, error) {
 	p := newPool(d.options.Threads)
 	defer p.close()
-	mem, err := reserve(readBytes)
+	mem, err := reserve(readBytes, true)
 	if err != nil {
 		return backend.Rates{}, err
 	}
