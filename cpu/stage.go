@@ -104,8 +104,8 @@ type stage struct {
 // leading is the distance between rows of the buffers that products write.
 type leading struct{ q, kv, ffn, dim, vocab int }
 
-// tileRows is how many rows go through a block at once: 516 are 1 to 3 % faster and take twice the scratch,
-// 132 are 4 % slower. A multiple of panelRows.
+// tileRows is how many rows go through a block at once: 516 take twice the scratch and were not clearly faster
+// (three pairs: 0, 9 and -1 %), 132 were 4 to 6 % slower. A multiple of panelRows.
 const tileRows = 258
 
 // headRows is how many rows go through the head at once.
