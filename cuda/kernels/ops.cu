@@ -1,0 +1,3 @@
+// ops.cu: the module of the kernels that touch neither weights nor cache.
+#include "norm.cu"
+#include "act.cu"
