@@ -227,6 +227,16 @@ DEVICE float max(float a, float b) { return __builtin_fmaxf(a, b); }
 DEVICE float min(float a, float b) { return __builtin_fminf(a, b); }
 DEVICE int max(int a, int b) { return a > b ? a : b; }
 DEVICE int min(int a, int b) { return a < b ? a : b; }
+DEVICE float log2_approx(float x) { // absolute error at most 2^-22 in (0.5, 2), elsewhere a relative one
+	float y;
+	asm("lg2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+	return y;
+}
+DEVICE float multiply(float a, float b) { // rounded by itself, never part of an fma
+	float y;
+	asm("mul.rn.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+	return y;
+}
 DEVICE int round_even(float x) { // nearest, ties to even
 	int i;
 	asm("cvt.rni.s32.f32 %0, %1;" : "=r"(i) : "f"(x));
@@ -263,6 +273,14 @@ DEVICE float warp_max(float v) {
 		v = max(v, shuffle_xor(v, o));
 	return v;
 }
+// ballot has bit i set where lane i's condition holds.
+DEVICE uint32_t ballot(bool condition) {
+	uint32_t r;
+	asm volatile("{ .reg .pred p; setp.ne.u32 p, %1, 0; vote.sync.ballot.b32 %0, p, 0xffffffff; }" : "=r"(r) : "r"((uint32_t)condition));
+	return r;
+}
+// shared_add adds to an integer in shared memory, from any number of threads.
+DEVICE void shared_add(int *p, int v) { asm volatile("red.shared.add.s32 [%0], %1;" ::"r"(shared_address(p)), "r"(v) : "memory"); }
 
 // --- matrix products of a warp. With g = lane/4 and t = lane%4:
 // D and C (16 x 8): d[0] (g, 2t), d[1] (g, 2t+1), d[2] (g+8, 2t), d[3] (g+8, 2t+1).
