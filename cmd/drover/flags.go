@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 
 	"drover/backend"
 	"drover/internal/device"
+	"drover/internal/engine"
 	"drover/internal/quant"
 )
 
@@ -122,15 +124,49 @@ func findDevices(c *cli.Context, spec string, o compute) ([]backend.Device, erro
 		f.device = spec
 		return nil, &f
 	}
-	return devices, checkPlacement(c, devices)
+	if err := checkPlacement(c, devices); err != nil {
+		return nil, err
+	}
+	return withCPU(c, spec, devices, o)
+}
+
+// withCPU adds the CPU to devices that were not named one by one, where
+// --gpu-layers leaves layers to it, and takes it away with --strict.
+func withCPU(c *cli.Context, spec string, devices []backend.Device, o compute) ([]backend.Device, error) {
+	if c.Bool("strict") {
+		return slices.DeleteFunc(devices, func(d backend.Device) bool { return d.Info().Kind == "cpu" }), nil
+	}
+	hasCPU := slices.ContainsFunc(devices, func(d backend.Device) bool { return d.Info().Kind == "cpu" })
+	if wishes(c).GPULayers < 0 || hasCPU {
+		return devices, nil
+	}
+	if spec != "auto" {
+		return nil, usageError("add cpu to --device", "flag --gpu-layers: the other layers have no device")
+	}
+	cpu, err := device.Find("cpu", deviceOptions(o))
+	return append(devices, cpu...), err
+}
+
+// wishes is what the placement flags say, once checkPlacement has passed them.
+func wishes(c *cli.Context) engine.Wishes {
+	w := engine.Wishes{GPULayers: -1}
+	if n, err := strconv.Atoi(c.String("gpu-layers")); err == nil {
+		w.GPULayers = n
+	}
+	if split := c.String("split"); split != "" {
+		for _, s := range strings.Split(split, ",") {
+			x, _ := strconv.ParseFloat(strings.TrimSpace(s), 64)
+			w.Shares = append(w.Shares, x)
+		}
+	}
+	return w
 }
 
 func deviceOptions(o compute) device.Options {
 	return device.Options{ISA: os.Getenv("DROVER_CPU"), Threads: o.Threads, Raw: o.NoRepack}
 }
 
-// checkPlacement holds the placement flags against the devices found. Nothing
-// but the CPU runs layers yet, so every request for a GPU is refused by name.
+// checkPlacement holds the placement flags against the devices found.
 func checkPlacement(c *cli.Context, devices []backend.Device) error {
 	gpus := 0
 	for _, d := range devices {

@@ -134,10 +134,12 @@ func (s *session) start(c *cli.Context, context int) error {
 	bar := newProgress(c.App.ErrWriter, "loading "+s.file.Path)
 	defer bar.end()
 	began := time.Now()
-	var err error
-	s.engine, err = engine.Load(c.Context, s.file.Model, engine.Whole(s.file.Model, s.devices[0]), engine.Options{
-		Context: context, FitOff: !c.Bool("fit"), Batch: s.compute.Batch, K: s.compute.K, V: s.compute.V,
-	}, bar.step)
+	options := engine.Options{Context: context, FitOff: !c.Bool("fit"), Batch: s.compute.Batch, K: s.compute.K, V: s.compute.V}
+	places, err := engine.Spread(s.file.Model, s.devices, wishes(c), options)
+	if err != nil {
+		return err
+	}
+	s.engine, err = engine.Load(c.Context, s.file.Model, places, options, bar.step)
 	if err != nil {
 		return err
 	}

@@ -92,11 +92,13 @@ func (o *oracle) text(prompt []int32, max int, p sample.Params) (ids []int32) {
 }
 
 type fakeDevice struct {
-	id      string
-	free    uint64
-	perPage uint64
-	failure error                       // of Load
-	before  func(context.Context) error // called at the start of every Forward
+	id       string
+	free     uint64
+	perPage  uint64
+	perBlock uint64
+	kind     string
+	failure  error                       // of Load
+	before   func(context.Context) error // called at the start of every Forward
 
 	loads, open atomic.Int32
 	most        atomic.Int32 // most sequences in a batch
@@ -105,13 +107,17 @@ type fakeDevice struct {
 }
 
 func (d *fakeDevice) Info() backend.Info {
-	return backend.Info{ID: d.id, ISA: "fake", Total: d.free, Free: d.free}
+	return backend.Info{ID: d.id, Kind: d.kind, ISA: "fake", Total: d.free, Free: d.free}
 }
 func (d *fakeDevice) Measure(context.Context) (backend.Rates, error) { return backend.Rates{}, nil }
 func (d *fakeDevice) Sensors() backend.Sensors                       { return backend.Sensors{} }
 
-func (d *fakeDevice) Need(_ *backend.Model, _ []backend.Range, l backend.Limits) (backend.Need, error) {
-	return backend.Need{Weights: 1000, Cache: uint64(l.Pages) * d.perPage, Scratch: 24}, nil
+func (d *fakeDevice) Need(_ *backend.Model, runs []backend.Range, l backend.Limits) (backend.Need, error) {
+	blocks := 0
+	for _, r := range runs {
+		blocks += r.Hi - r.Lo
+	}
+	return backend.Need{Weights: 1000 + d.perBlock*uint64(blocks), Cache: uint64(l.Pages) * d.perPage, Scratch: 24}, nil
 }
 
 func (d *fakeDevice) Load(_ context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (backend.Stage, error) {
