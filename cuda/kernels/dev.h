@@ -24,6 +24,7 @@ typedef long long int64_t;
 #define __launch_bounds__(...) __attribute__((launch_bounds(__VA_ARGS__)))
 #endif
 #define DEVICE static __device__ inline __attribute__((always_inline))
+#define METHOD __device__ inline __attribute__((always_inline)) // of a struct
 #define KERNEL extern "C" __global__ void
 #define ALIGN16 __attribute__((aligned(16)))
 // The block's dynamic shared memory, 16-byte aligned.
