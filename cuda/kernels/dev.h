@@ -115,6 +115,16 @@ DEVICE word2 load_l2_8(const void *p) {
 	asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
 	return v;
 }
+DEVICE uint32_t load_l2_4(const void *p) {
+	uint32_t v;
+	asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+	return v;
+}
+DEVICE uint16_t load_l2_2(const void *p) {
+	uint16_t v;
+	asm volatile("ld.global.cg.u16 %0, [%1];" : "=h"(v) : "l"(p) : "memory");
+	return v;
+}
 
 // shared_address is a shared pointer as the instructions below want it.
 DEVICE uint32_t shared_address(const void *p) {
