@@ -1,0 +1,133 @@
+package cuda
+
+import (
+	"strings"
+
+	"drover/internal/quant"
+)
+
+// format is how weights lie on the device: tiles of 16 rows, each a row of
+// chunks. kernels/weights.h has the layout of a chunk.
+type format struct {
+	name      string // of its kernels: matvec_q4_0
+	columns   int    // of a chunk
+	bytes     int    // of a chunk
+	float     bool   // decode takes A32, else A8
+	converted bool   // raw is int8 and f32 scales, made on the host by quant.Ints
+}
+
+// formats is a constant table; the last one carries every type that has none of
+// its own.
+var formats = [...]format{
+	{name: "f32", columns: 64, bytes: 4096, float: true},
+	{name: "f16", columns: 64, bytes: 2048, float: true},
+	{name: "bf16", columns: 64, bytes: 2048, float: true},
+	{name: "q8_0", columns: 128, bytes: 2176},
+	{name: "q4_0", columns: 128, bytes: 1152},
+	{name: "q4_1", columns: 128, bytes: 1280},
+	{name: "q5_0", columns: 256, bytes: 2816},
+	{name: "q5_1", columns: 256, bytes: 3072},
+	{name: "q2_k", columns: 256, bytes: 1344},
+	{name: "q3_k", columns: 256, bytes: 1792},
+	{name: "q4_k", columns: 256, bytes: 2304},
+	{name: "q5_k", columns: 256, bytes: 2816},
+	{name: "q6_k", columns: 256, bytes: 3360},
+	{name: "iq4_nl", columns: 128, bytes: 1152},
+	{name: "iq4_xs", columns: 256, bytes: 2176},
+	{name: "mxfp4", columns: 256, bytes: 2176},
+	{name: "i16", columns: 128, bytes: 2560, converted: true},
+}
+
+// formatOf is the format that weights of type t are packed in.
+func formatOf(t quant.Type) *format {
+	name := strings.ToLower(t.String())
+	for i := range formats {
+		if formats[i].name == name {
+			return &formats[i]
+		}
+	}
+	return &formats[len(formats)-1]
+}
+
+// needsHost reports whether weights of type t are converted by quant.Ints
+// before they are packed.
+func needsHost(t quant.Type) bool { return formatOf(t).converted }
+
+// module is the name of the module with the format's kernels.
+func (f *format) module() string { return "weights_" + f.name }
+
+// chunks is the number of chunks in a row.
+func (f *format) chunks(cols int) int { return (cols + f.columns - 1) / f.columns }
+
+// packedBytes is the size of a packed matrix, of one expert.
+func (f *format) packedBytes(rows, cols int) uint64 {
+	return uint64((rows+15)/16) * uint64(f.chunks(cols)) * uint64(f.bytes)
+}
+
+// rawRow is the size of a row of type t as pack takes it.
+func (f *format) rawRow(t quant.Type, cols int) int {
+	if f.converted {
+		return cols + cols/4
+	}
+	return t.RowBytes(cols)
+}
+
+// launch is the shape of a kernel's launch.
+type launch struct {
+	grid  [3]uint32
+	block uint32
+}
+
+// packLaunch: a warp packs a chunk.
+func (f *format) packLaunch(rows, cols int) launch {
+	return launch{[3]uint32{uint32(f.chunks(cols)+7) / 8, uint32(rows+15) / 16, 1}, 256}
+}
+
+// embedLaunch: a quad of lanes writes a chunk of a row; 8 warps are 64 quads.
+func (f *format) embedLaunch(n, cols int) launch {
+	return launch{[3]uint32{uint32(f.chunks(cols)+63) / 64, uint32(n), 1}, 256}
+}
+
+// warps is how many warps share the columns of a row. It decides the order of
+// sums, so it follows from the matrix' shape alone.
+func (f *format) warps(cols int) uint32 {
+	w := uint32(1)
+	for w < 8 && int(w) < f.chunks(cols) {
+		w *= 2
+	}
+	return w
+}
+
+// tiles is how many tiles of 16 rows a warp of matvec works on at once; it does
+// not change results. Two halve the reads of activations, one gives small
+// matrices more blocks.
+func tiles(rows, n int) int {
+	if n > 2 || rows >= 16384 {
+		return 2
+	}
+	return 1
+}
+
+// matvecLaunch is for matrices of so many rows each, and for z active experts
+// at most (1 without experts). name is of the kernel for that launch.
+func (f *format) matvecLaunch(rows []int, cols, n, z int) (name string, l launch) {
+	total, x := 0, 0
+	for _, r := range rows {
+		total += r
+	}
+	t := tiles(total, n)
+	for _, r := range rows {
+		x += (r + 16*t - 1) / (16 * t)
+	}
+	name = "matvec_" + f.name
+	if t == 2 {
+		name = "matvec2_" + f.name
+	}
+	return name, launch{[3]uint32{uint32(x), 1, uint32(z)}, 32 * f.warps(cols)}
+}
+
+// gateLaunch is for a gate and an up matrix of so many rows: 32 rows a block,
+// and with A8 wanted (kpad > 0) blocks of zeros up to kpad.
+func (f *format) gateLaunch(rows, kpad, cols, z int) launch {
+	return launch{[3]uint32{uint32(max(rows, kpad)+31) / 32, 1, uint32(z)}, 32 * f.warps(cols)}
+}
