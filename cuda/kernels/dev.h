@@ -159,6 +159,15 @@ template <int n> DEVICE void copy_wait() {
 	asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
 #endif
 }
+// copy_async_at is copy_async of 16 bytes to a shared_address.
+DEVICE void copy_async_at(uint32_t shared, const void *global) {
+#if __CUDA_ARCH__ >= 800
+	asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
+#else
+	word4 v = load_l2(global);
+	asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(shared), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+#endif
+}
 
 // --- arithmetic
 
@@ -183,7 +192,15 @@ DEVICE bf16_bits float_bf16(float f) { // round to nearest even; NaN stays NaN
 	return (u & 0x7fffffff) > 0x7f800000 ? (bf16_bits)(u >> 16 | 64) : (bf16_bits)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 // half2 pairs: lo in the low 16 bits.
-DEVICE uint32_t pack_half(float lo, float hi) { return (uint32_t)float_half(hi) << 16 | float_half(lo); }
+DEVICE uint32_t pack_half(float lo, float hi) {
+#if __CUDA_ARCH__ >= 800
+	uint32_t d;
+	asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
+	return d;
+#else
+	return (uint32_t)float_half(hi) << 16 | float_half(lo);
+#endif
+}
 DEVICE uint32_t pair(half_bits lo, half_bits hi) { return (uint32_t)hi << 16 | lo; }
 DEVICE uint32_t half2_add(uint32_t a, uint32_t b) {
 	uint32_t d;
@@ -366,4 +383,9 @@ DEVICE void load_matrix4(uint32_t r[4], const void *p) {
 DEVICE void load_matrix4_transposed(uint32_t r[4], const void *p) {
 	asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
 	             : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(p)) : "memory");
+}
+// load_matrix4_at is load_matrix4 by shared_address.
+DEVICE void load_matrix4_at(uint32_t r[4], uint32_t p) {
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+	             : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(p) : "memory");
 }
