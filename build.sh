@@ -6,6 +6,7 @@
 #   test all      what CI runs; needs DROVER_GOLDEN and DROVER_ACCEPT
 #   test full     the whole product of shapes and formats, and long fuzzing
 #   deps [--yes]  installs the optional tools (Debian, Ubuntu, Fedora, Homebrew)
+#   kernels [MODULE...]  the GPU kernels' PTX and their report, in cuda/kernels
 #   release       archives for every platform with checksums, in bin/release
 set -eu
 cd "$(dirname "$0")"
@@ -52,6 +53,10 @@ prepare() {
 	choose_cgo
 }
 
+# the kernels' compiler and checker
+kernels_source='.ci/kernels.go .ci/rules.go .ci/ptxas.go'
+kernels() { go run $kernels_source "$@"; }
+
 # --- parts of the tests; each returns 0 when all is well
 
 gotest() { "$scratch/gotest" -totals "$totals" "$@"; }
@@ -61,7 +66,12 @@ format() (
 	[ -z "$unformatted" ] || { say "gofmt would change: $unformatted"; return 1; }
 )
 
-vet() { go vet ./... && go vet .ci/gotest.go .ci/gotest_test.go && go test .ci/gotest.go .ci/gotest_test.go; }
+vet() {
+	go vet ./... || return 1
+	for sources in '.ci/gotest.go .ci/gotest_test.go' "$kernels_source .ci/kernels_test.go"; do
+		go vet $sources && go test $sources || return 1
+	done
+}
 
 tests() { gotest "$@" ./...; }
 
@@ -226,6 +236,7 @@ missing() {
 	[ -n "${DROVER_GOLDEN:-}" ] || say "not set: DROVER_GOLDEN (reference data); formats, tokenizers and models go unchecked against other engines"
 	have qemu-aarch64 || [ "$(go env GOHOSTARCH)" = arm64 ] || say "missing: qemu-aarch64 (./build.sh deps); the arm64 kernels go untested"
 	[ "$(go env CGO_ENABLED)" = 1 ] || say "missing: a C compiler; the race detector goes unused"
+	have clang++-19 || say "missing: clang-19 (./build.sh deps); whether the GPU kernels are what their source makes goes untested"
 }
 
 test_quick() {
@@ -251,6 +262,8 @@ test_all() {
 	part build build
 	part cross cross
 	part generated generated
+	part kernels kernels check
+	part ptxas kernels assemble
 	part tests tests_all
 	part noasm noasm
 	part race race
@@ -276,6 +289,20 @@ test_full() {
 	finish
 }
 
+# NVIDIA's assembler out of its Python package, into the user's cache
+ptxas_version=13.5.37
+get_ptxas() (
+	cache=${XDG_CACHE_HOME:-$HOME/.cache}/drover
+	[ ! -x "$cache/ptxas" ] || ! "$cache/ptxas" --version | grep -qF "V$ptxas_version" || return 0
+	[ "$(uname -s)" = Linux ] || { say "deps: NVIDIA has no ptxas for $(uname -s): the kernels are not assembled here"; return 0; }
+	scratch=$(mktemp -d)
+	trap 'rm -rf "$scratch"' EXIT
+	say "python3 -m pip install --no-deps --target ... nvidia-cuda-nvcc==$ptxas_version, and its ptxas to $cache"
+	python3 -m pip install --quiet --no-deps --target "$scratch" "nvidia-cuda-nvcc==$ptxas_version" || return 1
+	mkdir -p "$cache"
+	mv "$(find "$scratch" -type f -name ptxas)" "$cache/ptxas"
+)
+
 # deps [--yes]: the commands that are missing, as this system's packages
 deps() {
 	[ $# -eq 0 ] || [ "$*" = --yes ] || die "usage: build.sh deps [--yes]"
@@ -283,21 +310,35 @@ deps() {
 	if have apt-get; then
 		have qemu-aarch64 || wanted="$wanted qemu-user"
 		have python3 || wanted="$wanted python3"
+		python3 -m pip --version >/dev/null 2>&1 || wanted="$wanted python3-pip"
 		have cc || wanted="$wanted gcc libc6-dev"
+		have g++ || wanted="$wanted g++"
+		have clang++-19 || wanted="$wanted clang-19"
 		install='apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends'
 	elif have dnf; then
 		have qemu-aarch64 || wanted="$wanted qemu-user"
 		have python3 || wanted="$wanted python3"
+		python3 -m pip --version >/dev/null 2>&1 || wanted="$wanted python3-pip"
 		have cc || wanted="$wanted gcc"
+		have g++ || wanted="$wanted gcc-c++"
+		have clang++-19 || wanted="$wanted clang19"
 		install='dnf install -y'
 	elif have brew; then
 		have python3 || wanted="$wanted python3"
+		have clang++-19 || [ -x "$(brew --prefix)/opt/llvm@19/bin/clang++" ] || wanted="$wanted llvm@19"
 		have cc || say "a C compiler comes with: xcode-select --install"
 		brew=1 install='brew install'
 	else
-		die "deps: no apt-get, dnf or brew here; install qemu-user, python3 and a C compiler by hand"
+		die "deps: no apt-get, dnf or brew here; install qemu-user, python3, a C++ compiler and clang-19 by hand"
 	fi
-	[ -n "$wanted" ] || { say "deps: everything is there"; return 0; }
+	if [ -n "$wanted" ]; then
+		install_packages "$@"
+	fi
+	get_ptxas || die "deps: ptxas could not be had: pip's own words are above"
+	say "deps: everything is there"
+}
+
+install_packages() {
 	install="$install$wanted"
 	# Homebrew refuses to run as root
 	[ "$(id -u)" -eq 0 ] || [ -n "${brew:-}" ] || { have sudo || die "deps: run as root: $install"; install="sudo sh -c '$install'"; }
@@ -308,7 +349,7 @@ deps() {
 		read -r answer
 		case $answer in y | Y | yes) ;; *) die "deps: nothing was installed" ;; esac
 	fi
-	sh -c "$install"
+	sh -c "$install" || die "deps: that failed; a system without clang-19 in its packages gets it from the LLVM project's"
 }
 
 release() {
@@ -337,6 +378,7 @@ test) test_quick ;;
 'test full') test_full ;;
 deps | 'deps '*) shift; deps "$@" ;;
 release) release ;;
-sim | kernels | gpu | gpu-bundle*) die "$1: comes with the CUDA and Metal backends, which this version does not have" ;;
-*) die "unknown target \"$*\"; targets: (none), test, test all, test full, deps [--yes], release" ;;
+kernels | 'kernels '*) shift; need_go; kernels build "$@" ;;
+sim | gpu | gpu-bundle*) die "$1: comes with the CUDA and Metal backends, which this version does not have" ;;
+*) die "unknown target \"$*\"; targets: (none), test, test all, test full, deps [--yes], kernels [MODULE...], release" ;;
 esac
