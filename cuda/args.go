@@ -1,7 +1,7 @@
 package cuda
 
 // The parameter structs of the kernels that read weights, field for field as in
-// kernels/product.h, pack.cu and embed.cu. A kernel takes one, by value;
+// kernels/weights.h, matvec.cu, pack.cu and embed.cu. A kernel takes one, by value;
 // addresses are the device's.
 
 // Matrix is one packed matrix of a product. Bias may be 0; Stride is the bytes
@@ -22,8 +22,7 @@ type Product struct {
 	X                      uint64 // A32
 	Half, Scale            uint64 // A16; AB16 without Scale
 	Experts                uint64 // 0: plain
-	Share                  int32  // with experts: 1: slots of a row share its input; 0: a slot has its own
-	_                      int32
+	Share, Total           int32  // with experts: 1: slots of a row share its input, 0: a slot has its own; how many experts there are
 }
 
 // Gate is act[column][row] = silu(M[0] x) * (M[1] x), as A8 and as A32; what is
