@@ -1,0 +1,86 @@
+// combine: adds the cuts of every row and head that attention_K_V_G made; the
+// result is the input of the output matrix.
+//
+// In: partial (n, heads, max_cuts, partial_stride(head_dim)). Out: f32 and A8 of
+// outputs.h, rows of heads*head_dim. A block makes 256 columns of a row, 64
+// threads 4 each, in 4 groups that take every fourth cut; the order of sums
+// depends on the row's position alone. The limit is latency: a few trips to L2.
+#include "cache.h"
+#include "outputs.h"
+
+struct Combine {
+	const float *partial;
+	const int *pos, *slot;
+	Outputs to;
+	int heads, head_dim, window, max_cuts;
+};
+
+// Sum is weighted values on their way: value/sum is their mean.
+struct Sum {
+	float value, most, sum;
+};
+
+DEVICE void add(Sum &a, const Sum &b) {
+	float most = max(a.most, b.most);
+	float wa = a.sum > 0 ? exp2_approx(a.most - most) : 0.f, wb = b.sum > 0 ? exp2_approx(b.most - most) : 0.f;
+	a = {a.value * wa + b.value * wb, most, a.sum * wa + b.sum * wb};
+}
+
+// gather sums n neighbouring values of a head over every fourth cut.
+template <int n> DEVICE void gather(const Combine &p, int row, int column, int first, int end, Sum *to) {
+	int head = column / p.head_dim, k = column % p.head_dim, stride = partial_stride(p.head_dim);
+	const float *part = p.partial + (uint64_t)(row * p.heads + head) * p.max_cuts * stride;
+	float most = minus_infinity, sum = 0, v[n] = {};
+#pragma unroll 4
+	for (int cut = first; cut < end; cut += 4)
+		most = max(most, part[(uint64_t)cut * stride + p.head_dim]);
+#pragma unroll 4
+	for (int cut = first; cut < end; cut += 4) {
+		const float *at = part + (uint64_t)cut * stride;
+		float w = exp2_approx(at[p.head_dim] - most);
+		sum = fma(w, at[p.head_dim + 1], sum);
+		if (n == 4) {
+			float4 x = *(const float4 *)(at + k);
+			v[0] = fma(w, x.x, v[0]), v[1 % n] = fma(w, x.y, v[1 % n]), v[2 % n] = fma(w, x.z, v[2 % n]), v[3 % n] = fma(w, x.w, v[3 % n]);
+		} else {
+			v[0] = fma(w, at[k], v[0]);
+		}
+	}
+	for (int i = 0; i < n; i++)
+		to[i] = {v[i], most, sum};
+}
+
+KERNEL __launch_bounds__(256) combine(const Combine p) {
+	__shared__ Sum sums[4][64][4];
+	launch_next();
+	wait_previous();
+	int row = block_y(), column = 256 * block_x() + thread() % 64 * 4, group = thread() / 64, width = p.heads * p.head_dim;
+	if (p.slot[row] < 0)
+		return;
+	int pos = p.pos[row], first = (p.window > 0 ? max(0, pos + 1 - p.window) : 0) / cut_rows + group, end = pos / cut_rows + 1;
+	Sum *mine = sums[group][thread() % 64];
+	if (p.head_dim % 4 == 0) {
+		if (column < width)
+			gather<4>(p, row, column, first, end, mine);
+	} else {
+		for (int i = 0; i < 4; i++)
+			if (column + i < width)
+				gather<1>(p, row, column + i, first, end, mine + i);
+	}
+	barrier();
+	if (group > 0)
+		return;
+	float v[4] = {};
+	for (int i = 0; i < 4; i++)
+		if (column + i < width) {
+			Sum s = mine[i];
+			for (int g = 1; g < 4; g++)
+				add(s, sums[g][thread()][i]);
+			v[i] = s.value / s.sum;
+		}
+	float4 y = {v[0], v[1], v[2], v[3]};
+	if (p.to.out)
+		store4(p.to.out + (uint64_t)row * p.to.ldout, column, width, y);
+	if (p.to.q)
+		write_a8(p.to, row, column, y);
+}
