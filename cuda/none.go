@@ -1,3 +1,5 @@
+//go:build !(linux && cgo) && !windows
+
 // Package cuda runs stages on NVIDIA GPUs through the CUDA driver. This file
 // stands for it in a build without that backend.
 package cuda

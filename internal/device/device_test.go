@@ -9,6 +9,7 @@ import (
 )
 
 func TestFind(t *testing.T) {
+	t.Setenv("DROVER_CUDA_LIBRARY", "/nonexistent/libcuda.so.1") // the same on a machine with a card
 	for _, c := range []struct {
 		spec, isa string
 		ids       string // of the devices found
@@ -20,11 +21,11 @@ func TestFind(t *testing.T) {
 		{spec: " cpu ", ids: "cpu"},
 		{spec: "all", ids: "cpu"},
 		{spec: "cpu", isa: "generic", ids: "cpu"},
-		{spec: "cuda", err: ErrUnavailable, say: "no CUDA backend"},
+		{spec: "cuda", err: ErrUnavailable, say: "cuda is not available"},
 		{spec: "cuda:0", err: ErrUnavailable, say: "cuda:0"},
 		{spec: "cuda:GPU-5f3c", err: ErrUnavailable, say: "cuda:GPU-5f3c"},
 		{spec: "metal", err: ErrUnavailable, say: "no Metal backend"},
-		{spec: "cpu,cuda", err: ErrUnavailable, say: "no CUDA backend"},
+		{spec: "cpu,cuda", err: ErrUnavailable, say: "cuda is not available"},
 		{spec: "", err: ErrSpec, say: "unknown device"},
 		{spec: "gpu", err: ErrSpec, say: "gpu"},
 		{spec: "cpu:0", err: ErrSpec, say: "cpu:0"},
