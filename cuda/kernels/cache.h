@@ -5,12 +5,11 @@
 // scales (64, head_dim/32): the blocks of quant.Q8_0, set apart so that both are
 // aligned. A piece is 8 neighbouring values of a row.
 #pragma once
-#include "dev.h"
+#include "outputs.h"
 
 enum Format { F32, F16, Q8_0 };
 constexpr int page_rows = 64;
 constexpr int cut_rows = 256; // positions that decoding sums at a time
-constexpr float minus_infinity = -__builtin_inff();
 
 // partial_stride is the floats that a head's part of a cut takes: sums of
 // weight*value (head_dim), the largest score, in powers of two, the sum of weights.

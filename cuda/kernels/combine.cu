@@ -6,7 +6,6 @@
 // threads 4 each, in 4 groups that take every fourth cut; the order of sums
 // depends on the row's position alone. The limit is latency: a few trips to L2.
 #include "cache.h"
-#include "outputs.h"
 
 struct Combine {
 	const float *partial;
@@ -26,24 +25,37 @@ DEVICE void add(Sum &a, const Sum &b) {
 	a = {a.value * wa + b.value * wb, most, a.sum * wa + b.sum * wb};
 }
 
+constexpr int ahead = 4; // cuts whose loads are in flight
+
 // gather sums n neighbouring values of a head over every fourth cut.
 template <int n> DEVICE void gather(const Combine &p, int row, int column, int first, int end, Sum *to) {
 	int head = column / p.head_dim, k = column % p.head_dim, stride = partial_stride(p.head_dim);
 	const float *part = p.partial + (uint64_t)(row * p.heads + head) * p.max_cuts * stride;
 	float most = minus_infinity, sum = 0, v[n] = {};
-#pragma unroll 4
 	for (int cut = first; cut < end; cut += 4)
 		most = max(most, part[(uint64_t)cut * stride + p.head_dim]);
-#pragma unroll 4
-	for (int cut = first; cut < end; cut += 4) {
-		const float *at = part + (uint64_t)cut * stride;
-		float w = exp2_approx(at[p.head_dim] - most);
-		sum = fma(w, at[p.head_dim + 1], sum);
-		if (n == 4) {
-			float4 x = *(const float4 *)(at + k);
-			v[0] = fma(w, x.x, v[0]), v[1 % n] = fma(w, x.y, v[1 % n]), v[2 % n] = fma(w, x.z, v[2 % n]), v[3 % n] = fma(w, x.w, v[3 % n]);
-		} else {
-			v[0] = fma(w, at[k], v[0]);
+	for (int from = first; from < end; from += 4 * ahead) {
+		float w[ahead], x[ahead][n], weights[ahead];
+#pragma unroll
+		for (int i = 0; i < ahead; i++) {
+			bool there = from + 4 * i < end;
+			const float *at = part + (uint64_t)(there ? from + 4 * i : from) * stride;
+			w[i] = there ? at[p.head_dim] : minus_infinity;
+			weights[i] = at[p.head_dim + 1];
+			if (n == 4) {
+				float4 y = *(const float4 *)(at + k);
+				x[i][0] = y.x, x[i][1 % n] = y.y, x[i][2 % n] = y.z, x[i][3 % n] = y.w;
+			} else {
+				x[i][0] = at[k];
+			}
+		}
+#pragma unroll
+		for (int i = 0; i < ahead; i++) {
+			float e = exp2_approx(w[i] - most);
+			sum = fma(e, weights[i], sum);
+#pragma unroll
+			for (int j = 0; j < n; j++)
+				v[j] = fma(e, x[i][j], v[j]);
 		}
 	}
 	for (int i = 0; i < n; i++)
@@ -71,9 +83,11 @@ KERNEL __launch_bounds__(256) combine(const Combine p) {
 	if (group > 0)
 		return;
 	float v[4] = {};
+#pragma unroll
 	for (int i = 0; i < 4; i++)
 		if (column + i < width) {
 			Sum s = mine[i];
+#pragma unroll
 			for (int g = 1; g < 4; g++)
 				add(s, sums[g][thread()][i]);
 			v[i] = s.value / s.sum;

@@ -2,3 +2,6 @@
 #include "norm.cu"
 #include "act.cu"
 #include "combine.cu"
+#include "mixture.cu"
+#include "top.cu"
+#include "measure.cu"

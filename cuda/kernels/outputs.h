@@ -1,5 +1,5 @@
 // outputs.h: how a row of f32 values becomes the input of the next product, and
-// the sums that a block makes together.
+// what a block finds together.
 //
 // A row is written by one block in any of these forms (a pointer of 0: not
 // wanted). kpad is the row's length rounded up to 256; what lies beyond the
@@ -12,6 +12,8 @@
 // A thread makes 4 neighbouring values at a time: a word of q, two of half.
 #pragma once
 #include "dev.h"
+
+constexpr float minus_infinity = -__builtin_inff();
 
 struct Outputs {
 	float *out;
@@ -27,6 +29,12 @@ struct alignas(8) Record {
 	float d;
 	int16_t s0, s1;
 };
+
+// ordered has the order of floats; 0 and -0 are equal.
+DEVICE uint32_t ordered(float f) {
+	uint32_t u = float_bits(f == 0 ? 0.f : f);
+	return u >> 31 ? ~u : u | 0x80000000;
+}
 
 // block_sum and block_max are over all threads, in a fixed tree; part has 32 floats.
 DEVICE float block_sum(float v, float *part) {
