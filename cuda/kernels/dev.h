@@ -126,6 +126,14 @@ DEVICE uint16_t load_l2_2(const void *p) {
 	return v;
 }
 
+// load_cached reads 16 bytes that an earlier kernel wrote, through L1, for what
+// several blocks of a multiprocessor read. No block of this kernel may write it.
+DEVICE word4 load_cached(const void *p) {
+	word4 v;
+	asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
+	return v;
+}
+
 // shared_address is a shared pointer as the instructions below want it.
 DEVICE uint32_t shared_address(const void *p) {
 	uint32_t a;
@@ -231,6 +239,12 @@ DEVICE uint32_t and_or(uint32_t a, uint32_t b, uint32_t c) {
 DEVICE int dp4a(uint32_t a, uint32_t b, int c) { // s8 x s8
 	int d;
 	asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+	return d;
+}
+// dp2a is the products of two int16 in a with bytes 0 and 1 of b (int8), plus c.
+DEVICE int dp2a(uint32_t a, uint32_t b, int c) {
+	int d;
+	asm("dp2a.lo.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
 	return d;
 }
 // exp2 and reciprocals: relative error at most 2^-22, 2^-23 and 2^-22.4.
