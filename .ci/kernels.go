@@ -246,11 +246,13 @@ func (u *unit) read() ([]byte, error) {
 	return io.ReadAll(z)
 }
 
-// write leaves a file alone that holds the same text, however packed.
+// changed is whether the unit's file holds another text, however packed.
+func (u *unit) changed() bool {
+	old, err := u.read()
+	return err != nil || !bytes.Equal(old, u.text)
+}
+
 func (u *unit) write() error {
-	if old, err := u.read(); err == nil && bytes.Equal(old, u.text) {
-		return nil
-	}
 	var packed bytes.Buffer
 	z, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
 	if err != nil {
@@ -312,26 +314,37 @@ func build(modules []module, rules rules, names []string) error {
 	if err := compileAll(compiler, list, rules); err != nil {
 		return err
 	}
+	var changed []*unit
+	for _, u := range list {
+		if u.changed() {
+			changed = append(changed, u)
+		}
+	}
+	// nothing is written that does not assemble
+	if err := writeReport(modules, list, changed, version, rules); err != nil {
+		return err
+	}
 	if err := os.WriteFile(compilerFile, []byte(version+"\n"), 0o666); err != nil {
 		return err
 	}
-	for _, u := range list {
+	for _, u := range changed {
 		if err := u.write(); err != nil {
 			return err
 		}
 	}
-	if len(names) == 0 {
-		stray, err := strays(list)
-		if err != nil {
+	if len(names) > 0 {
+		return nil
+	}
+	stray, err := strays(list)
+	if err != nil {
+		return err
+	}
+	for _, file := range stray {
+		if err := os.Remove(file); err != nil {
 			return err
 		}
-		for _, file := range stray {
-			if err := os.Remove(file); err != nil {
-				return err
-			}
-		}
 	}
-	return writeReport(modules, list, rules)
+	return nil
 }
 
 func check(modules []module, rules rules) error {

@@ -148,8 +148,8 @@ extern "C" __attribute__((global)) void add(int *x) { x[__nvvm_read_ptx_sreg_tid
 			t.Fatal(err)
 		}
 		for _, u := range list {
-			if err := u.write(); err != nil {
-				t.Fatal(err)
+			if before, err := u.changed(), u.write(); !before || err != nil || u.changed() {
+				t.Fatalf("changed: %v before writing (%v), %v after", before, err, u.changed())
 			}
 		}
 		put("ptx/compiler.txt", version+"\n")

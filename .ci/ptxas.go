@@ -229,25 +229,29 @@ func parseReport(text string) (compiler, assembler string, rows []row) {
 	return compiler, assembler, rows
 }
 
-// writeReport assembles the units and puts their rows in the place of the old.
-func writeReport(modules []module, list []*unit, rules rules) error {
+// writeReport assembles the modules that changed or are not in the report, and
+// puts their rows in the place of the old.
+func writeReport(modules []module, list, changed []*unit, compiler string, rules rules) error {
 	ptxas, version, err := findAssembler()
 	if err != nil {
 		return err
-	}
-	compiler, err := os.ReadFile(compilerFile)
-	if err != nil {
-		return err
-	}
-	rows, spills := assembleAll(ptxas, list, rules)
-	if rows == nil && spills != nil {
-		return spills
 	}
 	old, err := os.ReadFile(reportFile)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	_, _, kept := parseReport(string(old))
+	_, assembler, kept := parseReport(string(old))
+	reported := func(name string) bool {
+		return assembler == version && slices.ContainsFunc(kept, func(r row) bool { return r.module == name })
+	}
+	wanted := func(name string) bool {
+		return !reported(name) || slices.ContainsFunc(changed, func(u *unit) bool { return u.name == name })
+	}
+	list = slices.DeleteFunc(slices.Clone(list), func(u *unit) bool { return !wanted(u.name) })
+	rows, err := assembleAll(ptxas, list, rules)
+	if err != nil {
+		return err
+	}
 	for _, r := range kept {
 		made := slices.ContainsFunc(list, func(u *unit) bool { return u.name == r.module })
 		known := slices.ContainsFunc(modules, func(m module) bool { return m.name == r.module })
@@ -255,8 +259,7 @@ func writeReport(modules []module, list []*unit, rules rules) error {
 			rows = append(rows, r)
 		}
 	}
-	text := format(modules, rows, strings.TrimSpace(string(compiler)), version)
-	return errors.Join(os.WriteFile(reportFile, []byte(text), 0o666), spills)
+	return os.WriteFile(reportFile, []byte(format(modules, rows, compiler, version)), 0o666)
 }
 
 func assembleCommitted(modules []module, rules rules) error {
