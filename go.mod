@@ -3,6 +3,7 @@ module drover
 go 1.26.0
 
 require (
+	github.com/NVIDIA/go-nvml v0.13.0-1 // later ones print warnings of deprecated functions at every fresh build
 	github.com/urfave/cli/v2 v2.27.7
 	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.47.0

@@ -43,19 +43,34 @@ func (d *device) failed(what string, r result) error {
 		}
 		return fmt.Errorf("%s: %s: %w: after: %s", d.id, what, backend.ErrLost, *d.lost.Load())
 	case r == outOfMemory:
-		return fmt.Errorf("%s: %w", what, d.full(0))
+		return fmt.Errorf("%s: %w", what, d.noRoom(0, d.freeNow()))
 	}
 	return fmt.Errorf("%s: %s: %s", d.id, what, text)
 }
 
-// full is the error of a card without room for n more bytes (0: the driver did
-// not say how many).
-func (d *device) full(n uint64) error {
-	free, _, err := d.memory()
-	if err != nil {
-		return err
+// noRoom is the error of a card that has free bytes where need are wanted, or
+// some of unknown number (0). It names who has most of the rest.
+func (d *device) noRoom(need, free uint64) error {
+	var err error = &backend.MemoryError{Device: d.id, Need: max(need, free), Free: free}
+	if others := d.card.processes(); len(others) > 0 {
+		p := others[0]
+		if p.name == "" {
+			p.name = "a process"
+		}
+		err = fmt.Errorf("%w; %.1f GiB are used by %s (pid %d)", err, float64(p.bytes)/(1<<30), p.name, p.pid)
 	}
-	return &backend.MemoryError{Device: d.id, Need: max(n, free), Free: free}
+	return err
+}
+
+// freeNow is the free memory where that can be read, else 0.
+func (d *device) freeNow() uint64 {
+	var f frame
+	f.out(0, callArgs)
+	f.out(1, callArgs+1)
+	if d.driver.invoke(d.driver.cuMemGetInfo, uintptr(d.context.Load()), &f) != success {
+		return 0
+	}
+	return f.slots[callArgs]
 }
 
 // memory is the card's free memory and all of it, in bytes.
@@ -74,7 +89,7 @@ func (d *device) alloc(n uint64) (uint64, error) {
 	f.out(0, callArgs)
 	err := d.call("allocate memory", d.driver.cuMemAlloc, &f)
 	if errors.Is(err, backend.ErrMemory) {
-		return 0, d.full(n)
+		return 0, d.noRoom(n, d.freeNow())
 	}
 	return f.slots[callArgs], err
 }

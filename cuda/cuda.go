@@ -22,6 +22,7 @@ type device struct {
 	id     string // cuda:N, N as the driver counts
 	handle uint64 // CUdevice
 
+	card            *card        // NVML's view, or nil
 	info            backend.Info // Driver, Link: once known; Free: not here
 	cc              int          // compute capability: 80 is 8.0
 	multiprocessors int
@@ -139,6 +140,13 @@ func (d *device) identify() error {
 		return fmt.Errorf("%s: read the memory: %s", d.id, d.driver.text(r))
 	}
 	d.info.Total = f.slots[callArgs]
+
+	m := openManagement()
+	if m != nil && m.driver != "" {
+		d.info.Driver = fmt.Sprintf("%s (%s)", m.driver, d.info.Driver)
+	}
+	d.card = m.card(d.info.UUID)
+	d.info.Link = d.card.link()
 	return nil
 }
 
@@ -163,7 +171,13 @@ func (d *device) open() error {
 	}
 	f := args(0, d.handle)
 	f.out(0, callArgs)
-	if r := d.driver.invoke(d.driver.cuDevicePrimaryCtxRetain, 0, &f); r != success {
+	switch r := d.driver.invoke(d.driver.cuDevicePrimaryCtxRetain, 0, &f); r {
+	case success:
+	case outOfMemory:
+		return fmt.Errorf("open %s: %w", d.id, d.noRoom(0, 0))
+	case deviceUnavailable:
+		return fmt.Errorf("open %s: another process has the card for itself (compute mode exclusive): %s", d.id, d.driver.text(r))
+	default:
 		return d.failed("open the device", r)
 	}
 	d.context.Store(f.slots[callArgs])
@@ -181,4 +195,4 @@ func (d *device) Info() backend.Info {
 // Identity is the ID and UUID of Info, without opening a context.
 func (d *device) Identity() (id, uuid string) { return d.id, d.info.UUID }
 
-func (d *device) Sensors() backend.Sensors { return backend.Sensors{} }
+func (d *device) Sensors() backend.Sensors { return d.card.sensors() }

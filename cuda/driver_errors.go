@@ -39,7 +39,7 @@ const (
 // lasting reports errors after which a context gives nothing but errors.
 func (r result) lasting() bool {
 	switch r {
-	case deinitialized, deviceUnavailable, eccUncorrectable, nvlinkError, illegalAddress, launchTimeout, contextDestroyed, assertFailed,
+	case deinitialized, eccUncorrectable, nvlinkError, illegalAddress, launchTimeout, contextDestroyed, assertFailed,
 		hardwareStack, illegalInstr, misaligned, addressSpace, invalidPC, launchFailed, tensorLeak, unknownError:
 		return true
 	}
@@ -83,6 +83,9 @@ func (d *driver) startError(r result, library string) error {
 	case noDevice:
 		if hidden, set := os.LookupEnv("CUDA_VISIBLE_DEVICES"); set {
 			return fmt.Errorf("the NVIDIA driver shows no GPU: CUDA_VISIBLE_DEVICES=%q hides them, or there is none: %s", hidden, text)
+		}
+		if name, found := openManagement().withoutInstances(); found {
+			return fmt.Errorf("the NVIDIA driver shows no GPU: %s is in MIG mode and has no instance: make one (nvidia-smi mig), or turn the mode off: %s", name, text)
 		}
 		return fmt.Errorf("the NVIDIA driver finds no GPU: see whether nvidia-smi lists one: %s", text)
 	case unknownError:
