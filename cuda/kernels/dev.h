@@ -125,11 +125,6 @@ DEVICE uint16_t load_l2_2(const void *p) {
 	asm volatile("ld.global.cg.u16 %0, [%1];" : "=h"(v) : "l"(p) : "memory");
 	return v;
 }
-DEVICE uint32_t load_l2_4(const void *p) {
-	uint32_t v;
-	asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
-	return v;
-}
 
 // load_cached reads 16 bytes that an earlier kernel wrote, through L1, for what
 // several blocks of a multiprocessor read. No block of this kernel may write it.
