@@ -7,6 +7,8 @@
 #   test full     the whole product of shapes and formats, and long fuzzing
 #   deps [--yes]  installs the optional tools (Debian, Ubuntu, Fedora, Homebrew)
 #   kernels [MODULE...]  the GPU kernels' PTX and their report, in cuda/kernels
+#   gpu-bundle DIR  binaries, reference data and run.sh for a machine with a card and no Go
+#   gpu [PART...]   the same, here: run.sh on this machine's card
 #   release       archives for every platform with checksums, in bin/release
 set -eu
 cd "$(dirname "$0")"
@@ -352,6 +354,30 @@ install_packages() {
 	sh -c "$install" || die "deps: that failed; a system without clang-19 in its packages gets it from the LLVM project's"
 }
 
+# gpu-bundle DIR: what a machine with a card needs, under 60 MiB
+gpu_bundle() {
+	[ $# -eq 1 ] || die "usage: build.sh gpu-bundle DIR"
+	[ ! -d "$1" ] || [ -f "$1/run.sh" ] || [ -z "$(ls -A "$1")" ] || die "gpu-bundle: $1 holds other things"
+	[ -d "${DROVER_GOLDEN:-}/models" ] || die "gpu-bundle: DROVER_GOLDEN must name the folder of reference data"
+	[ -f "${DROVER_ACCEPT:-}/golden.py" ] || die "gpu-bundle: DROVER_ACCEPT must name the folder of black-box checks"
+	prepare
+	[ "$(go env CGO_ENABLED)" = 1 ] || die "gpu-bundle: CUDA needs a C compiler: ./build.sh deps"
+	mkdir -p "$1/kernels"
+	go build -trimpath -ldflags '-s -w' -o "$1/drover" ./cmd/drover
+	go test -c -trimpath -ldflags '-s -w' -o "$1/cuda.test" ./cuda
+	cp .ci/gpu/* "$DROVER_ACCEPT/golden.py" "$1"
+	cp cuda/kernels/*.txt "$1/kernels"
+	(cd "$DROVER_GOLDEN" && tar -cf - models/s260k-*.gguf refs/s260k-* refs/reference_spread.csv quant) | gzip -9n >"$1/golden.tar.gz"
+	kib=$(du -sk --apparent-size "$1" | cut -f1)
+	[ "$kib" -lt $((60 << 10)) ] || die "gpu-bundle: $kib KiB, more than 60 MiB"
+	say "$1: $kib KiB; there: $1/run.sh"
+}
+
+gpu() {
+	gpu_bundle bin/gpu
+	OUT=$PWD/bin/gpu/out bin/gpu/run.sh "$@"
+}
+
 release() {
 	prepare
 	version=$(git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -379,6 +405,8 @@ test) test_quick ;;
 deps | 'deps '*) shift; deps "$@" ;;
 release) release ;;
 kernels | 'kernels '*) shift; need_go; kernels build "$@" ;;
-sim | gpu | gpu-bundle*) die "$1: comes with the CUDA and Metal backends, which this version does not have" ;;
-*) die "unknown target \"$*\"; targets: (none), test, test all, test full, deps [--yes], kernels [MODULE...], release" ;;
+gpu-bundle*) shift; gpu_bundle "$@" ;;
+gpu | 'gpu '*) shift; gpu "$@" ;;
+sim) die "sim: comes with the software devices, which this version does not have" ;;
+*) die "unknown target \"$*\"; targets: (none), test, test all, test full, deps [--yes], kernels [MODULE...], gpu-bundle DIR, gpu [PART...], release" ;;
 esac

@@ -20,6 +20,8 @@ mkdir -p "$OUT"
 export DROVER_CUDA_LIBRARY="${DROVER_CUDA_LIBRARY:-libcuda.so.1}"
 export PYTHONUNBUFFERED=1
 drover=$here/drover
+golden=$here/golden
+[ -d "$golden" ] || { mkdir "$golden" && tar -C "$golden" -xzf "$here/golden.tar.gz"; } || exit 1
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 broken=0
@@ -56,7 +58,7 @@ conformance() {
 
 golden() {
 	log=$OUT/golden.txt
-	timeout "$LIMIT" python3 "$here/golden.py" --drover "$drover" --golden "$here/golden" --device cuda --only logits,nll,greedy \
+	timeout "$LIMIT" python3 "$here/golden.py" --drover "$drover" --golden "$golden" --device cuda --only logits,nll,greedy \
 		--models "${MODELS:-*}" >"$log" 2>&1
 	status=$?
 	head -n 40 "$log"
@@ -71,7 +73,7 @@ sanitizer() {
 		failed='' ran=0
 		for model in ${SANITIZE_MODELS:-s260k-w256-q4_k_m s260k-ff192-q8_0 s260k-f16}; do
 			ran=$((ran + 1))
-			timeout "$LIMIT" compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 20 "$drover" run -m "$here/golden/models/$model.gguf" \
+			timeout "$LIMIT" compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 20 "$drover" run -m "$golden/models/$model.gguf" \
 				--device cuda --raw --temp 0 --ignore-eos -n 12 "Once upon a time there was a little girl who lived in a house by the sea" >>"$log" 2>&1 ||
 				failed="$failed $model"
 		done
