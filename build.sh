@@ -56,7 +56,7 @@ prepare() {
 }
 
 # the kernels' compiler and checker
-kernels_source='.ci/kernels.go .ci/rules.go .ci/ptxas.go'
+kernels_source='.ci/kernels.go .ci/rules.go .ci/ptxas.go .ci/faults.go'
 kernels() { go run $kernels_source "$@"; }
 
 # --- parts of the tests; each returns 0 when all is well
@@ -70,7 +70,7 @@ format() (
 
 vet() {
 	go vet ./... || return 1
-	for sources in '.ci/gotest.go .ci/gotest_test.go' "$kernels_source .ci/kernels_test.go"; do
+	for sources in '.ci/gotest.go .ci/gotest_test.go' "$kernels_source .ci/kernels_test.go .ci/faults_test.go"; do
 		go vet $sources && go test $sources || return 1
 	done
 }

@@ -5,6 +5,7 @@
 //	kernels check                 compiles again and compares with what is committed
 //	kernels assemble              assembles what is committed and compares with the report
 //	kernels compile MODULE TIER   one module's PTX, on standard output
+//	kernels faults [WORD...]      plants the mistakes of faults.txt; the tests must catch each
 //
 // cuda/kernels/modules.txt says what is compiled, rules.txt what must hold.
 package main
@@ -67,7 +68,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("build [MODULE...], check, assemble, or compile MODULE TIER")
+		return errors.New("build [MODULE...], check, assemble, compile MODULE TIER, or faults [WORD...]")
 	}
 	modules, err := readModules()
 	if err != nil {
@@ -86,6 +87,8 @@ func run(args []string) error {
 		return assembleCommitted(modules, rules)
 	case verb == "compile" && len(args) == 3:
 		return compileOne(modules, args[1], args[2])
+	case verb == "faults":
+		return plantFaults(modules, args[1:])
 	}
 	return fmt.Errorf("%q is not a command", strings.Join(args, " "))
 }
@@ -176,13 +179,14 @@ func findCompiler() (path, version string, err error) {
 	return "", "", errors.New("clang 19 is missing: ./build.sh deps")
 }
 
-// compile makes a unit's text; source paths and comments are not in it.
-func (u *unit) compile(compiler string) {
+// compile makes a unit's text from the sources in dir; their paths and comments
+// are not in it.
+func (u *unit) compile(compiler, dir string) {
 	args := []string{"-x", "cuda", "--cuda-device-only", "--cuda-gpu-arch=" + u.arch, "--cuda-feature=" + u.feature,
 		"-nocudainc", "-nocudalib", "-nostdinc++", "-std=c++17", "-O3", "-Wall", "-Werror", "-cuid=0", "-S", "-o", "-", "-I."}
 	args = append(args, u.defines...)
 	cmd := exec.Command(compiler, append(args, u.source)...)
-	cmd.Dir = folder
+	cmd.Dir = dir
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	began := time.Now()
@@ -221,7 +225,7 @@ func compileOne(modules []module, name, arch string) error {
 	}
 	for _, u := range list {
 		if u.arch == arch {
-			u.compile(compiler)
+			u.compile(compiler, folder)
 			if u.err == nil {
 				_, u.err = os.Stdout.Write(u.text)
 			}
@@ -252,19 +256,25 @@ func (u *unit) changed() bool {
 	return err != nil || !bytes.Equal(old, u.text)
 }
 
-func (u *unit) write() error {
+func (u *unit) pack() ([]byte, error) {
 	var packed bytes.Buffer
 	z, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := z.Write(u.text); err != nil {
+		return nil, err
+	}
+	err = z.Close()
+	return packed.Bytes(), err
+}
+
+func (u *unit) write() error {
+	packed, err := u.pack()
+	if err != nil {
 		return err
 	}
-	if err := z.Close(); err != nil {
-		return err
-	}
-	return os.WriteFile(u.path(), packed.Bytes(), 0o666)
+	return os.WriteFile(u.path(), packed, 0o666)
 }
 
 // strays are files of PTX that no module makes.
@@ -283,7 +293,7 @@ func strays(list []*unit) ([]string, error) {
 func compileAll(compiler string, list []*unit, rules rules) error {
 	began := time.Now()
 	each(list, func(u *unit) {
-		if u.compile(compiler); u.err == nil {
+		if u.compile(compiler, folder); u.err == nil {
 			u.err = rules.check(u)
 		}
 	})

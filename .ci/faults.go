@@ -1,0 +1,266 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// fault is a mistake planted in a copy of the kernels, which the tests of
+// package cuda must catch.
+type fault struct {
+	name, file, tests string
+	modules           []string
+	was, is           string // the text it edits, which must be there once
+}
+
+// parseFaults reads faults.txt: a name at the start of a line, then indented
+// "file", "modules" and "tests" (a regular expression of names), and the lines
+// to take away ("-") and to put there ("+"), as they stand after the sign.
+func parseFaults(text string) ([]fault, error) {
+	var faults []fault
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if strings.TrimSpace(line) == "" || line[0] == '#' {
+			continue
+		}
+		if line[0] != '\t' {
+			faults = append(faults, fault{name: line})
+			continue
+		}
+		if len(faults) == 0 {
+			return nil, fmt.Errorf("faults.txt: %q before the first name", line)
+		}
+		f := &faults[len(faults)-1]
+		line = line[1:]
+		key, rest, _ := strings.Cut(line, " ")
+		switch {
+		case line[0] == '-':
+			f.was += line[1:] + "\n"
+		case line[0] == '+':
+			f.is += line[1:] + "\n"
+		case key == "file":
+			f.file = rest
+		case key == "modules":
+			f.modules = strings.Fields(rest)
+		case key == "tests":
+			f.tests = rest
+		default:
+			return nil, fmt.Errorf("faults.txt: %s: %q", f.name, line)
+		}
+	}
+	for _, f := range faults {
+		if f.file == "" || f.tests == "" || f.was == "" || len(f.modules) == 0 {
+			return nil, fmt.Errorf("faults.txt: %s: file, modules, tests and a line with \"-\" are needed", f.name)
+		}
+	}
+	return faults, nil
+}
+
+// apply edits the copy of the kernels in dir. White space at the start of lines
+// does not count.
+func (f *fault) apply(dir string) error {
+	path := filepath.Join(dir, f.file)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	all := strings.Split(string(text), "\n")
+	was := strings.Split(strings.TrimSuffix(f.was, "\n"), "\n")
+	found := -1
+	for i := range len(all) - len(was) + 1 {
+		if slices.EqualFunc(all[i:i+len(was)], was, func(a, b string) bool { return strings.TrimSpace(a) == strings.TrimSpace(b) }) {
+			if found >= 0 {
+				return fmt.Errorf("%s: %s has the text twice: %q", f.name, f.file, f.was)
+			}
+			found = i
+		}
+	}
+	if found < 0 {
+		return fmt.Errorf("%s: %s has no such text any more: %q", f.name, f.file, f.was)
+	}
+	var is []string
+	if f.is != "" {
+		is = strings.Split(strings.TrimSuffix(f.is, "\n"), "\n")
+	}
+	return os.WriteFile(path, []byte(strings.Join(slices.Replace(all, found, found+len(was), is...), "\n")), 0o666)
+}
+
+// faultTier is the tier that the software device of the tests takes.
+const faultTier = "sm_80"
+
+// tester builds and runs package cuda's tests with other kernels.
+type tester struct {
+	root, scratch, compiler string
+	modules                 []module
+
+	baseline map[string]error // of the tests without a fault
+	lock     sync.Mutex
+}
+
+// plant builds the tests with the fault in them and wants them to fail.
+func (t *tester) plant(number int, f fault) (caught string, err error) {
+	if err := t.clean(f.tests); err != nil {
+		return "", fmt.Errorf("%s: without the fault: %w", f.name, err)
+	}
+	dir := filepath.Join(t.scratch, fmt.Sprint(number))
+	if err := os.CopyFS(dir, os.DirFS(folder)); err != nil {
+		return "", err
+	}
+	if err := f.apply(dir); err != nil {
+		return "", err
+	}
+	list, err := units(t.modules, f.modules)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", f.name, err)
+	}
+	replace, same := map[string]string{}, true
+	for _, u := range list {
+		if u.arch != faultTier {
+			continue
+		}
+		if u.compile(t.compiler, dir); u.err != nil {
+			return "", fmt.Errorf("%s: %w", f.name, u.err)
+		}
+		same = same && !u.changed()
+		packed, err := u.pack()
+		if err != nil {
+			return "", err
+		}
+		file := filepath.Join(dir, filepath.Base(u.path()))
+		if err := os.WriteFile(file, packed, 0o666); err != nil {
+			return "", err
+		}
+		replace[filepath.Join(t.root, u.path())] = file
+	}
+	if same {
+		return "", fmt.Errorf("%s: the compiler makes the same of it", f.name)
+	}
+	out, err := t.test(dir, f.tests, replace)
+	if err == nil {
+		return "", fmt.Errorf("%s: not caught by %s", f.name, f.tests)
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return "", fmt.Errorf("%s: %w", f.name, err)
+	}
+	return reason(out), nil
+}
+
+// clean runs the tests without a fault, once for each set of them.
+func (t *tester) clean(tests string) error {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	if err, ok := t.baseline[tests]; ok {
+		return err
+	}
+	dir := filepath.Join(t.scratch, "clean")
+	err := os.MkdirAll(dir, 0o777)
+	if err == nil {
+		var out []byte
+		if out, err = t.test(dir, tests, nil); err != nil {
+			err = fmt.Errorf("%s: %w\n%s", tests, err, out)
+		} else if bytes.Contains(out, []byte("no tests to run")) {
+			err = fmt.Errorf("there are no tests %s", tests)
+		}
+	}
+	t.baseline[tests] = err
+	return err
+}
+
+// test builds and runs; an *exec.ExitError is the tests' own failure.
+func (t *tester) test(dir, tests string, replace map[string]string) ([]byte, error) {
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(file, overlay, 0o666); err != nil {
+		return nil, err
+	}
+	binary := filepath.Join(dir, "cuda.test")
+	if out, err := exec.Command("go", "test", "-c", "-overlay", file, "-o", binary, "./cuda").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("go test -c: %v\n%s", err, out)
+	}
+	cmd := exec.Command(binary, "-test.run", tests, "-test.timeout", "10m", "-test.failfast")
+	cmd.Dir = filepath.Join(t.root, "cuda")
+	return cmd.CombinedOutput()
+}
+
+// reason is the line of a failed test's output that says most.
+func reason(out []byte) string {
+	best := ""
+	for line := range strings.Lines(string(out)) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.Contains(line, "instruction") || strings.HasPrefix(line, "panic:"):
+			return line
+		case strings.Contains(line, "_test.go:") && best == "":
+			best = line
+		}
+	}
+	return best
+}
+
+// plantFaults plants each of faults.txt, or those whose names contain one of
+// the words.
+func plantFaults(modules []module, words []string) error {
+	text, err := os.ReadFile(folder + "/faults.txt")
+	if err != nil {
+		return err
+	}
+	faults, err := parseFaults(string(text))
+	if err != nil {
+		return err
+	}
+	if len(words) > 0 {
+		faults = slices.DeleteFunc(faults, func(f fault) bool {
+			return !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(f.name, w) })
+		})
+	}
+	if len(faults) == 0 {
+		return errors.New("no fault to plant")
+	}
+	compiler, _, err := findCompiler()
+	if err != nil {
+		return err
+	}
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	scratch, err := os.MkdirTemp("", "faults")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	t := &tester{root: root, scratch: scratch, compiler: compiler, modules: modules, baseline: map[string]error{}}
+	numbers, errs := make([]int, len(faults)), make([]error, len(faults))
+	for i := range numbers {
+		numbers[i] = i
+	}
+	each(numbers, func(i int) {
+		began := time.Now()
+		caught, err := t.plant(i, faults[i])
+		if errs[i] = err; err == nil {
+			fmt.Printf("caught: %-52s %5.1f s  %.160s\n", faults[i].name, time.Since(began).Seconds(), caught)
+		} else {
+			fmt.Printf("NOT CAUGHT: %v\n", err)
+		}
+		os.RemoveAll(filepath.Join(scratch, fmt.Sprint(i)))
+	})
+	missed := len(slices.DeleteFunc(errs, func(err error) bool { return err == nil }))
+	fmt.Printf("planted faults: %d caught, %d not\n", len(faults)-missed, missed)
+	if missed > 0 {
+		return errors.New("a planted fault went unnoticed")
+	}
+	return nil
+}
