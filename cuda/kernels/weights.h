@@ -422,6 +422,8 @@ struct F32 {
 	DEVICE float value(const Raw &r, int step, int row, int i) { return bits_float(word(r.q[2 * step + row], i)); }
 };
 
+template <class F> constexpr bool is_float = F::columns == 64;
+
 // --- what products take
 
 // Experts is the work list of a mixture, made by route: slots are pairs (row,

@@ -1,0 +1,352 @@
+#include "weights.h"
+
+// Partial sums of a block: (warps, tiles, columns, 16 rows), columns 20 floats
+// apart so that the lanes of a warp write to different banks.
+constexpr int DECODE_COLUMNS = 8, MAX_WARPS = 8, PART_LD = 20, PART = DECODE_COLUMNS * PART_LD;
+constexpr int MAGIC = 0x4b400000; // the bits of 1.5 * 2^23
+
+// Columns says which rows of the input a block's columns are, and where its results go.
+struct Columns {
+	const int *order; // slots of an expert, or 0
+	int n, used, share;
+	DEVICE Columns plain(int n) { return {nullptr, n, 1, 0}; }
+};
+DEVICE int slot_of(const Columns &c, int j) { return c.order ? (int)load_l2_4(c.order + min(j, c.n - 1)) : min(j, c.n - 1); }
+// Columns beyond the last repeat it: the same loads, and results that nobody stores.
+DEVICE int input_of(const Columns &c, int j) { return c.share ? slot_of(c, j) / c.used : slot_of(c, j); }
+
+// Tiles is the packed tiles that a warp works on at once.
+template <int T> struct Tiles {
+	const uint8_t *w[T];
+	int chunks;
+};
+
+// Ring is the registers of weights under way: `depth` chunks of T tiles. Warp w
+// of W has chunks w, w + W, ... of every row.
+template <class F, int T> struct Ring {
+	static constexpr int fit = 32 / (T * (int)sizeof(typename F::Raw) / 4), depth = fit < 1 ? 1 : fit > 4 ? 4 : fit;
+	typename F::Raw raw[depth][T];
+};
+template <class F, int T> DEVICE void load_chunk(typename F::Raw (&raw)[T], const Tiles<T> &tiles, int chunk) {
+	if (chunk < tiles.chunks)
+#pragma unroll
+		for (int t = 0; t < T; t++)
+			raw[t] = F::load(tiles.w[t] + (uint32_t)(chunk * F::bytes), lane());
+}
+template <class F, int T> DEVICE void fill(Ring<F, T> &ring, const Tiles<T> &tiles) {
+#pragma unroll
+	for (int d = 0; d < ring.depth; d++)
+		load_chunk<F, T>(ring.raw[d], tiles, warp() + d * threads() / 32);
+}
+
+// --- block formats: int8 products
+
+// Blocks is where a lane's part of A8 begins, in bytes: the fragments of column
+// g, the records of columns 2t and 2t + 1.
+struct Blocks {
+	uint32_t q, records[2];
+};
+DEVICE Blocks blocks_of(const Product &p, const Columns &c) {
+	int g = lane() / 4, t = lane() % 4;
+	return {(uint32_t)(input_of(c, g) * p.kpad + 16 * t),
+	        {(uint32_t)(input_of(c, 2 * t) * (p.kpad / 4)), (uint32_t)(input_of(c, 2 * t + 1) * (p.kpad / 4))}};
+}
+
+// add_block adds the product of a tile and a block of 32 columns to acc: (g, 2t),
+// (g, 2t+1), (g+8, 2t), (g+8, 2t+1). sums is the records' {s0, s1}, d their scales.
+template <class F> DEVICE void add_block(float acc[4], const typename F::Raw &raw, int block, const uint32_t b[2], const float d[2], const uint32_t sums[2]) {
+	constexpr int halves = 32 / F::group;
+	constexpr uint32_t low = -F::zero & 255, high = -F::zero * F::high & 255;
+	uint32_t a[4];
+	F::quants(raw, block, a);
+#pragma unroll
+	for (int h = 0; h < halves; h++) {
+		// which of s0, s1 count
+		constexpr uint32_t both = halves == 1 ? 0x0101 : 1;
+		uint32_t which = both << 8 * h;
+		int c[4] = {MAGIC, MAGIC, MAGIC, MAGIC};
+		if (F::zero)
+#pragma unroll
+			for (int i = 0; i < 2; i++) {
+				c[i] = dp2a(sums[i], low * which, MAGIC);
+				c[2 + i] = dp2a(sums[i], high * which, MAGIC);
+			}
+		if constexpr (halves == 1)
+			mma_s8_32<F::unsigned_quants>(c, a, b);
+		else
+			mma_s8_16<F::unsigned_quants>(c, a[2 * h], a[2 * h + 1], b[h]);
+		float scale[2] = {F::scale(raw, block, h, 0), F::scale(raw, block, h, 1)};
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			acc[i] = fma((bits_float(c[i]) - 12582912.f) * d[i % 2], scale[i / 2], acc[i]);
+		if constexpr (F::has_min) {
+			float least[2] = {F::min(raw, block, h, 0), F::min(raw, block, h, 1) * F::high};
+#pragma unroll
+			for (int i = 0; i < 4; i++) {
+				float sum = bits_float(dp2a(sums[i % 2], which, MAGIC)) - 12582912.f;
+				acc[i] = fma(d[i % 2] * sum, least[i / 2], acc[i]);
+			}
+		}
+	}
+}
+
+// add_chunk adds a chunk's products, 64 columns at a time.
+template <class F, int T> DEVICE void add_chunk(float (&acc)[T][4], const typename F::Raw (&raw)[T], const Product &p, const Blocks &at, int chunk) {
+	const int8_t *q = p.q + (at.q + chunk * F::columns);
+	const uint8_t *records = (const uint8_t *)p.records, *r0 = records + (at.records[0] + chunk * (F::columns / 4)), *r1 = records + (at.records[1] + chunk * (F::columns / 4));
+#pragma unroll
+	for (int pair = 0; pair < F::columns / 64; pair++) {
+		word4 b = load_cached(q + 64 * pair), u = load_cached(r0 + 16 * pair), v = load_cached(r1 + 16 * pair);
+#pragma unroll
+		for (int i = 0; i < 2; i++) {
+			uint32_t fragment[2] = {word(b, 2 * i), word(b, 2 * i + 1)}, sums[2] = {word(u, 2 * i + 1), word(v, 2 * i + 1)};
+			float d[2] = {bits_float(word(u, 2 * i)), bits_float(word(v, 2 * i))};
+#pragma unroll
+			for (int t = 0; t < T; t++)
+				add_block<F>(acc[t], raw[t], 2 * pair + i, fragment, d, sums);
+		}
+	}
+}
+
+// partial_sums writes the warp's part of the tiles' products to part[T].
+template <class F, int T> DEVICE void partial_sums(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const Columns &columns) {
+	float acc[T][4] = {};
+	Blocks at = blocks_of(p, columns);
+	int warps = threads() / 32;
+	for (int chunk = warp(); chunk < tiles.chunks; chunk += ring.depth * warps)
+#pragma unroll
+		for (int d = 0; d < ring.depth; d++) {
+			int c = chunk + d * warps;
+			if (c < tiles.chunks)
+				add_chunk<F, T>(acc, ring.raw[d], p, at, c);
+			load_chunk<F, T>(ring.raw[d], tiles, c + ring.depth * warps);
+		}
+	int g = lane() / 4, t = lane() % 4;
+#pragma unroll
+	for (int i = 0; i < T; i++)
+#pragma unroll
+		for (int j = 0; j < 4; j++)
+			part[i * PART + (2 * t + j % 2) * PART_LD + g + j / 2 * 8] = j < 2 ? acc[i][j] : acc[i][j] * (1.f / F::high);
+}
+
+// --- floating point: FMA in f32
+
+// add_step adds 16 columns, of which the lane has columns k..k+3, for N columns of the batch.
+template <class F, int T, int N> DEVICE void add_step(float (&acc)[T][2][N], const typename F::Raw (&raw)[T], int step, const float *x, const int (&at)[N], int k) {
+	float w[T][2][4];
+#pragma unroll
+	for (int t = 0; t < T; t++)
+#pragma unroll
+		for (int row = 0; row < 2; row++)
+#pragma unroll
+			for (int i = 0; i < 4; i++)
+				w[t][row][i] = F::value(raw[t], step, row, i);
+#pragma unroll
+	for (int j = 0; j < N; j++) {
+		word4 v = load_cached(x + at[j] + k);
+#pragma unroll
+		for (int t = 0; t < T; t++)
+#pragma unroll
+			for (int row = 0; row < 2; row++)
+#pragma unroll
+				for (int i = 0; i < 4; i++)
+					acc[t][row][j] = fma(bits_float(word(v, i)), w[t][row][i], acc[t][row][j]);
+	}
+}
+
+template <class F, int T, int N> DEVICE void partial_float_sums(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const Columns &columns) {
+	float acc[T][2][N] = {};
+	int at[N], warps = threads() / 32, t = lane() % 4;
+#pragma unroll
+	for (int j = 0; j < N; j++)
+		at[j] = input_of(columns, j) * p.ldx;
+	for (int chunk = warp(); chunk < tiles.chunks; chunk += ring.depth * warps)
+#pragma unroll
+		for (int d = 0; d < ring.depth; d++) {
+			int c = chunk + d * warps;
+			if (c < tiles.chunks)
+#pragma unroll
+				for (int step = 0; step < F::columns / 16; step++) {
+					int k = c * F::columns + 16 * step + 4 * t;
+					add_step<F, T, N>(acc, ring.raw[d], step, p.x, at, k < p.cols ? k : 0); // weights beyond are 0
+				}
+			load_chunk<F, T>(ring.raw[d], tiles, c + ring.depth * warps);
+		}
+#pragma unroll
+	for (int i = 0; i < T; i++)
+#pragma unroll
+		for (int row = 0; row < 2; row++)
+#pragma unroll
+			for (int j = 0; j < N; j++) {
+				float sum = acc[i][row][j];
+				sum += shuffle_xor(sum, 1);
+				sum += shuffle_xor(sum, 2);
+				if (j % 4 == t)
+					part[i * PART + j * PART_LD + lane() / 4 + 8 * row] = sum;
+			}
+}
+
+template <class F, int T> DEVICE void sums_of_warp(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const Columns &columns) {
+	if constexpr (!is_float<F>)
+		partial_sums<F, T>(part, ring, tiles, p, columns);
+	else if (columns.n == 1)
+		partial_float_sums<F, T, 1>(part, ring, tiles, p, columns);
+	else if (columns.n == 2)
+		partial_float_sums<F, T, 2>(part, ring, tiles, p, columns);
+	else if (columns.n <= 4)
+		partial_float_sums<F, T, 4>(part, ring, tiles, p, columns);
+	else
+		partial_float_sums<F, T, 8>(part, ring, tiles, p, columns);
+}
+
+// --- kernels
+
+// total adds the warps' partial sums, in their order, of a tile's row and column.
+DEVICE float total(const float *part, int tiles, int tile, int column, int row) {
+	float sum = 0;
+	for (int w = 0; w < threads() / 32; w++)
+		sum += part[(w * tiles + tile) * PART + column * PART_LD + row];
+	return sum;
+}
+
+// expert_columns is the columns of active expert z, and its id; -1: there is none.
+DEVICE int expert_columns(Columns &c, const Product &p, int z) {
+	const int *list = (const int *)p.experts, *first = list + 4 + p.total;
+	if (z >= list[0])
+		return -1;
+	c = {first + p.total + 1 + first[z], first[z + 1] - first[z], p.experts->used, p.share};
+	return list[4 + z];
+}
+
+template <class F, int T> DEVICE Tiles<T> tiles_at(const Matrix &m, int cols, int tile, int expert) {
+	Tiles<T> tiles;
+	tiles.chunks = (cols + F::columns - 1) / F::columns;
+#pragma unroll
+	for (int t = 0; t < T; t++) // beyond the last tile: that again, for rows that nobody stores
+		tiles.w[t] = m.w + expert * m.stride + (uint64_t)min(tile + t, (m.rows - 1) / 16) * tiles.chunks * F::bytes;
+	return tiles;
+}
+
+// Grid: x = blocks of 16*T rows of every matrix, z = active experts at most.
+template <class F, int T> DEVICE void matvec(const Product &p) {
+	__shared__ float part[MAX_WARPS * T * PART];
+	Matrix m = p.m[0];
+	int x = block_x(), of_first = (m.rows + 16 * T - 1) / (16 * T), of_second = (p.m[1].rows + 16 * T - 1) / (16 * T);
+	if (p.matrices > 1 && x >= of_first) {
+		x -= of_first;
+		m = p.m[1];
+		if (p.matrices > 2 && x >= of_second) {
+			x -= of_second;
+			m = p.m[2];
+		}
+	}
+	launch_next();
+	Columns columns = {nullptr, p.n, 1, 0};
+	Ring<F, T> ring;
+	Tiles<T> tiles;
+	if (p.experts) {
+		wait_previous();
+		int expert = expert_columns(columns, p, block_z());
+		if (expert < 0)
+			return;
+		tiles = tiles_at<F, T>(m, p.cols, x * T, expert);
+		fill(ring, tiles);
+	} else {
+		tiles = tiles_at<F, T>(m, p.cols, x * T, 0);
+		fill(ring, tiles);
+		wait_previous();
+	}
+	sums_of_warp<F, T>(part + warp() * T * PART, ring, tiles, p, columns);
+	barrier();
+	for (int i = thread(); i < T * 16 * columns.n; i += threads()) {
+		int row = i % (16 * T), column = i / (16 * T), at = 16 * T * x + row;
+		if (at >= m.rows)
+			continue;
+		float sum = total(part, T, row / 16, column, row % 16);
+		if (m.bias)
+			sum += m.bias[at];
+		float *y = m.y + (int64_t)slot_of(columns, column) * m.ldy + at;
+		*y = p.add ? *y + sum : sum;
+	}
+}
+
+// Gate is act = silu(m[0] x) * (m[1] x) for the two matrices of a product: as A8
+// (q2, records2, kpad2) and as A32 (act, ldact), what is not 0.
+struct Gate {
+	Product p;
+	int8_t *q2;
+	void *records2;
+	float *act;
+	int kpad2, ldact;
+};
+
+DEVICE float silu(float x) { return x / (1.f + exp2_approx(-1.4426950408889634f * x)); }
+
+// store_act writes a column's 32 rows from `first` on, lane by lane, as the
+// products that follow want them. v is 0 beyond the matrix.
+DEVICE void store_act(const Gate &p, int column, int first, float v) {
+	int row = first + lane();
+	if (p.act && row < p.p.m[0].rows)
+		p.act[(int64_t)column * p.ldact + row] = v;
+	if (!p.q2 || first >= p.kpad2)
+		return;
+	float most = warp_max(abs(v));
+	int q = round_even(v * (most > 0 ? 127.f / most : 0.f));
+	int sum = q;
+	for (int o = 1; o < 16; o *= 2)
+		sum += shuffle_xor(sum, o);
+	int other = shuffle_xor(sum, 16), k = row % 64;
+	p.q2[(int64_t)column * p.kpad2 + (row & ~63) + k % 16 / 4 * 16 + k / 32 * 8 + k % 32 / 16 * 4 + k % 4] = q;
+	if (lane() == 0)
+		*(word2 *)((uint8_t *)p.records2 + (int64_t)column * (p.kpad2 / 4) + first / 4) = {float_bits(most / 127.f), (uint32_t)(sum & 0xffff) | (uint32_t)other << 16};
+}
+
+// Grid: x = blocks of 32 rows, up to kpad2 if A8 is wanted, z = active experts at most.
+template <class F, int T> DEVICE void matvec_gate(const Gate &g) {
+	const Product &p = g.p;
+	__shared__ float part[MAX_WARPS * 4 * PART]; // gate, up of 16 rows; gate, up of the next
+	int first = 32 * block_x(), rows = p.m[0].rows;
+	launch_next();
+	Columns columns = {nullptr, p.n, 1, 0};
+	int expert = 0;
+	if (p.experts) {
+		wait_previous();
+		expert = expert_columns(columns, p, block_z());
+		if (expert < 0)
+			return;
+	}
+	if (first < rows)
+#pragma unroll 1
+		for (int i = 0; i < 4 / T; i++) {
+			// T = 2: gate and up of a tile together; T = 1: one after the other
+			Tiles<1> gate = tiles_at<F, 1>(p.m[0], p.cols, first / 16 + i * T / 2, expert), up = tiles_at<F, 1>(p.m[1], p.cols, first / 16 + i * T / 2, expert);
+			Tiles<T> tiles;
+			tiles.chunks = gate.chunks;
+			tiles.w[0] = T == 2 || i % 2 == 0 ? gate.w[0] : up.w[0];
+			if (T == 2)
+				tiles.w[T - 1] = up.w[0];
+			Ring<F, T> ring;
+			fill(ring, tiles);
+			if (i == 0 && !p.experts)
+				wait_previous();
+			sums_of_warp<F, T>(part + (warp() * 4 + T * i) * PART, ring, tiles, p, columns);
+		}
+	else
+		wait_previous();
+	barrier();
+	for (int j = warp(); j < columns.n; j += threads() / 32) {
+		float v = 0;
+		if (first + lane() < rows) {
+			int tile = lane() / 16 * 2, row = lane() % 16;
+			v = silu(total(part, 4, tile, j, row)) * total(part, 4, tile + 1, j, row);
+		}
+		store_act(g, slot_of(columns, j), first, v);
+	}
+}
+
+// Two tiles at a time where their registers fit.
+constexpr int MOST_TILES = sizeof(FORMAT::Raw) <= 96 ? 2 : 1;
+
+__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec)(const Product p) { matvec<FORMAT, 1>(p); }
+__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec2)(const Product p) { matvec<FORMAT, MOST_TILES>(p); }
+__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec_gate)(const Gate p) { matvec_gate<FORMAT, MOST_TILES>(p); }
