@@ -38,7 +38,7 @@ type device struct {
 const minCC = 75
 
 // Devices lists the GPUs that can be used. Where there are none the error says
-// why; beside devices it says which cards are left out and why.
+// why; beside devices it joins a *LeftOut for each card that cannot be used.
 func Devices() ([]backend.Device, error) {
 	driver, err := openDriver()
 	if err != nil {
@@ -56,9 +56,9 @@ func Devices() ([]backend.Device, error) {
 	var found []backend.Device
 	var left []error
 	for n := range count {
-		d, err := driver.device(n)
-		if err != nil {
-			left = append(left, err)
+		d := &device{driver: driver, id: fmt.Sprintf("cuda:%d", n)}
+		if err := d.describe(n); err != nil {
+			left = append(left, &LeftOut{d.id, err.Error()})
 			continue
 		}
 		found = append(found, d)
@@ -66,26 +66,14 @@ func Devices() ([]backend.Device, error) {
 	return found, errors.Join(left...)
 }
 
-// device describes card n without opening a context on it.
-func (d *driver) device(n int) (*device, error) {
-	id := fmt.Sprintf("cuda:%d", n)
+// describe asks the driver what card n is, without opening a context on it.
+func (d *device) describe(n int) error {
 	f := args(0, uint64(n))
 	f.out(0, callArgs)
-	if r := d.invoke(d.cuDeviceGet, 0, &f); r != success {
-		return nil, fmt.Errorf("%s: %s", id, d.text(r))
+	if err := d.ask("find it", d.driver.cuDeviceGet, &f); err != nil {
+		return err
 	}
-	dev := &device{driver: d, id: id, handle: uint64(uint32(f.slots[callArgs]))}
-	if err := dev.describe(); err != nil {
-		return nil, err
-	}
-	if dev.cc < minCC {
-		return nil, fmt.Errorf("%s (%s) has compute capability %d.%d: %d.%d or newer is needed", id, dev.info.Name, dev.cc/10, dev.cc%10, minCC/10, minCC%10)
-	}
-	return dev, nil
-}
-
-// describe asks the driver what the card is.
-func (d *device) describe() error {
+	d.handle = uint64(uint32(f.slots[callArgs]))
 	const (
 		attributeMultiprocessors = 16
 		attributeL2              = 38
@@ -102,14 +90,28 @@ func (d *device) describe() error {
 	} {
 		f := args(0, a.which, d.handle)
 		f.out(0, callArgs)
-		if r := d.driver.invoke(d.driver.cuDeviceGetAttribute, 0, &f); r != success {
-			return fmt.Errorf("%s: read attribute %d: %s", d.id, a.which, d.driver.text(r))
+		if err := d.ask(fmt.Sprintf("read attribute %d", a.which), d.driver.cuDeviceGetAttribute, &f); err != nil {
+			return err
 		}
 		*a.value = int(int32(f.slots[callArgs]))
 	}
-	d.cc, d.l2 = 10*major+minor, uint64(l2)
+	d.cc, d.l2 = 10*major+minor, uint64(max(l2, 0))
 	d.dependent = d.cc >= 90 && d.driver.cuLaunchKernelEx != 0 && d.driver.version >= dependentVersion
-	return d.identify()
+	if err := d.identify(); err != nil {
+		return err
+	}
+	if d.cc < minCC {
+		return fmt.Errorf("%s has compute capability %d.%d, and %d.%d or newer is needed", d.info.Name, d.cc/10, d.cc%10, minCC/10, minCC%10)
+	}
+	return nil
+}
+
+// ask calls a function that needs no context.
+func (d *device) ask(what string, fn uintptr, f *frame) error {
+	if r := d.driver.invoke(fn, 0, f); r != success {
+		return fmt.Errorf("%s: %s", what, d.driver.text(r))
+	}
+	return nil
 }
 
 // identify reads the card's name, UUID and memory.
@@ -117,16 +119,16 @@ func (d *device) identify() error {
 	const nameBytes = 128
 	f := args(0, nameBytes, d.handle)
 	f.out(0, callArgs)
-	if r := d.driver.invoke(d.driver.cuDeviceGetName, 0, &f); r != success {
-		return fmt.Errorf("%s: read the name: %s", d.id, d.driver.text(r))
+	if err := d.ask("read the name", d.driver.cuDeviceGetName, &f); err != nil {
+		return err
 	}
 	name, _, _ := bytes.Cut(f.bytes(callArgs, nameBytes), []byte{0})
 	d.info = backend.Info{ID: d.id, Kind: "cuda", Name: string(name), ISA: d.tier(), Driver: "CUDA " + versionText(d.driver.version), Cores: d.multiprocessors}
 
 	f = args(0, d.handle)
 	f.out(0, callArgs)
-	if r := d.driver.invoke(d.driver.cuDeviceGetUuid, 0, &f); r != success {
-		return fmt.Errorf("%s: read the UUID: %s", d.id, d.driver.text(r))
+	if err := d.ask("read the UUID", d.driver.cuDeviceGetUuid, &f); err != nil {
+		return err
 	}
 	kind, u := "GPU", f.bytes(callArgs, 16)
 	if strings.Contains(d.info.Name, " MIG ") {
@@ -136,8 +138,8 @@ func (d *device) identify() error {
 
 	f = args(0, d.handle)
 	f.out(0, callArgs)
-	if r := d.driver.invoke(d.driver.cuDeviceTotalMem, 0, &f); r != success {
-		return fmt.Errorf("%s: read the memory: %s", d.id, d.driver.text(r))
+	if err := d.ask("read the memory", d.driver.cuDeviceTotalMem, &f); err != nil {
+		return err
 	}
 	d.info.Total = f.slots[callArgs]
 

@@ -48,9 +48,9 @@ func rules() []rule {
 
 		{dir: "cpu", imports: []string{"backend", "internal/quant"}, thirdOnes: []string{sys}, tests: conformance},
 		{dir: "cpu/_asm/...", thirdOnes: []string{avo}},
-		{dir: "cuda", imports: []string{"backend", "internal/quant"}, thirdOnes: []string{nvml}, tests: conformance},
+		{dir: "cuda", imports: []string{"backend", "internal/quant"}, thirdOnes: []string{nvml}, tests: append(conformance, "internal/sim")},
 		{dir: "metal", imports: []string{"backend", "internal/quant"}, thirdOnes: []string{purego}, tests: conformance},
-		{dir: "internal/device", imports: []string{"backend", "cpu", "cuda", "metal"}, tests: []string{"internal/quant"}},
+		{dir: "internal/device", imports: []string{"backend", "cpu", "cuda", "metal"}, tests: []string{"internal/quant", "internal/sim"}},
 
 		{dir: "internal/quant"},
 		{dir: "internal/gguf", thirdOnes: []string{sys}},
@@ -73,7 +73,10 @@ func rules() []rule {
 
 		{dir: "cmd/drover", thirdOnes: []string{cli, sys, term}, imports: []string{
 			"backend", "internal/bench", "internal/chat", "internal/demo", "internal/device", "internal/engine", "internal/gguf", "internal/grammar",
-			"internal/model", "internal/quant", "internal/ref", "internal/report", "internal/sample", "internal/sched", "internal/server", "internal/token"}},
+			"internal/model", "internal/quant", "internal/ref", "internal/report", "internal/sample", "internal/sched", "internal/server", "internal/token"}, tests: []string{"internal/sim"}},
+		{dir: "internal/sim", tests: []string{"internal/sim"}},
+		{dir: "internal/sim/cuda", tests: []string{"internal/sim"}},
+		{dir: "internal/sim/nvml", tests: []string{"internal/sim"}},
 		{dir: "internal"},
 		{dir: ".ci"},
 	}
@@ -252,6 +255,11 @@ func TestTable(t *testing.T) {
 		{"cmd/drover", "drover/cpu", true, false},
 		{"cmd/drover", "github.com/spf13/cobra", false, false},
 		{"internal/helpers", "fmt", false, false},
+		{"cuda", "drover/internal/sim", true, true},
+		{"cuda", "drover/internal/sim", false, false},
+		{"cuda", "C", false, true},
+		{"internal/sim", "drover/backend", false, false},
+		{"internal/device", "github.com/NVIDIA/go-nvml/pkg/nvml", false, false},
 	} {
 		if why := refused(c.dir, c.imported, c.test); (why == "") != c.ok {
 			t.Errorf("%s imports %s (test: %v): %q, want ok %v", c.dir, c.imported, c.test, why, c.ok)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -53,8 +54,11 @@ type ratesDoc struct {
 	Link   float64            `json:"link_bytes_per_s"`
 }
 
+// absentDoc is a backend without devices, or with an ID a card that cannot be
+// used.
 type absentDoc struct {
 	Kind   string `json:"kind"`
+	ID     string `json:"id,omitempty"`
 	Reason string `json:"reason"`
 }
 
@@ -82,7 +86,7 @@ func devices(c *cli.Context) error {
 		docs = append(docs, doc)
 	}
 	for _, a := range absent {
-		none = append(none, absentDoc{a.Kind, a.Reason.Error()})
+		none = append(none, absentDoc{a.Kind, a.ID, a.Reason.Error()})
 	}
 	if wantJSON(c) {
 		return writeJSON(c.App.Writer, map[string]any{"schema": 1, "devices": docs, "absent": none})
@@ -132,7 +136,7 @@ func printDevices(c *cli.Context, docs []deviceDoc, none []absentDoc) error {
 		}
 	}
 	for _, a := range none {
-		if _, err := fmt.Fprintf(c.App.Writer, "no %s: %s\n", a.Kind, a.Reason); err != nil {
+		if _, err := fmt.Fprintf(c.App.Writer, "no %s: %s\n", cmp.Or(a.ID, a.Kind), a.Reason); err != nil {
 			return err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"drover/backend"
@@ -42,14 +41,15 @@ type Options struct {
 	Raw     bool   // the CPU computes from the weights as they lie in the file
 }
 
-// Absent is a backend without a device here, and why.
+// Absent is a backend without a device here, or a card that cannot be used, and
+// why.
 type Absent struct {
 	Kind   string
+	ID     string // of the card; empty: the backend has no device at all
 	Reason error
 }
 
-// All lists every device of this machine, the GPUs first, and the backends
-// that have none.
+// All lists every device of this machine, the GPUs first, and what is absent.
 func All(o Options) ([]backend.Device, []Absent, error) {
 	var found []backend.Device
 	var absent []Absent
@@ -58,8 +58,12 @@ func All(o Options) ([]backend.Device, []Absent, error) {
 		if kind == "cpu" && err != nil {
 			return nil, nil, err
 		}
-		if err != nil {
-			absent = append(absent, Absent{kind, err})
+		if cards := leftOut(err); len(cards) > 0 {
+			for _, c := range cards {
+				absent = append(absent, Absent{kind, c.ID, errors.New(c.Reason)})
+			}
+		} else if err != nil {
+			absent = append(absent, Absent{Kind: kind, Reason: err})
 		}
 		found = append(found, devices...)
 	}
@@ -79,7 +83,7 @@ func Find(spec string, o Options) ([]backend.Device, error) {
 		return devices, err
 	case "auto":
 		for _, kind := range []string{"cuda", "metal"} {
-			if devices, err := ofKind(kind, o); err == nil && len(devices) > 0 {
+			if devices, _ := ofKind(kind, o); len(devices) > 0 {
 				return devices, nil
 			}
 		}
@@ -92,8 +96,9 @@ func Find(spec string, o Options) ([]backend.Device, error) {
 			return nil, err
 		}
 		for _, d := range devices {
-			if slices.ContainsFunc(found, func(f backend.Device) bool { return f.Info().ID == d.Info().ID }) {
-				return nil, refuse(ErrSpec, "device list %q names %s twice", spec, d.Info().ID)
+			id, _ := identity(d)
+			if slices.ContainsFunc(found, func(f backend.Device) bool { other, _ := identity(f); return other == id }) {
+				return nil, refuse(ErrSpec, "device list %q names %s twice", spec, id)
 			}
 		}
 		found = append(found, devices...)
@@ -111,7 +116,7 @@ func named(name string, o Options) ([]backend.Device, error) {
 	if kind == "cpu" && err != nil {
 		return nil, err // names the kernel set, not the device
 	}
-	if err != nil {
+	if len(devices) == 0 {
 		return nil, refuse(ErrUnavailable, "%s is not available: %v", name, err)
 	}
 	if !one {
@@ -119,16 +124,46 @@ func named(name string, o Options) ([]backend.Device, error) {
 	}
 	var ids []string
 	for i, d := range devices {
-		info := d.Info()
-		if n, err := strconv.Atoi(which); err == nil && n == i || strings.EqualFold(which, info.UUID) {
+		id, uuid := identity(d)
+		if name == id || strings.EqualFold(which, uuid) {
 			return devices[i : i+1], nil
 		}
-		ids = append(ids, info.ID)
+		ids = append(ids, id)
+	}
+	for _, c := range leftOut(err) {
+		if name == c.ID {
+			return nil, refuse(ErrUnavailable, "%s is not available: %s", name, c.Reason)
+		}
 	}
 	return nil, refuse(ErrUnavailable, "%s is not available: here are %s", name, strings.Join(ids, ", "))
 }
 
-// ofKind lists a backend's devices; none is an error that says why.
+// identity is a device's ID and UUID. A GPU tells them without opening a
+// context, which takes time and memory of a card that may not be wanted.
+func identity(d backend.Device) (id, uuid string) {
+	if known, ok := d.(interface{ Identity() (id, uuid string) }); ok {
+		return known.Identity()
+	}
+	i := d.Info()
+	return i.ID, i.UUID
+}
+
+// leftOut are the cards in an error of ofKind.
+func leftOut(err error) []*cuda.LeftOut {
+	var cards []*cuda.LeftOut
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range all.Unwrap() {
+			var c *cuda.LeftOut
+			if errors.As(e, &c) {
+				cards = append(cards, c)
+			}
+		}
+	}
+	return cards
+}
+
+// ofKind lists a backend's devices; none is an error that says why. Beside
+// devices the error is of cards that are left out.
 func ofKind(kind string, o Options) ([]backend.Device, error) {
 	switch kind {
 	case "cuda":

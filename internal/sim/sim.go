@@ -1,0 +1,194 @@
+//go:build unix
+
+// Package sim builds, for tests, the shared libraries that stand in for
+// NVIDIA's: the software CUDA device, its NVML, and drivers that are broken in
+// one way. A library is built once for its source, flags and compiler, and kept
+// in the user's cache folder.
+package sim
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// CUDA gives the path of the software CUDA device, for DROVER_CUDA_LIBRARY.
+func CUDA(t testing.TB) string {
+	t.Helper()
+	flags := []string{"-O3"}
+	if runtime.GOARCH == "amd64" {
+		flags = append(flags, "-march=x86-64-v3")
+	}
+	return library(t, "cuda", "libcuda.so.1", flags)
+}
+
+// NVML gives the path of the stand-in for NVML, for DROVER_NVML_LIBRARY, in
+// which some functions are missing.
+func NVML(t testing.TB, missing ...string) string {
+	t.Helper()
+	var flags []string
+	for _, name := range missing {
+		flags = append(flags, "-D"+name+"=missing_"+name)
+	}
+	return library(t, "nvml", "libnvidia-ml.so.1", flags)
+}
+
+// Broken gives the path of a driver that opens and then fails as the
+// definitions say: broken/broken.cpp has them.
+func Broken(t testing.TB, definitions ...string) string {
+	t.Helper()
+	var flags []string
+	for _, d := range definitions {
+		flags = append(flags, "-D"+d)
+	}
+	return library(t, "broken", "libcuda.so.1", flags)
+}
+
+// library builds internal/sim/DIR/*.cpp where that has not been done.
+func library(t testing.TB, dir, name string, flags []string) string {
+	t.Helper()
+	compiler := os.Getenv("CXX")
+	if compiler == "" {
+		compiler = "g++"
+	}
+	version, err := exec.Command(compiler, "--version").Output()
+	if err != nil {
+		if os.Getenv("DROVER_GOLDEN") == "" {
+			t.Skipf("no C++ compiler (%s): software devices are not tested", compiler)
+		}
+		t.Fatalf("no C++ compiler (%s) to build the software devices with: ./build.sh deps: %v", compiler, err)
+	}
+	flags = append([]string{"-std=c++17", "-fPIC", "-pthread", "-Wall", "-Wextra"}, flags...)
+	source := filepath.Join(root(t), "internal", "sim", dir)
+	key, err := hash(source, append([]string{compiler, string(version), name}, flags...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := once(dir+"-"+key, name, func(out string) error { return compile(compiler, source, out, flags) })
+	if err != nil {
+		t.Fatalf("build internal/sim/%s: %v", dir, err)
+	}
+	return path
+}
+
+// root is the module's folder, at or above the working directory of the test.
+func root(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatal("no go.mod above the working directory: software devices are built from their source")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// hash is of what a library depends on: words, and the C++ files of a folder.
+func hash(dir string, words []string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%q\n", words)
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext != ".cpp" && ext != ".h" {
+			continue
+		}
+		f, err := os.Open(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "%q\n", e.Name())
+		_, err = io.Copy(h, f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16], nil
+}
+
+// once makes CACHE/key/name unless it is there. Other test processes may want
+// the same: one makes it, the others wait for its lock.
+func once(key, name string, make func(out string) error) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	dir := filepath.Join(cache, "drover", "sim", key)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name)
+	lock, err := os.Create(filepath.Join(dir, "lock"))
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close() // and with it the lock
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	// a build that is cut off leaves no library
+	partial := path + ".partial"
+	if err := make(partial); err != nil {
+		return "", err
+	}
+	return path, os.Rename(partial, path)
+}
+
+// compile builds a folder's C++ files, several at once, into a shared library.
+func compile(compiler, dir, out string, flags []string) error {
+	sources, err := filepath.Glob(filepath.Join(dir, "*.cpp"))
+	if err != nil || len(sources) == 0 {
+		return fmt.Errorf("no C++ files in %s", dir)
+	}
+	scratch, err := os.MkdirTemp("", "drover-sim-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	errs := make([]error, len(sources))
+	objects := make([]string, len(sources))
+	var running sync.WaitGroup
+	free := make(chan struct{}, runtime.NumCPU())
+	for i, source := range sources {
+		objects[i] = filepath.Join(scratch, fmt.Sprintf("%d.o", i))
+		running.Go(func() {
+			free <- struct{}{}
+			errs[i] = command(compiler, slices.Concat(flags, []string{"-c", "-o", objects[i], source}))
+			<-free
+		})
+	}
+	running.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return command(compiler, slices.Concat(flags, []string{"-shared", "-o", out}, objects))
+}
+
+// command runs a program; the error has what it said.
+func command(name string, args []string) error {
+	if said, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, said)
+	}
+	return nil
+}
