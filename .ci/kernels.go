@@ -50,9 +50,10 @@ func tiers() []tier { return []tier{{"sm_75", "+ptx74"}, {"sm_80", "+ptx74"}, {"
 type unit struct {
 	module
 	tier
-	text []byte
-	took time.Duration
-	err  error
+	text   []byte
+	took   time.Duration
+	err    error // it does not compile
+	faults error // it breaks a rule
 }
 
 func (u *unit) path() string {
@@ -278,7 +279,11 @@ func (u *unit) write() error {
 }
 
 // strays are files of PTX that no module makes.
-func strays(list []*unit) ([]string, error) {
+func strays(modules []module) ([]string, error) {
+	list, err := units(modules, nil)
+	if err != nil {
+		return nil, err
+	}
 	files, err := filepath.Glob(folder + "/ptx/*.ptx.gz")
 	var out []string
 	for _, file := range files {
@@ -290,17 +295,18 @@ func strays(list []*unit) ([]string, error) {
 }
 
 // compileAll compiles and applies the rules; it prints what took how long.
-func compileAll(compiler string, list []*unit, rules rules) error {
+// faults are what is against the rules.
+func compileAll(compiler string, list []*unit, rules rules) (faults, err error) {
 	began := time.Now()
 	each(list, func(u *unit) {
 		if u.compile(compiler, folder); u.err == nil {
-			u.err = rules.check(u)
+			u.faults = rules.check(u)
 		}
 	})
-	var errs []error
+	var errs, broken []error
 	seconds := map[string]time.Duration{}
 	for _, u := range list {
-		errs = append(errs, u.err)
+		errs, broken = append(errs, u.err), append(broken, u.faults)
 		seconds[u.name] += u.took
 	}
 	slowest := slices.SortedFunc(maps.Keys(seconds), func(a, b string) int { return int(seconds[b] - seconds[a]) })
@@ -309,9 +315,11 @@ func compileAll(compiler string, list []*unit, rules rules) error {
 		fmt.Printf("%s %s %.1f s", []string{"; slowest:", ",", ","}[i], name, seconds[name].Seconds())
 	}
 	fmt.Println()
-	return errors.Join(errs...)
+	return errors.Join(broken...), errors.Join(errs...)
 }
 
+// build writes what compiles and assembles, also where it breaks a rule, which
+// is an error all the same.
 func build(modules []module, rules rules, names []string) error {
 	list, err := units(modules, names)
 	if err != nil {
@@ -321,7 +329,8 @@ func build(modules []module, rules rules, names []string) error {
 	if err != nil {
 		return err
 	}
-	if err := compileAll(compiler, list, rules); err != nil {
+	faults, err := compileAll(compiler, list, rules)
+	if err != nil {
 		return err
 	}
 	var changed []*unit
@@ -330,8 +339,8 @@ func build(modules []module, rules rules, names []string) error {
 			changed = append(changed, u)
 		}
 	}
-	// nothing is written that does not assemble
-	if err := writeReport(modules, list, changed, version, rules); err != nil {
+	spills, err := writeReport(modules, list, changed, version, rules)
+	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(compilerFile, []byte(version+"\n"), 0o666); err != nil {
@@ -342,19 +351,11 @@ func build(modules []module, rules rules, names []string) error {
 			return err
 		}
 	}
-	if len(names) > 0 {
-		return nil
-	}
-	stray, err := strays(list)
-	if err != nil {
-		return err
-	}
+	stray, err := strays(modules)
 	for _, file := range stray {
-		if err := os.Remove(file); err != nil {
-			return err
-		}
+		err = errors.Join(err, os.Remove(file))
 	}
-	return nil
+	return errors.Join(faults, spills, err)
 }
 
 func check(modules []module, rules rules) error {
@@ -366,7 +367,8 @@ func check(modules []module, rules rules) error {
 	if err != nil {
 		return err
 	}
-	if err := compileAll(compiler, list, rules); err != nil {
+	faults, err := compileAll(compiler, list, rules)
+	if err != nil {
 		return err
 	}
 	committed, err := os.ReadFile(compilerFile)
@@ -375,17 +377,15 @@ func check(modules []module, rules rules) error {
 	}
 	if was := strings.TrimSpace(string(committed)); was != version {
 		fmt.Printf("not compared: the committed PTX is by %q, here is %q\n", was, version)
-		return nil
+		return faults
 	}
-	var errs []error
+	errs := []error{faults}
 	for _, u := range list {
-		old, err := u.read()
-		if err == nil && !bytes.Equal(old, u.text) {
-			err = fmt.Errorf("%s is not what its source makes: ./build.sh kernels", u.path())
+		if u.changed() {
+			errs = append(errs, fmt.Errorf("%s is not what its source makes: ./build.sh kernels", u.path()))
 		}
-		errs = append(errs, err)
 	}
-	stray, err := strays(list)
+	stray, err := strays(modules)
 	errs = append(errs, err)
 	for _, file := range stray {
 		errs = append(errs, fmt.Errorf("%s belongs to no module", file))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,11 +109,11 @@ func parseUsage(out []byte) map[string]usage {
 	return found
 }
 
-// assembleAll makes the units' rows and fails on spills that no rule allows.
-func assembleAll(ptxas string, list []*unit, rules rules) ([]row, error) {
+// assembleAll makes the units' rows; spilled names what spills and may not.
+func assembleAll(ptxas string, list []*unit, rules rules) (rows []row, spilled, err error) {
 	scratch, err := os.MkdirTemp("", "ptxas")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer os.RemoveAll(scratch)
 	began := time.Now()
@@ -124,14 +125,15 @@ func assembleAll(ptxas string, list []*unit, rules rules) ([]row, error) {
 	}
 	each(index, func(i int) { found[i], errs[i] = assemble(ptxas, list[i], scratch) })
 	if err := errors.Join(errs...); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	fmt.Printf("assembled %d files for %d targets in %.1f s\n", len(list), len(targets()), time.Since(began).Seconds())
 
-	var rows []row
 	for i, u := range list {
-		for arch, kernels := range found[i] {
-			for name, use := range kernels {
+		for _, t := range targets() {
+			arch := t.arch
+			for _, name := range slices.Sorted(maps.Keys(found[i][arch])) {
+				use := found[i][arch][name]
 				at := slices.IndexFunc(rows, func(r row) bool { return r.module == u.name && r.kernel == name })
 				if at < 0 {
 					at = len(rows)
@@ -144,7 +146,7 @@ func assembleAll(ptxas string, list []*unit, rules rules) ([]row, error) {
 			}
 		}
 	}
-	return rows, errors.Join(errs...)
+	return rows, errors.Join(errs...), nil
 }
 
 // --- the report
@@ -231,14 +233,14 @@ func parseReport(text string) (compiler, assembler string, rows []row) {
 
 // writeReport assembles the modules that changed or are not in the report, and
 // puts their rows in the place of the old.
-func writeReport(modules []module, list, changed []*unit, compiler string, rules rules) error {
+func writeReport(modules []module, list, changed []*unit, compiler string, rules rules) (spilled, err error) {
 	ptxas, version, err := findAssembler()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	old, err := os.ReadFile(reportFile)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+		return nil, err
 	}
 	_, assembler, kept := parseReport(string(old))
 	reported := func(name string) bool {
@@ -248,9 +250,9 @@ func writeReport(modules []module, list, changed []*unit, compiler string, rules
 		return !reported(name) || slices.ContainsFunc(changed, func(u *unit) bool { return u.name == name })
 	}
 	list = slices.DeleteFunc(slices.Clone(list), func(u *unit) bool { return !wanted(u.name) })
-	rows, err := assembleAll(ptxas, list, rules)
+	rows, spilled, err := assembleAll(ptxas, list, rules)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, r := range kept {
 		made := slices.ContainsFunc(list, func(u *unit) bool { return u.name == r.module })
@@ -259,7 +261,7 @@ func writeReport(modules []module, list, changed []*unit, compiler string, rules
 			rows = append(rows, r)
 		}
 	}
-	return os.WriteFile(reportFile, []byte(format(modules, rows, compiler, version)), 0o666)
+	return spilled, os.WriteFile(reportFile, []byte(format(modules, rows, compiler, version)), 0o666)
 }
 
 func assembleCommitted(modules []module, rules rules) error {
@@ -276,8 +278,8 @@ func assembleCommitted(modules []module, rules rules) error {
 	if err != nil {
 		return err
 	}
-	rows, err := assembleAll(ptxas, list, rules)
-	if err != nil {
+	rows, spilled, err := assembleAll(ptxas, list, rules)
+	if err = errors.Join(err, spilled); err != nil {
 		return err
 	}
 	committed, err := os.ReadFile(reportFile)
