@@ -89,7 +89,7 @@ sanitizer() {
 speed() {
 	timeout $((LIMIT + 30)) python3 "$here/speed.py" --drover "$drover" --out "$OUT" --seconds "$LIMIT" ${SPEED:-} 2>"$OUT/speed.txt" | tee "$OUT/speed-table.txt"
 	[ -s "$OUT/speed-table.txt" ]
-	verdict speed $? "$(tail -n 1 "$OUT/speed-table.txt")"
+	verdict speed $? "$(tail -n 1 "$OUT/speed-table.txt" "$OUT/speed.txt" | grep -v '^$' | sed -n 2p)"
 }
 
 peer() {

@@ -3,7 +3,7 @@
 copies (decode) or multiplies (prompts), both measured by PyTorch in this run;
 with --peer beside llama.cpp's llama-bench on the same file, in turns.
 
-  speed.py --drover ./drover --out DIR [--seconds 540] [--tests SHAPE:TYPE,...] [--peer llama-bench]
+  speed.py --drover ./drover --out DIR [--seconds 540] [--tests "SHAPE:TYPE ..."] [--peer llama-bench]
 
 Full records: DIR/speed.json or DIR/peer.json. The last line sums up.
 """
@@ -29,7 +29,7 @@ MODELS = ("llama3-8b:F16 llama3-8b:Q8_0 llama3-8b:Q4_0 llama3-8b:Q4_K_M tinyllam
           "llama-13b:Q4_0 llama-13b:F16 llama-65b:Q4_0 llama-33b:Q8_0 mixtral-8x7b:Q4_K_M llama3-8b:Q5_K_M llama3-8b:BF16 llama3-8b:IQ4_XS llama3-8b:MXFP4 "
           "llama3-8b:Q3_K llama3-8b:Q2_K llama-33b:F16 llama-65b:Q8_0 llama2-70b:Q4_K_M")
 PEER = "llama3-8b:Q4_0 llama3-8b:Q4_K_M llama3-8b:Q8_0 llama3-8b:F16 tinyllama-1.1b:Q4_0"
-models = (a.tests or (PEER if a.peer else MODELS)).replace(",", " ").split()
+models = (a.tests or (PEER if a.peer else MODELS)).split()
 
 # dim, layers, heads, kv heads, ffn, vocabulary, experts in use
 SHAPES = {
@@ -41,6 +41,8 @@ SHAPES = {
 
 def prompt_ops(shape, n):
     """of a prompt of n tokens, a multiply and an add being two; the head for the last row only"""
+    if shape not in SHAPES:
+        return 0
     dim, layers, heads, kv, ffn, vocab, used = SHAPES[shape]
     row = 2 * dim * dim + 2 * dim * (dim // heads * kv) + 3 * dim * ffn * used
     return 2 * n * layers * row + 4 * layers * dim * n * (n + 1) // 2 + 2 * dim * vocab
@@ -51,7 +53,10 @@ def card_rates():
     if a.rates:
         copy, matrix = (float(x) for x in a.rates.split(","))
         return copy * 1e9, matrix * 1e12
-    import torch
+    try:
+        import torch
+    except ImportError:
+        sys.exit("PyTorch is missing, and --rates names no rates: nothing to compare with")
 
     def best(f, n):
         times = []
