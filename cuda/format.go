@@ -12,6 +12,7 @@ type format struct {
 	name      string // of its kernels: matvec_q4_0
 	columns   int    // of a chunk
 	bytes     int    // of a chunk
+	tiles     int    // the most that a warp of matvec works on at once; 2: there is a matvec2
 	float     bool   // decode takes A32, else A8
 	converted bool   // raw is int8 and f32 scales, made on the host by quant.Ints
 }
@@ -19,23 +20,23 @@ type format struct {
 // formats is a constant table; the last one carries every type that has none of
 // its own.
 var formats = [...]format{
-	{name: "f32", columns: 64, bytes: 4096, float: true},
-	{name: "f16", columns: 64, bytes: 2048, float: true},
-	{name: "bf16", columns: 64, bytes: 2048, float: true},
-	{name: "q8_0", columns: 128, bytes: 2176},
-	{name: "q4_0", columns: 128, bytes: 1152},
-	{name: "q4_1", columns: 128, bytes: 1280},
-	{name: "q5_0", columns: 256, bytes: 2816},
-	{name: "q5_1", columns: 256, bytes: 3072},
-	{name: "q2_k", columns: 256, bytes: 1344},
-	{name: "q3_k", columns: 256, bytes: 1792},
-	{name: "q4_k", columns: 256, bytes: 2304},
-	{name: "q5_k", columns: 256, bytes: 2816},
-	{name: "q6_k", columns: 256, bytes: 3360},
-	{name: "iq4_nl", columns: 128, bytes: 1152},
-	{name: "iq4_xs", columns: 256, bytes: 2176},
-	{name: "mxfp4", columns: 256, bytes: 2176},
-	{name: "i16", columns: 128, bytes: 2560, converted: true},
+	{name: "f32", columns: 64, bytes: 4096, tiles: 1, float: true},
+	{name: "f16", columns: 64, bytes: 2048, tiles: 2, float: true},
+	{name: "bf16", columns: 64, bytes: 2048, tiles: 2, float: true},
+	{name: "q8_0", columns: 128, bytes: 2176, tiles: 2},
+	{name: "q4_0", columns: 128, bytes: 1152, tiles: 2},
+	{name: "q4_1", columns: 128, bytes: 1280, tiles: 2},
+	{name: "q5_0", columns: 256, bytes: 2816, tiles: 1},
+	{name: "q5_1", columns: 256, bytes: 3072, tiles: 1},
+	{name: "q2_k", columns: 256, bytes: 1344, tiles: 2},
+	{name: "q3_k", columns: 256, bytes: 1792, tiles: 2},
+	{name: "q4_k", columns: 256, bytes: 2304, tiles: 2},
+	{name: "q5_k", columns: 256, bytes: 2816, tiles: 1},
+	{name: "q6_k", columns: 256, bytes: 3360, tiles: 1},
+	{name: "iq4_nl", columns: 128, bytes: 1152, tiles: 2},
+	{name: "iq4_xs", columns: 256, bytes: 2176, tiles: 2},
+	{name: "mxfp4", columns: 256, bytes: 2176, tiles: 2},
+	{name: "i16", columns: 128, bytes: 2560, tiles: 1, converted: true},
 }
 
 // formatOf is the format that weights of type t are packed in.
@@ -98,29 +99,26 @@ func (f *format) warps(cols int) uint32 {
 	return w
 }
 
-// tiles is how many tiles of 16 rows a warp of matvec works on at once; it does
-// not change results. Two halve the reads of activations, one gives small
-// matrices more blocks.
-func tiles(rows, n int) int {
-	if n > 2 || rows >= 16384 {
-		return 2
+// tilesFor is how many tiles of 16 rows a warp of matvec should work on at once,
+// for a matrix, or several together, of so many rows and n columns of the batch.
+// It does not change results: two halve the reads of activations, one gives
+// small matrices more blocks.
+func (f *format) tilesFor(rows, n int) int {
+	if n > 2 || rows > 8192 {
+		return f.tiles
 	}
 	return 1
 }
 
 // matvecLaunch is for matrices of so many rows each, and for z active experts
-// at most (1 without experts). name is of the kernel for that launch.
-func (f *format) matvecLaunch(rows []int, cols, n, z int) (name string, l launch) {
-	total, x := 0, 0
+// at most (1 without experts). name is of the kernel for that many tiles.
+func (f *format) matvecLaunch(tiles int, rows []int, cols, z int) (name string, l launch) {
+	x := 0
 	for _, r := range rows {
-		total += r
-	}
-	t := tiles(total, n)
-	for _, r := range rows {
-		x += (r + 16*t - 1) / (16 * t)
+		x += (r + 16*tiles - 1) / (16 * tiles)
 	}
 	name = "matvec_" + f.name
-	if t == 2 {
+	if tiles == 2 {
 		name = "matvec2_" + f.name
 	}
 	return name, launch{[3]uint32{uint32(x), 1, uint32(z)}, 32 * f.warps(cols)}

@@ -134,6 +134,9 @@ DEVICE word4 load_cached(const void *p) {
 	return v;
 }
 
+// global_pointer tells the compiler that p is in global memory, where it cannot see it.
+template <class T> DEVICE __attribute__((address_space(1))) T *global_pointer(T *p) { return (__attribute__((address_space(1))) T *)p; }
+
 // shared_address is a shared pointer as the instructions below want it.
 DEVICE uint32_t shared_address(const void *p) {
 	uint32_t a;

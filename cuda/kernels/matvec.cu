@@ -39,17 +39,33 @@ template <class F, int T> DEVICE void fill(Ring<F, T> &ring, const Tiles<T> &til
 		load_chunk<F, T>(ring.raw[d], tiles, warp() + d * threads() / 32);
 }
 
+// launder hides where v comes from: else a loop keeps every address made of it in a register of its own.
+DEVICE int launder(int v) {
+	asm volatile("" : "+r"(v));
+	return v;
+}
+
 // --- block formats: int8 products
 
-// Blocks is where a lane's part of A8 begins, in bytes: the fragments of column
-// g, the records of columns 2t and 2t + 1.
-struct Blocks {
+// Inputs is where a lane's part of the activations begins: in A8, in bytes, the
+// fragments of column g and the records of columns 2t and 2t + 1; in A32, in
+// floats, every column.
+struct BlockInputs {
 	uint32_t q, records[2];
 };
-DEVICE Blocks blocks_of(const Product &p, const Columns &c) {
+struct FloatInputs {
+	uint32_t x[DECODE_COLUMNS];
+};
+DEVICE void locate(BlockInputs &in, const Product &p, const Columns &c) {
 	int g = lane() / 4, t = lane() % 4;
-	return {(uint32_t)(input_of(c, g) * p.kpad + 16 * t),
-	        {(uint32_t)(input_of(c, 2 * t) * (p.kpad / 4)), (uint32_t)(input_of(c, 2 * t + 1) * (p.kpad / 4))}};
+	in.q = input_of(c, g) * p.kpad + 16 * t;
+	for (int i = 0; i < 2; i++)
+		in.records[i] = input_of(c, 2 * t + i) * (p.kpad / 4);
+}
+DEVICE void locate(FloatInputs &in, const Product &p, const Columns &c) {
+#pragma unroll
+	for (int j = 0; j < DECODE_COLUMNS; j++)
+		in.x[j] = input_of(c, j) * p.ldx;
 }
 
 // add_block adds the product of a tile and a block of 32 columns to acc: (g, 2t),
@@ -91,7 +107,7 @@ template <class F> DEVICE void add_block(float acc[4], const typename F::Raw &ra
 }
 
 // add_chunk adds a chunk's products, 64 columns at a time.
-template <class F, int T> DEVICE void add_chunk(float (&acc)[T][4], const typename F::Raw (&raw)[T], const Product &p, const Blocks &at, int chunk) {
+template <class F, int T> DEVICE void add_chunk(float (&acc)[T][4], const typename F::Raw (&raw)[T], const Product &p, const BlockInputs &at, int chunk) {
 	const int8_t *q = p.q + (at.q + chunk * F::columns);
 	const uint8_t *records = (const uint8_t *)p.records, *r0 = records + (at.records[0] + chunk * (F::columns / 4)), *r1 = records + (at.records[1] + chunk * (F::columns / 4));
 #pragma unroll
@@ -109,16 +125,15 @@ template <class F, int T> DEVICE void add_chunk(float (&acc)[T][4], const typena
 }
 
 // partial_sums writes the warp's part of the tiles' products to part[T].
-template <class F, int T> DEVICE void partial_sums(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const Columns &columns) {
+template <class F, int T> DEVICE void partial_sums(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const BlockInputs &in) {
 	float acc[T][4] = {};
-	Blocks at = blocks_of(p, columns);
 	int warps = threads() / 32;
 	for (int chunk = warp(); chunk < tiles.chunks; chunk += ring.depth * warps)
 #pragma unroll
 		for (int d = 0; d < ring.depth; d++) {
-			int c = chunk + d * warps;
+			int c = launder(chunk + d * warps);
 			if (c < tiles.chunks)
-				add_chunk<F, T>(acc, ring.raw[d], p, at, c);
+				add_chunk<F, T>(acc, ring.raw[d], p, in, c);
 			load_chunk<F, T>(ring.raw[d], tiles, c + ring.depth * warps);
 		}
 	int g = lane() / 4, t = lane() % 4;
@@ -132,7 +147,7 @@ template <class F, int T> DEVICE void partial_sums(float *part, Ring<F, T> &ring
 // --- floating point: FMA in f32
 
 // add_step adds 16 columns, of which the lane has columns k..k+3, for N columns of the batch.
-template <class F, int T, int N> DEVICE void add_step(float (&acc)[T][2][N], const typename F::Raw (&raw)[T], int step, const float *x, const int (&at)[N], int k) {
+template <class F, int T, int N> DEVICE void add_step(float (&acc)[T][2][N], const typename F::Raw (&raw)[T], int step, const float *x, const FloatInputs &in, int k) {
 	float w[T][2][4];
 #pragma unroll
 	for (int t = 0; t < T; t++)
@@ -143,7 +158,7 @@ template <class F, int T, int N> DEVICE void add_step(float (&acc)[T][2][N], con
 				w[t][row][i] = F::value(raw[t], step, row, i);
 #pragma unroll
 	for (int j = 0; j < N; j++) {
-		word4 v = load_cached(x + at[j] + k);
+		word4 v = load_cached(x + (in.x[j] + k));
 #pragma unroll
 		for (int t = 0; t < T; t++)
 #pragma unroll
@@ -154,21 +169,18 @@ template <class F, int T, int N> DEVICE void add_step(float (&acc)[T][2][N], con
 	}
 }
 
-template <class F, int T, int N> DEVICE void partial_float_sums(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const Columns &columns) {
+template <class F, int T, int N> DEVICE void partial_float_sums(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const FloatInputs &in) {
 	float acc[T][2][N] = {};
-	int at[N], warps = threads() / 32, t = lane() % 4;
-#pragma unroll
-	for (int j = 0; j < N; j++)
-		at[j] = input_of(columns, j) * p.ldx;
+	int warps = threads() / 32, t = lane() % 4;
 	for (int chunk = warp(); chunk < tiles.chunks; chunk += ring.depth * warps)
 #pragma unroll
 		for (int d = 0; d < ring.depth; d++) {
-			int c = chunk + d * warps;
+			int c = launder(chunk + d * warps);
 			if (c < tiles.chunks)
 #pragma unroll
 				for (int step = 0; step < F::columns / 16; step++) {
 					int k = c * F::columns + 16 * step + 4 * t;
-					add_step<F, T, N>(acc, ring.raw[d], step, p.x, at, k < p.cols ? k : 0); // weights beyond are 0
+					add_step<F, T, N>(acc, ring.raw[d], step, p.x, in, k < p.cols ? k : 0); // weights beyond are 0
 				}
 			load_chunk<F, T>(ring.raw[d], tiles, c + ring.depth * warps);
 		}
@@ -186,18 +198,27 @@ template <class F, int T, int N> DEVICE void partial_float_sums(float *part, Rin
 			}
 }
 
-template <class F, int T> DEVICE void sums_of_warp(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const Columns &columns) {
-	if constexpr (!is_float<F>)
-		partial_sums<F, T>(part, ring, tiles, p, columns);
-	else if (columns.n == 1)
-		partial_float_sums<F, T, 1>(part, ring, tiles, p, columns);
-	else if (columns.n == 2)
-		partial_float_sums<F, T, 2>(part, ring, tiles, p, columns);
-	else if (columns.n <= 4)
-		partial_float_sums<F, T, 4>(part, ring, tiles, p, columns);
-	else
-		partial_float_sums<F, T, 8>(part, ring, tiles, p, columns);
+template <class F, int T> DEVICE void sums_of_warp(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const BlockInputs &in, int) {
+	partial_sums<F, T>(part, ring, tiles, p, in);
 }
+template <class F, int T> DEVICE void sums_of_warp(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const FloatInputs &in, int n) {
+	if (n == 1)
+		partial_float_sums<F, T, 1>(part, ring, tiles, p, in);
+	else if (n == 2)
+		partial_float_sums<F, T, 2>(part, ring, tiles, p, in);
+	else if (n <= 4)
+		partial_float_sums<F, T, 4>(part, ring, tiles, p, in);
+	else
+		partial_float_sums<F, T, 8>(part, ring, tiles, p, in);
+}
+template <class F> struct InputsOf {
+	typedef BlockInputs type;
+};
+template <> struct InputsOf<F32> {
+	typedef FloatInputs type;
+};
+template <> struct InputsOf<F16> : InputsOf<F32> {};
+template <> struct InputsOf<BF16> : InputsOf<F32> {};
 
 // --- kernels
 
@@ -224,6 +245,17 @@ template <class F, int T> DEVICE Tiles<T> tiles_at(const Matrix &m, int cols, in
 #pragma unroll
 	for (int t = 0; t < T; t++) // beyond the last tile: that again, for rows that nobody stores
 		tiles.w[t] = m.w + expert * m.stride + (uint64_t)min(tile + t, (m.rows - 1) / 16) * tiles.chunks * F::bytes;
+	return tiles;
+}
+
+// gate_tiles is T tiles in the order gate, up.
+template <class F, int T> DEVICE Tiles<T> gate_tiles(const Product &p, int i, int tile, int expert) {
+	Tiles<T> tiles;
+	tiles.chunks = (p.cols + F::columns - 1) / F::columns;
+	uint64_t at = (uint64_t)min(tile, (p.m[0].rows - 1) / 16) * tiles.chunks * F::bytes;
+#pragma unroll
+	for (int t = 0; t < T; t++)
+		tiles.w[t] = ((i + t) % 2 ? p.m[1].w + expert * p.m[1].stride : p.m[0].w + expert * p.m[0].stride) + at;
 	return tiles;
 }
 
@@ -256,7 +288,9 @@ template <class F, int T> DEVICE void matvec(const Product &p) {
 		fill(ring, tiles);
 		wait_previous();
 	}
-	sums_of_warp<F, T>(part + warp() * T * PART, ring, tiles, p, columns);
+	typename InputsOf<F>::type in;
+	locate(in, p, columns);
+	sums_of_warp<F, T>(part + warp() * T * PART, ring, tiles, p, in, columns.n);
 	barrier();
 	for (int i = thread(); i < T * 16 * columns.n; i += threads()) {
 		int row = i % (16 * T), column = i / (16 * T), at = 16 * T * x + row;
@@ -264,8 +298,8 @@ template <class F, int T> DEVICE void matvec(const Product &p) {
 			continue;
 		float sum = total(part, T, row / 16, column, row % 16);
 		if (m.bias)
-			sum += m.bias[at];
-		float *y = m.y + (int64_t)slot_of(columns, column) * m.ldy + at;
+			sum += global_pointer(m.bias)[at];
+		auto y = global_pointer(m.y) + (int64_t)slot_of(columns, column) * m.ldy + at;
 		*y = p.add ? *y + sum : sum;
 	}
 }
@@ -315,23 +349,22 @@ template <class F, int T> DEVICE void matvec_gate(const Gate &g) {
 		if (expert < 0)
 			return;
 	}
-	if (first < rows)
+	if (first < rows) {
+		typename InputsOf<F>::type in;
 #pragma unroll 1
-		for (int i = 0; i < 4 / T; i++) {
+		for (int i = 0; i < 4; i += T) {
 			// T = 2: gate and up of a tile together; T = 1: one after the other
-			Tiles<1> gate = tiles_at<F, 1>(p.m[0], p.cols, first / 16 + i * T / 2, expert), up = tiles_at<F, 1>(p.m[1], p.cols, first / 16 + i * T / 2, expert);
-			Tiles<T> tiles;
-			tiles.chunks = gate.chunks;
-			tiles.w[0] = T == 2 || i % 2 == 0 ? gate.w[0] : up.w[0];
-			if (T == 2)
-				tiles.w[T - 1] = up.w[0];
+			Tiles<T> tiles = gate_tiles<F, T>(p, i, first / 16 + i / 2, expert);
 			Ring<F, T> ring;
 			fill(ring, tiles);
-			if (i == 0 && !p.experts)
-				wait_previous();
-			sums_of_warp<F, T>(part + (warp() * 4 + T * i) * PART, ring, tiles, p, columns);
+			if (i == 0) {
+				if (!p.experts)
+					wait_previous();
+				locate(in, p, columns);
+			}
+			sums_of_warp<F, T>(part + (warp() * 4 + i) * PART, ring, tiles, p, in, columns.n);
 		}
-	else
+	} else
 		wait_previous();
 	barrier();
 	for (int j = warp(); j < columns.n; j += threads() / 32) {
@@ -344,9 +377,10 @@ template <class F, int T> DEVICE void matvec_gate(const Gate &g) {
 	}
 }
 
-// Two tiles at a time where their registers fit.
-constexpr int MOST_TILES = sizeof(FORMAT::Raw) <= 96 ? 2 : 1;
-
 __launch_bounds__(256, 2) WEIGHT_KERNEL(matvec)(const Product p) { matvec<FORMAT, 1>(p); }
-__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec2)(const Product p) { matvec<FORMAT, MOST_TILES>(p); }
-__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec_gate)(const Gate p) { matvec_gate<FORMAT, MOST_TILES>(p); }
+#if ONE_TILE_OF(FORMAT)
+__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec_gate)(const Gate p) { matvec_gate<FORMAT, 1>(p); }
+#else
+__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec2)(const Product p) { matvec<FORMAT, 2>(p); }
+__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec_gate)(const Gate p) { matvec_gate<FORMAT, 2>(p); }
+#endif
