@@ -182,7 +182,7 @@ func loadLibrary() (handle uintptr, name string, err error) {
 	if loadable != nil {
 		return 0, "", loadable
 	}
-	return 0, "", fmt.Errorf("%s was not found: install the NVIDIA driver (in a container: start it with its GPUs, as by --gpus all)", names[0])
+	return 0, "", fmt.Errorf("CUDA's library %s was not found: install the NVIDIA driver (in a container: start it with its GPUs, as by --gpus all)", names[0])
 }
 
 // notFound tells a library that is not here from one that does not load.

@@ -7,10 +7,12 @@
 //   MAJOR=6 MINOR=1 compute capability of the last card
 //   RETAIN=2        what opening a card gives
 //   SYNC=700        what waiting for a stream gives, and every later call on that card
+//   EXIT=77         loading it ends the process
 //   NAME=missing_NAME  a function that is not there
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #ifndef INIT
@@ -37,10 +39,16 @@
 
 namespace {
 
-thread_local uintptr_t current;  // context: card + 1
-int lost[CARDS + 1];             // by card, what each later call gives
+#ifdef EXIT
+struct Exit {
+  Exit() { _Exit(EXIT); }
+} exit_when_loaded;
+#endif
 
-int now() { return current ? lost[current - 1] : 201; }
+int lost[CARDS + 1];        // by card, what each later call gives; its address is the card's context
+thread_local int *current;
+
+int now() { return current ? *current : 201; }
 
 }  // namespace
 
@@ -64,12 +72,12 @@ CALL(cuDeviceGetAttribute)(int *value, int which, int device) {
   *value = which == 75 ? (last ? MAJOR : 8) : which == 76 ? (last ? MINOR : 0) : which == 97 ? 101376 : 1;
   return 0;
 }
-CALL(cuDevicePrimaryCtxRetain)(uintptr_t *context, int device) { return *context = device + 1, RETAIN; }
-CALL(cuCtxSetCurrent)(uintptr_t context) { return current = context, 0; }
+CALL(cuDevicePrimaryCtxRetain)(int **context, int device) { return *context = &lost[device], RETAIN; }
+CALL(cuCtxSetCurrent)(int *context) { return current = context, 0; }
 CALL(cuMemGetInfo_v2)(size_t *free, size_t *total) { return *free = 1 << 20, *total = size_t{1} << 30, now(); }
 CALL(cuMemAlloc_v2)(uint64_t *p, size_t n) { return *p = 512, n > 1 << 20 ? 2 : now(); }
 CALL(cuStreamCreate)(uintptr_t *stream, unsigned) { return *stream = 1, now(); }
-CALL(cuStreamSynchronize)(uintptr_t) { return current ? lost[current - 1] = SYNC : 201; }
+CALL(cuStreamSynchronize)(uintptr_t) { return current ? *current = SYNC : 201; }
 CALL(cuModuleLoadDataEx)(uintptr_t *, const char *image, unsigned n, const int *options, void **values) {
   for (unsigned i = 0; i < n; i++)
     if (options[i] == 5) snprintf(static_cast<char *>(values[i]), reinterpret_cast<size_t>(values[i + 1]), "line 1: %s\n", image);
