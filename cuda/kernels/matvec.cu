@@ -8,12 +8,25 @@ constexpr int MAGIC = 0x4b400000; // the bits of 1.5 * 2^23
 // Columns says which rows of the input a block's columns are, and where its results go.
 struct Columns {
 	const int *order; // slots of an expert, or 0
-	int n, used, share;
-	DEVICE Columns plain(int n) { return {nullptr, n, 1, 0}; }
+	int n, inverse; // with a shared input: slot/used = slot*inverse >> 16; else 0
 };
 DEVICE int slot_of(const Columns &c, int j) { return c.order ? (int)load_l2_4(c.order + min(j, c.n - 1)) : min(j, c.n - 1); }
 // Columns beyond the last repeat it: the same loads, and results that nobody stores.
-DEVICE int input_of(const Columns &c, int j) { return c.share ? slot_of(c, j) / c.used : slot_of(c, j); }
+DEVICE int input_of(const Columns &c, int j) { return c.inverse ? slot_of(c, j) * c.inverse >> 16 : slot_of(c, j); }
+
+// columns_of is the columns of active expert z, and which expert that is, -1 if there
+// is none; without experts 0. Exact for slots*used below 2^16.
+DEVICE int columns_of(Columns &c, const Product &p, int z) {
+	c = {nullptr, p.n, 0};
+	if (!p.experts)
+		return 0;
+	const int *list = (const int *)p.experts, *first = list + 4 + p.total;
+	if (z >= (int)load_l2_4(list))
+		return -1;
+	int begin = load_l2_4(first + z), used = load_l2_4(list + 1);
+	c = {first + p.total + 1 + begin, (int)load_l2_4(first + z + 1) - begin, p.share ? 65536 / used + 1 : 0};
+	return load_l2_4(list + 4 + z);
+}
 
 // Tiles is the packed tiles that a warp works on at once.
 template <int T> struct Tiles {
@@ -230,21 +243,13 @@ DEVICE float total(const float *part, int tiles, int tile, int column, int row) 
 	return sum;
 }
 
-// expert_columns is the columns of active expert z, and its id; -1: there is none.
-DEVICE int expert_columns(Columns &c, const Product &p, int z) {
-	const int *list = (const int *)p.experts, *first = list + 4 + p.total;
-	if (z >= list[0])
-		return -1;
-	c = {first + p.total + 1 + first[z], first[z + 1] - first[z], p.experts->used, p.share};
-	return list[4 + z];
-}
-
-template <class F, int T> DEVICE Tiles<T> tiles_at(const Matrix &m, int cols, int tile, int expert) {
+// tiles_at is tiles `tile`... of a matrix; beyond the last that again, for rows that nobody stores.
+template <class F, int T> DEVICE Tiles<T> tiles_at(const uint8_t *w, int rows, int cols, int tile) {
 	Tiles<T> tiles;
 	tiles.chunks = (cols + F::columns - 1) / F::columns;
 #pragma unroll
-	for (int t = 0; t < T; t++) // beyond the last tile: that again, for rows that nobody stores
-		tiles.w[t] = m.w + expert * m.stride + (uint64_t)min(tile + t, (m.rows - 1) / 16) * tiles.chunks * F::bytes;
+	for (int t = 0; t < T; t++)
+		tiles.w[t] = w + (uint64_t)min(tile + t, (rows - 1) / 16) * tiles.chunks * F::bytes;
 	return tiles;
 }
 
@@ -259,49 +264,72 @@ template <class F, int T> DEVICE Tiles<T> gate_tiles(const Product &p, int i, in
 	return tiles;
 }
 
+// matrix_of is which matrix block x works on; x becomes its block in there.
+template <int T> DEVICE int matrix_of(const Product &p, int &x) {
+	int of_first = (p.m[0].rows + 16 * T - 1) / (16 * T), of_second = (p.m[1].rows + 16 * T - 1) / (16 * T);
+	if (p.matrices == 1 || x < of_first)
+		return 0;
+	x -= of_first;
+	if (p.matrices == 2 || x < of_second)
+		return 1;
+	x -= of_second;
+	return 2;
+}
+// pick is the value for matrix i of three. The asm keeps the choice among values:
+// among their addresses, the parameters would be copied to local memory.
+template <class V> DEVICE V pick(int i, V v0, V v1, V v2) {
+	if constexpr (sizeof(V) == 8)
+		asm("" : "+l"(v0), "+l"(v1), "+l"(v2));
+	else
+		asm("" : "+r"(v0), "+r"(v1), "+r"(v2));
+	return i == 0 ? v0 : i == 1 ? v1 : v2;
+}
+#define OF_MATRIX(p, i, member) pick(i, (p).m[0].member, (p).m[1].member, (p).m[2].member)
+
+// store_sums adds up the partial sums of T tiles and writes them.
+template <int T> DEVICE void store_sums(const Product &p, const float *part) {
+	int x = launder(block_x()); // what is needed again is found again, not kept in registers
+	Columns columns;
+	columns_of(columns, p, launder(block_z()));
+	int which = matrix_of<T>(p, x), rows = OF_MATRIX(p, which, rows), ldy = OF_MATRIX(p, which, ldy);
+	auto bias = global_pointer(OF_MATRIX(p, which, bias));
+	auto y = global_pointer(OF_MATRIX(p, which, y));
+	for (int i = thread(); i < T * 16 * columns.n; i += threads()) {
+		int row = i % (16 * T), column = i / (16 * T), at = 16 * T * x + row;
+		if (at >= rows)
+			continue;
+		float sum = total(part, T, row / 16, column, row % 16);
+		if (bias)
+			sum += bias[at];
+		auto to = y + (int64_t)slot_of(columns, column) * ldy + at;
+		*to = p.add ? *to + sum : sum;
+	}
+}
+
 // Grid: x = blocks of 16*T rows of every matrix, z = active experts at most.
 template <class F, int T> DEVICE void matvec(const Product &p) {
 	__shared__ float part[MAX_WARPS * T * PART];
-	Matrix m = p.m[0];
-	int x = block_x(), of_first = (m.rows + 16 * T - 1) / (16 * T), of_second = (p.m[1].rows + 16 * T - 1) / (16 * T);
-	if (p.matrices > 1 && x >= of_first) {
-		x -= of_first;
-		m = p.m[1];
-		if (p.matrices > 2 && x >= of_second) {
-			x -= of_second;
-			m = p.m[2];
-		}
-	}
+	int x = block_x();
+	int which = matrix_of<T>(p, x), rows = OF_MATRIX(p, which, rows);
+	const uint8_t *w = OF_MATRIX(p, which, w);
 	launch_next();
-	Columns columns = {nullptr, p.n, 1, 0};
+	Columns columns;
+	if (p.experts)
+		wait_previous();
+	int expert = columns_of(columns, p, block_z());
+	if (expert < 0)
+		return;
+	w += expert * OF_MATRIX(p, which, stride);
 	Ring<F, T> ring;
-	Tiles<T> tiles;
-	if (p.experts) {
+	Tiles<T> tiles = tiles_at<F, T>(w, rows, p.cols, x * T);
+	fill(ring, tiles);
+	if (!p.experts)
 		wait_previous();
-		int expert = expert_columns(columns, p, block_z());
-		if (expert < 0)
-			return;
-		tiles = tiles_at<F, T>(m, p.cols, x * T, expert);
-		fill(ring, tiles);
-	} else {
-		tiles = tiles_at<F, T>(m, p.cols, x * T, 0);
-		fill(ring, tiles);
-		wait_previous();
-	}
 	typename InputsOf<F>::type in;
 	locate(in, p, columns);
 	sums_of_warp<F, T>(part + warp() * T * PART, ring, tiles, p, in, columns.n);
 	barrier();
-	for (int i = thread(); i < T * 16 * columns.n; i += threads()) {
-		int row = i % (16 * T), column = i / (16 * T), at = 16 * T * x + row;
-		if (at >= m.rows)
-			continue;
-		float sum = total(part, T, row / 16, column, row % 16);
-		if (m.bias)
-			sum += global_pointer(m.bias)[at];
-		auto y = global_pointer(m.y) + (int64_t)slot_of(columns, column) * m.ldy + at;
-		*y = p.add ? *y + sum : sum;
-	}
+	store_sums<T>(p, part);
 }
 
 // Gate is act = silu(m[0] x) * (m[1] x) for the two matrices of a product: as A8
@@ -341,14 +369,12 @@ template <class F, int T> DEVICE void matvec_gate(const Gate &g) {
 	__shared__ float part[MAX_WARPS * 4 * PART]; // gate, up of 16 rows; gate, up of the next
 	int first = 32 * block_x(), rows = p.m[0].rows;
 	launch_next();
-	Columns columns = {nullptr, p.n, 1, 0};
-	int expert = 0;
-	if (p.experts) {
+	Columns columns;
+	if (p.experts)
 		wait_previous();
-		expert = expert_columns(columns, p, block_z());
-		if (expert < 0)
-			return;
-	}
+	int expert = columns_of(columns, p, block_z());
+	if (expert < 0)
+		return;
 	if (first < rows) {
 		typename InputsOf<F>::type in;
 #pragma unroll 1
@@ -367,6 +393,7 @@ template <class F, int T> DEVICE void matvec_gate(const Gate &g) {
 	} else
 		wait_previous();
 	barrier();
+	columns_of(columns, p, launder(block_z()));
 	for (int j = warp(); j < columns.n; j += threads() / 32) {
 		float v = 0;
 		if (first + lane() < rows) {
