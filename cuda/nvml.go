@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -25,10 +26,11 @@ type management struct {
 // openManagement starts NVML once a process, since go-nvml keeps what it found
 // in the library in variables of its own.
 var openManagement = sync.OnceValue(func() *management {
-	name := os.Getenv("DROVER_NVML_LIBRARY")
-	if name == "" {
-		name = "libnvidia-ml.so.1"
-	}
+	return startManagement(cmp.Or(os.Getenv("DROVER_NVML_LIBRARY"), "libnvidia-ml.so.1"))
+})
+
+// startManagement is nil where the library is not here or does not start.
+func startManagement(name string) *management {
 	handle, err := openLibrary(name)
 	if err != nil {
 		return nil
@@ -43,7 +45,7 @@ var openManagement = sync.OnceValue(func() *management {
 		}
 	}
 	return m
-})
+}
 
 // has reports whether the library has functions. A call to one that it lacks
 // would end the process.
@@ -159,15 +161,7 @@ func (c *card) processes() []process {
 		}
 		found = append(found, p)
 	}
-	slices.SortStableFunc(found, func(a, b process) int {
-		switch {
-		case a.bytes > b.bytes:
-			return -1
-		case a.bytes < b.bytes:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(found, func(a, b process) int { return cmp.Compare(b.bytes, a.bytes) })
 	return found
 }
 
