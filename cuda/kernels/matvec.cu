@@ -367,7 +367,7 @@ DEVICE void store_act(const Gate &p, int column, int first, float v) {
 template <class F, int T> DEVICE void matvec_gate(const Gate &g) {
 	const Product &p = g.p;
 	__shared__ float part[MAX_WARPS * 4 * PART]; // gate, up of 16 rows; gate, up of the next
-	int first = 32 * block_x(), rows = p.m[0].rows;
+	int first = 32 * block_x();
 	launch_next();
 	Columns columns;
 	if (p.experts)
@@ -375,19 +375,19 @@ template <class F, int T> DEVICE void matvec_gate(const Gate &g) {
 	int expert = columns_of(columns, p, block_z());
 	if (expert < 0)
 		return;
-	if (first < rows) {
+	if (first < p.m[0].rows) {
 		typename InputsOf<F>::type in;
 #pragma unroll 1
 		for (int i = 0; i < 4; i += T) {
+			if (i > 0)
+				expert = columns_of(columns, p, launder(block_z()));
 			// T = 2: gate and up of a tile together; T = 1: one after the other
 			Tiles<T> tiles = gate_tiles<F, T>(p, i, first / 16 + i / 2, expert);
 			Ring<F, T> ring;
 			fill(ring, tiles);
-			if (i == 0) {
-				if (!p.experts)
-					wait_previous();
-				locate(in, p, columns);
-			}
+			if (i == 0 && !p.experts)
+				wait_previous();
+			locate(in, p, columns);
 			sums_of_warp<F, T>(part + (warp() * 4 + i) * PART, ring, tiles, p, in, columns.n);
 		}
 	} else
@@ -396,7 +396,7 @@ template <class F, int T> DEVICE void matvec_gate(const Gate &g) {
 	columns_of(columns, p, launder(block_z()));
 	for (int j = warp(); j < columns.n; j += threads() / 32) {
 		float v = 0;
-		if (first + lane() < rows) {
+		if (first + lane() < p.m[0].rows) {
 			int tile = lane() / 16 * 2, row = lane() % 16;
 			v = silu(total(part, 4, tile, j, row)) * total(part, 4, tile + 1, j, row);
 		}
