@@ -37,3 +37,4 @@
 #include "pack.cu"
 #include "embed.cu"
 #include "matvec.cu"
+#include "matmul.cu"

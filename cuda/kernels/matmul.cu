@@ -1,0 +1,228 @@
+// matmul.cu: y[column][row] (+)= W x (+ bias) for 9 and more columns: prompts.
+//
+// W is packed weights (weights.h), x is A16: f16 (column, kpad) in the order of
+// mma slots, with a power of two per column as scale; AB16 for BF16 weights.
+//
+// A warp owns TILES tiles of 16 rows and all the block's columns, so no weight is
+// read or dequantised twice in a block: its fragments of A are made in registers
+// (half.h) from 16-byte loads that were issued four steps earlier. B goes
+// through shared memory: stages of 64 columns of K, [column][64] halves, whose
+// eight 16-byte parts are permuted by part ^ column % 8, so that neither
+// copies nor matrix loads meet a bank twice.
+//
+// Every output element has one accumulator that takes K in steps of 16 in
+// ascending order, whatever the kernel's width and the number of warps and
+// columns: all kernels of a format give the same bits, and a column's result
+// does not depend on the others.
+#include "half.h"
+
+constexpr int STAGES = __CUDA_ARCH__ >= 800 ? 4 : 2;
+
+// fetch copies 64 columns of K, from 16-byte part `part` of each row on, to a stage.
+// source[column] is where the column's row begins, in 16-byte parts.
+template <int COLUMNS, int COPIES> DEVICE void fetch(uint32_t stage, const uint32_t *source, const uint16_t *half, int part) {
+	const uint8_t *from = (const uint8_t *)half + (part + thread() % 8) * 16;
+	int step = threads() / 8, column = thread() / 8;
+	uint32_t to = stage + column * 128 + ((thread() ^ column) % 8) * 16;
+	for (; column < COLUMNS; column += COPIES * step, to += COPIES * step * 128)
+		for (int i = 0; i < COPIES; i++)
+			copy_async_at(to + i * step * 128, from + (uint64_t)source[column + i * step] * 16);
+}
+
+template <class F> DEVICE void multiply(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+#if __CUDA_ARCH__ >= 800
+	if constexpr (fragments<F> == BRAIN)
+		return mma_bf16(d, a, b);
+#endif
+	mma_f16(d, a, b);
+}
+
+// step multiplies 16 columns of K: s counts them in the chunk; b is the lane's
+// address in the stage for them, two tiles of 8 columns are 2048 bytes.
+template <class F, int TILES, int COLUMNS>
+DEVICE void step(float acc[TILES][COLUMNS / 8][4], const typename F::Raw (&raw)[TILES], int s, uint32_t b) {
+	uint32_t a[TILES][4];
+#pragma unroll
+	for (int m = 0; m < TILES; m++)
+		fragment<F>(raw[m], s, a[m]);
+#pragma unroll
+	for (int n = 0; n < COLUMNS / 8; n += 2) {
+		uint32_t x[4];
+		load_matrix4_at(x, b + n * 1024);
+#pragma unroll
+		for (int j = 0; j < 2; j++)
+#pragma unroll
+			for (int m = 0; m < TILES; m++) {
+				if constexpr (fragments<F> != INTEGER) {
+					multiply<F>(acc[m][n + j], a[m], x + 2 * j);
+				} else {
+					float sum[4] = {0, 0, 0, 0};
+					multiply<F>(sum, a[m], x + 2 * j);
+					for (int i = 0; i < 4; i++)
+						acc[m][n + j][i] = fma(sum[i], F::scale(raw[m], s / 2, s % 2, i / 2), acc[m][n + j][i]);
+				}
+			}
+	}
+}
+
+// What registers allow: tiles of 16 rows for a warp (INTEGER: sums need room), how
+// many steps before its first use a chunk is loaded, blocks on a multiprocessor
+// for 64 columns.
+template <class F> constexpr bool large = sizeof(typename F::Raw) > 80;
+template <class F> constexpr int warp_tiles = fragments<F> == INTEGER ? 1 : 2;
+template <class F> constexpr int lead = large<F> ? 3 : 4;
+template <class F> constexpr int blocks64 = large<F> || __CUDA_ARCH__ < 800 ? 2 : 3;
+
+// Where a block works.
+struct Place {
+	Matrix m;
+	int tile;        // of rows, in units of a block's
+	int first, columns; // its columns are first.. of so many
+	const int *order; // slots of the columns, or 0: column i is row i
+};
+
+// pick goes on to matrix j where the tile is beyond the ones before. Field by
+// field: a copy of p.m[j] would put p into local memory.
+template <int j> DEVICE void pick(const Product &p, int rows, Place &at) {
+	int before = (at.m.rows + rows - 1) / rows;
+	bool on = j < p.matrices && at.tile >= before;
+	const Matrix &m = p.m[j];
+	at.tile -= on ? before : 0;
+	at.m.w = on ? m.w : at.m.w;
+	at.m.y = on ? m.y : at.m.y;
+	at.m.bias = on ? m.bias : at.m.bias;
+	at.m.rows = on ? m.rows : at.m.rows;
+	at.m.ldy = on ? m.ldy : at.m.ldy;
+}
+
+// place finds it; false if there is nothing to do. Blocks that run at the same
+// time share rows and columns: they go through 8 tiles of rows and all columns
+// before the next 8.
+template <int COLUMNS> DEVICE bool place(const Product &p, int rows, Place &at) {
+	int across = blocks_x(), down = blocks_y(), linear = block_y() * across + block_x();
+	int before = linear / (8 * down) * 8, width = min(across - before, 8), i = linear % (8 * down);
+	at.tile = before + i % width;
+	at.first = i / width * COLUMNS;
+	at.m = p.m[0];
+	pick<1>(p, rows, at);
+	pick<2>(p, rows, at);
+	at.order = 0;
+	at.columns = p.n;
+	if (p.experts) {
+		const int *list = (const int *)p.experts, *expert = list + 4;
+		int active = block_z(), experts = p.total;
+		if (active >= list[0])
+			return false;
+		const int *first = expert + experts;
+		at.order = first + experts + 1 + first[active];
+		at.columns = first[active + 1] - first[active];
+		at.m.w += expert[active] * at.m.stride;
+	}
+	return at.first < at.columns;
+}
+
+template <class F, int TILES, int COLUMNS, int COPIES> DEVICE void matmul(const Product &p) {
+	constexpr int steps = F::columns / 16, stage_bytes = COLUMNS * 128;
+	DYNAMIC_SHARED(shared);
+	launch_next();
+	wait_previous();
+	Place at;
+	if (!place<COLUMNS>(p, threads() / 32 * 16 * TILES, at))
+		return;
+
+	int chunks = (p.cols + F::columns - 1) / F::columns, tiles = (at.m.rows + 15) / 16;
+	int tile = (at.tile * (threads() / 32) + warp()) * TILES;
+	const uint8_t *weights[TILES]; // tiles beyond the matrix read its last one
+	typename F::Raw raw[TILES], next[TILES];
+#pragma unroll
+	for (int m = 0; m < TILES; m++) {
+		weights[m] = at.m.w + (uint64_t)min(tile + m, tiles - 1) * chunks * F::bytes;
+		raw[m] = F::load(weights[m], lane());
+	}
+
+	uint32_t *source = (uint32_t *)(shared + STAGES * stage_bytes);
+	int *slots = (int *)source + COLUMNS;
+	for (int i = thread(); i < COLUMNS; i += threads()) {
+		int column = min(at.first + i, at.columns - 1); // those beyond are computed, not stored
+		int slot = at.order ? at.order[column] : column;
+		slots[i] = slot;
+		source[i] = (at.order && p.share ? slot / ((const int *)p.experts)[1] : slot) * (p.kpad / 8);
+	}
+	barrier();
+
+	uint32_t base = shared_address(shared);
+	int stages = chunks * (F::columns / 64);
+	for (int i = 0; i < STAGES - 1; i++) {
+		if (i < stages)
+			fetch<COLUMNS, COPIES>(base + i * stage_bytes, source, p.half, i * 8);
+		copy_commit();
+	}
+
+	float acc[TILES][COLUMNS / 8][4] = {};
+	// matrix lane/8 of a load: columns lane/16*8 + lane%8, halves lane/8%2*8 on.
+	uint32_t b = (lane() / 16 * 8 + lane() % 8) * 128 + ((lane() / 8 % 2) ^ (lane() % 8)) * 16;
+	int stage = 0;
+	for (int chunk = 0; chunk < chunks; chunk++)
+#pragma unroll
+		for (int s = 0; s < steps; s++) {
+			if (s % 4 == 0) {
+				copy_wait<STAGES - 2>();
+				barrier();
+				int last = stage + STAGES - 1;
+				if (last < stages)
+					fetch<COLUMNS, COPIES>(base + last % STAGES * stage_bytes, source, p.half, last * 8);
+				copy_commit();
+			}
+			if (s == steps - lead<F>)
+#pragma unroll
+				for (int m = 0; m < TILES; m++) {
+					if (chunk + 1 < chunks)
+						weights[m] += F::bytes;
+					next[m] = F::load(weights[m], lane());
+				}
+			step<F, TILES, COLUMNS>(acc, raw, s, base + stage % STAGES * stage_bytes + (b ^ s % 4 * 32));
+			if (s % 4 == 3)
+				stage++;
+			if (s == steps - 1)
+#pragma unroll
+				for (int m = 0; m < TILES; m++)
+					raw[m] = next[m];
+		}
+
+#pragma unroll
+	for (int n = 0; n < COLUMNS / 8; n++)
+		for (int j = 0; j < 2; j++) {
+			int column = n * 8 + lane() % 4 * 2 + j;
+			if (at.first + column >= at.columns)
+				continue;
+			int slot = slots[column];
+			float scale = p.scale ? p.scale[source[column] / (p.kpad / 8)] : 1.f;
+#pragma unroll
+			for (int m = 0; m < TILES; m++)
+				for (int i = 0; i < 2; i++) {
+					int row = (tile + m) * 16 + i * 8 + lane() / 4;
+					if (row >= at.m.rows)
+						continue;
+					float *y = at.m.y + (uint64_t)slot * at.m.ldy + row;
+					float v = acc[m][n][2 * i + j] * scale;
+					if (at.m.bias)
+						v += at.m.bias[row];
+					*y = p.add ? *y + v : v;
+				}
+		}
+}
+
+#define FLOAT_F32 1
+#define FLOAT_BF16 2
+#define FLOAT_OF(format) JOIN(FLOAT_, format)
+#define MATMUL_NAME(name, columns) matmul_##name##_##columns
+#define MATMUL_JOIN(name, columns) MATMUL_NAME(name, columns)
+#define MATMUL(columns) MATMUL_JOIN(NAME_OF(FORMAT), columns)
+
+#if FLOAT_OF(FORMAT) == 0 || (FLOAT_OF(FORMAT) == 2 && __CUDA_ARCH__ >= 800)
+#if __CUDA_ARCH__ >= 800 // 7.5 has neither the shared memory nor the registers
+KERNEL __launch_bounds__(256, 1) MATMUL(128)(const Product p) { matmul<FORMAT, warp_tiles<FORMAT>, 128, 4>(p); }
+#endif
+KERNEL __launch_bounds__(128, blocks64<FORMAT>) MATMUL(64)(const Product p) { matmul<FORMAT, warp_tiles<FORMAT>, 64, 4>(p); }
+KERNEL __launch_bounds__(128, 4) MATMUL(32)(const Product p) { matmul<FORMAT, 1, 32, 2>(p); }
+#endif
