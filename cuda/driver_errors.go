@@ -31,6 +31,9 @@ const (
 	invalidPC         result = 718
 	launchFailed      result = 719
 	tensorLeak        result = 721
+	noJIT             result = 221
+	newerPTX          result = 222
+	systemNotReady    result = 802
 	driverMismatch    result = 803
 	notForThisCard    result = 804
 	unknownError      result = 999
@@ -46,16 +49,22 @@ func (r result) lasting() bool {
 	return false
 }
 
-// text is the driver's name and words for a result.
+// text is the driver's name and words for a result, and what to do about it.
 func (d *driver) text(r result) string {
 	name, words := d.errorText(d.cuGetErrorName, r), d.errorText(d.cuGetErrorString, r)
-	switch {
-	case name == "":
-		return fmt.Sprintf("CUDA error %d", r)
-	case words == "":
-		return fmt.Sprintf("%s (%d)", name, r)
+	text := fmt.Sprintf("%s (%s, %d)", words, name, r)
+	if name == "" || words == "" {
+		text = fmt.Sprintf("CUDA error %d", r)
 	}
-	return fmt.Sprintf("%s (%s, %d)", words, name, r)
+	switch r {
+	case noJIT:
+		return text + ": libnvidia-ptxjitcompiler is missing: install the whole NVIDIA driver (in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility)"
+	case newerPTX:
+		return text + ": update the NVIDIA driver"
+	case launchTimeout:
+		return text + ": a kernel took longer than the card's display allows"
+	}
+	return text
 }
 
 // errorText calls cuGetErrorName or cuGetErrorString: a constant C string.
@@ -92,6 +101,8 @@ func (d *driver) startError(r result, library string) error {
 		return fmt.Errorf("the NVIDIA driver does not start, as after a suspend: sudo rmmod nvidia_uvm && sudo modprobe nvidia_uvm, or restart the machine: %s", text)
 	case 3, deinitialized, stubLibrary:
 		return fmt.Errorf("%s is not a driver that runs, as the CUDA toolkit's stub is not: install the NVIDIA driver, and take stubs out of LD_LIBRARY_PATH: %s", library, text)
+	case systemNotReady:
+		return fmt.Errorf("the GPUs are not ready: on a machine with NVSwitch start nvidia-fabricmanager: %s", text)
 	case driverMismatch:
 		return fmt.Errorf("the NVIDIA driver's library and its kernel module are of different versions, as after an update: restart the machine: %s", text)
 	case notForThisCard:

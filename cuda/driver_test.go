@@ -58,6 +58,7 @@ func TestNoDriver(t *testing.T) {
 		{sim.Broken(t, "INIT=3"), []string{"stub", "install the NVIDIA driver"}},
 		{sim.Broken(t, "INIT=4"), []string{"stub"}},
 		{sim.Broken(t, "INIT=34"), []string{"stub"}},
+		{sim.Broken(t, "INIT=802"), []string{"nvidia-fabricmanager"}},
 		{sim.Broken(t, "INIT=803"), []string{"different versions", "restart"}},
 		{sim.Broken(t, "INIT=804"), []string{"compatibility package", "LD_LIBRARY_PATH"}},
 		{sim.Broken(t, "INIT=1"), []string{"does not start", "nvidia-smi"}},

@@ -1,6 +1,8 @@
 package cuda
 
 import (
+	"os"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -8,7 +10,9 @@ import (
 
 // libraries are the names to try, in order. This file is built and vetted; it
 // has not run on a Windows machine with a card: not proven.
-func libraries() []string { return []string{"nvcuda.dll"} }
+func libraries() []string {
+	return []string{filepath.Join(os.Getenv("SystemRoot"), "System32", "nvcuda.dll")} // not one that lies in the working directory
+}
 
 // openLibrary loads a shared library; the error is the loader's.
 func openLibrary(name string) (uintptr, error) {

@@ -6,6 +6,7 @@ package cuda
 
 import (
 	"errors"
+	"runtime"
 
 	"drover/backend"
 )
@@ -13,5 +14,8 @@ import (
 // Devices lists the GPUs that can be used; where there are none the error says
 // why.
 func Devices() ([]backend.Device, error) {
-	return nil, errors.New("this build has no CUDA backend")
+	if runtime.GOOS == "linux" {
+		return nil, errors.New("this build has no CUDA backend: build it with a C compiler (CGO_ENABLED=1)")
+	}
+	return nil, errors.New("this build has no CUDA backend: it is for Linux and Windows")
 }

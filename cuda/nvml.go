@@ -26,7 +26,16 @@ type management struct {
 // openManagement starts NVML once a process, since go-nvml keeps what it found
 // in the library in variables of its own.
 var openManagement = sync.OnceValue(func() *management {
-	return startManagement(cmp.Or(os.Getenv("DROVER_NVML_LIBRARY"), "libnvidia-ml.so.1"))
+	names := []string{"libnvidia-ml.so.1", "/usr/lib/wsl/lib/libnvidia-ml.so.1"}
+	if own := os.Getenv("DROVER_NVML_LIBRARY"); own != "" {
+		names = []string{own}
+	}
+	for _, name := range names {
+		if m := startManagement(name); m != nil {
+			return m
+		}
+	}
+	return nil
 })
 
 // startManagement is nil where the library is not here or does not start.
