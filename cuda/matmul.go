@@ -19,10 +19,11 @@ var widths = [...]width{{128, 2, 8, 1}, {128, 2, 4, 1.05}, {64, 2, 4, 1.15}, {32
 // width is entry i as a card has it for the format; false where it has none.
 func (f *format) width(i, cc int) (width, bool) {
 	w := widths[i]
-	if f.name == "mxfp4" || f.name == "i16" { // their sums are scaled in f32, which takes registers
+	integer := f.name == "mxfp4" || f.name == "i16" // their sums are scaled in f32, which takes registers
+	if integer {
 		w.tiles = 1
 	}
-	return w, cc >= 80 || w.columns < 128
+	return w, w.columns < 128 || cc >= 80 && !integer
 }
 
 // multiplies reports whether the format has products for prompts on a card: else

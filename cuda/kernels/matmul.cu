@@ -65,20 +65,20 @@ DEVICE void step(float acc[TILES][COLUMNS / 8][4], const typename F::Raw (&raw)[
 	}
 }
 
-// What registers allow: tiles of 16 rows for a warp (INTEGER: sums need room), how
-// many steps before its first use a chunk is loaded, blocks on a multiprocessor
-// for 64 columns.
-template <class F> constexpr bool large = sizeof(typename F::Raw) > 80;
-template <class F> constexpr int warp_tiles = fragments<F> == INTEGER ? 1 : 2;
-template <class F> constexpr int lead = large<F> ? 3 : 4;
-template <class F> constexpr int blocks64 = large<F> || __CUDA_ARCH__ < 800 ? 2 : 3;
+// What registers allow. Weights are loaded `lead` steps before their first use. A
+// warp has one tile of 16 rows where sums want registers, too (INTEGER): then
+// 128 columns gain nothing.
+constexpr int lead = 3;
+template <class F> constexpr bool late = fragments<F> == INTEGER;
+template <class F> constexpr int warp_tiles = late<F> ? 1 : 2;
+template <class F> constexpr int blocks64 = sizeof(typename F::Raw) > 64 || late<F> || __CUDA_ARCH__ < 800 ? 2 : 3;
 
 // Where a block works.
 struct Place {
 	Matrix m;
 	int tile;        // of rows, in units of a block's
 	int first, columns; // its columns are first.. of so many
-	const int *order; // slots of the columns, or 0: column i is row i
+	const int *order; // slots of the columns; without experts column i is row i
 };
 
 // pick goes on to matrix j where the tile is beyond the ones before. Field by
@@ -109,14 +109,14 @@ template <int COLUMNS> DEVICE bool place(const Product &p, int rows, Place &at) 
 	at.order = 0;
 	at.columns = p.n;
 	if (p.experts) {
-		const int *list = (const int *)p.experts, *expert = list + 4;
-		int active = block_z(), experts = p.total;
-		if (active >= list[0])
+		const int *expert = (const int *)(p.experts + 1), *first = expert + p.total;
+		int active = block_z();
+		if (active >= (int)load_l2_4(&p.experts->count))
 			return false;
-		const int *first = expert + experts;
-		at.order = first + experts + 1 + first[active];
-		at.columns = first[active + 1] - first[active];
-		at.m.w += expert[active] * at.m.stride;
+		int begin = load_l2_4(first + active);
+		at.columns = load_l2_4(first + active + 1) - begin;
+		at.order = first + p.total + 1 + begin;
+		at.m.w += load_l2_4(expert + active) * at.m.stride;
 	}
 	return at.first < at.columns;
 }
@@ -141,12 +141,13 @@ template <class F, int TILES, int COLUMNS, int COPIES> DEVICE void matmul(const 
 	}
 
 	uint32_t *source = (uint32_t *)(shared + STAGES * stage_bytes);
-	int *slots = (int *)source + COLUMNS;
+	int *slots = (int *)source + COLUMNS, used = p.experts ? load_l2_4(&p.experts->used) : 1;
 	for (int i = thread(); i < COLUMNS; i += threads()) {
 		int column = min(at.first + i, at.columns - 1); // those beyond are computed, not stored
-		int slot = at.order ? at.order[column] : column;
+		int slot = p.experts ? load_l2_4(at.order + column) : column;
+		int row = p.experts && p.share ? slot / used : slot;
 		slots[i] = slot;
-		source[i] = (at.order && p.share ? slot / ((const int *)p.experts)[1] : slot) * (p.kpad / 8);
+		source[i] = row * (p.kpad / 8);
 	}
 	barrier();
 
@@ -173,7 +174,7 @@ template <class F, int TILES, int COLUMNS, int COPIES> DEVICE void matmul(const 
 					fetch<COLUMNS, COPIES>(base + last % STAGES * stage_bytes, source, p.half, last * 8);
 				copy_commit();
 			}
-			if (s == steps - lead<F>)
+			if (s == steps - lead)
 #pragma unroll
 				for (int m = 0; m < TILES; m++) {
 					if (chunk + 1 < chunks)
@@ -214,15 +215,18 @@ template <class F, int TILES, int COLUMNS, int COPIES> DEVICE void matmul(const 
 
 #define FLOAT_F32 1
 #define FLOAT_BF16 2
+#define INTEGER_MXFP4 1
+#define INTEGER_I16 1
 #define FLOAT_OF(format) JOIN(FLOAT_, format)
+#define INTEGER_OF(format) JOIN(INTEGER_, format)
 #define MATMUL_NAME(name, columns) matmul_##name##_##columns
 #define MATMUL_JOIN(name, columns) MATMUL_NAME(name, columns)
 #define MATMUL(columns) MATMUL_JOIN(NAME_OF(FORMAT), columns)
 
 #if FLOAT_OF(FORMAT) == 0 || (FLOAT_OF(FORMAT) == 2 && __CUDA_ARCH__ >= 800)
-#if __CUDA_ARCH__ >= 800 // 7.5 has neither the shared memory nor the registers
-KERNEL __launch_bounds__(256, 1) MATMUL(128)(const Product p) { matmul<FORMAT, warp_tiles<FORMAT>, 128, 4>(p); }
+#if __CUDA_ARCH__ >= 800 && INTEGER_OF(FORMAT) == 0 // 7.5 lacks shared memory and registers for 128
+KERNEL __launch_bounds__(256, 1) MATMUL(128)(const Product p) { matmul<FORMAT, 2, 128, 4>(p); }
 #endif
 KERNEL __launch_bounds__(128, blocks64<FORMAT>) MATMUL(64)(const Product p) { matmul<FORMAT, warp_tiles<FORMAT>, 64, 4>(p); }
-KERNEL __launch_bounds__(128, 4) MATMUL(32)(const Product p) { matmul<FORMAT, 1, 32, 2>(p); }
+KERNEL __launch_bounds__(128, 3) MATMUL(32)(const Product p) { matmul<FORMAT, 1, 32, 2>(p); }
 #endif
