@@ -19,11 +19,10 @@ var widths = [...]width{{128, 2, 8, 1}, {128, 2, 4, 1.05}, {64, 2, 4, 1.15}, {32
 // width is entry i as a card has it for the format; false where it has none.
 func (f *format) width(i, cc int) (width, bool) {
 	w := widths[i]
-	integer := f.name == "mxfp4" || f.name == "i16" // their sums are scaled in f32, which takes registers
-	if integer {
+	if f.converted { // its many scales take the registers of a second tile
 		w.tiles = 1
 	}
-	return w, w.columns < 128 || cc >= 80 && !integer
+	return w, w.columns < 128 || cc >= 80
 }
 
 // multiplies reports whether the format has products for prompts on a card: else

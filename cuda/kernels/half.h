@@ -3,23 +3,19 @@
 // Fragment order is that of weights.h, so a word of quants is a lane's four
 // columns 4t..4t+3 of a row, and two permutes with 0x64 make it two pairs of f16
 // numbers 1024 + quant: columns 4t, 4t+2 and 4t+1, 4t+3, which is the order of
-// A16. Subtracting is exact. Most formats are then multiplied by their scale in
-// f16: two roundings to 11 bits a weight (scale, product) and a third with a
-// min, which leaves an NMSE near 1e-7. An f16 scale times integers keeps its 11
-// bits below the normal numbers too, as both are multiples of 2^-24; a weight
-// beyond 65504 becomes infinite. MXFP4 and I16 have a wider range than that, so
-// their quants stay exact integers and the kernel scales sums of 16 in f32.
+// A16. Subtracting is exact. Then they are multiplied by their scale in f16: two
+// roundings to 11 bits a weight (scale, product) and a third with a min, which
+// leaves an NMSE near 1e-7. A scale that is f16 times integers keeps its 11 bits
+// below the normal numbers too, as both are multiples of 2^-24. MXFP4 and I16
+// have scales of wider range: weights below 2^-24 become 0, which counts for
+// nothing beside others of a usual size, and there is nothing above 65504.
 #pragma once
 #include "weights.h"
 
-// What fragment gives: weights in f16; integers, to be scaled after the product;
-// the packed words themselves, f16 or bf16.
-enum Fragment { SCALED, INTEGER, HALF, BRAIN };
-template <class F> constexpr Fragment fragments = SCALED;
-template <> constexpr Fragment fragments<MXFP4> = INTEGER;
-template <> constexpr Fragment fragments<I16> = INTEGER;
-template <> constexpr Fragment fragments<F16> = HALF;
-template <> constexpr Fragment fragments<BF16> = BRAIN;
+// Formats that lie as f16 or bf16 already.
+template <class F> constexpr bool real = false;
+template <> constexpr bool real<F16> = true;
+template <> constexpr bool real<BF16> = true;
 
 // Formats whose scales (and mins) are f16 in the file: d (and m) of Raw.
 template <class F> constexpr bool f16_scales = false;
@@ -43,6 +39,8 @@ template <class F> DEVICE void pair_scales(const typename F::Raw &raw, int step,
 			min = pick_half(raw.m, step / 2, row);
 	} else {
 		float d = F::scale(raw, step / 2, step % 2, row), m = F::min(raw, step / 2, step % 2, row);
+		if (!F::has_min)
+			d = ::min(d, 65504.f); // 0 times infinity is no weight
 		scale = pack_half(d, d);
 		min = pack_half(m, m);
 	}
@@ -65,7 +63,7 @@ template <class F, int row> DEVICE void halves(uint32_t w, uint32_t a[4]) {
 // fragment is columns 16*step.. of a chunk: a[0] (g; 4t, 4t+2), a[1] (g+8; the
 // same), a[2] (g; 4t+1, 4t+3), a[3] (g+8; the same).
 template <class F> DEVICE void fragment(const typename F::Raw &raw, int step, uint32_t a[4]) {
-	if constexpr (fragments<F> == HALF || fragments<F> == BRAIN) {
+	if constexpr (real<F>) {
 		for (int i = 0; i < 4; i++)
 			a[i] = word(raw.q[step], i % 2 * 2 + i / 2);
 	} else {
@@ -73,12 +71,11 @@ template <class F> DEVICE void fragment(const typename F::Raw &raw, int step, ui
 		F::quants(raw, step / 2, q);
 		halves<F, 0>(q[step % 2 * 2], a);
 		halves<F, 1>(q[step % 2 * 2 + 1], a + 1);
-		if (fragments<F> == SCALED)
-			for (int row = 0; row < 2; row++) {
-				uint32_t d, m = 0;
-				pair_scales<F>(raw, step, row, d, m);
-				for (int i = row; i < 4; i += 2)
-					a[i] = F::has_min ? half2_fma(a[i], d, m) : half2_mul(a[i], d);
-			}
+		for (int row = 0; row < 2; row++) {
+			uint32_t d, m = 0;
+			pair_scales<F>(raw, step, row, d, m);
+			for (int i = row; i < 4; i += 2)
+				a[i] = F::has_min ? half2_fma(a[i], d, m) : half2_mul(a[i], d);
+		}
 	}
 }

@@ -29,9 +29,11 @@ template <int COLUMNS, int COPIES> DEVICE void fetch(uint32_t stage, const uint3
 			copy_async_at(to + i * step * 128, from + (uint64_t)source[column + i * step] * 16);
 }
 
+template <class F> constexpr bool is_bf16 = false;
+template <> constexpr bool is_bf16<BF16> = true;
 template <class F> DEVICE void multiply(float d[4], const uint32_t a[4], const uint32_t b[2]) {
 #if __CUDA_ARCH__ >= 800
-	if constexpr (fragments<F> == BRAIN)
+	if constexpr (is_bf16<F>)
 		return mma_bf16(d, a, b);
 #endif
 	mma_f16(d, a, b);
@@ -52,26 +54,17 @@ DEVICE void step(float acc[TILES][COLUMNS / 8][4], const typename F::Raw (&raw)[
 #pragma unroll
 		for (int j = 0; j < 2; j++)
 #pragma unroll
-			for (int m = 0; m < TILES; m++) {
-				if constexpr (fragments<F> != INTEGER) {
-					multiply<F>(acc[m][n + j], a[m], x + 2 * j);
-				} else {
-					float sum[4] = {0, 0, 0, 0};
-					multiply<F>(sum, a[m], x + 2 * j);
-					for (int i = 0; i < 4; i++)
-						acc[m][n + j][i] = fma(sum[i], F::scale(raw[m], s / 2, s % 2, i / 2), acc[m][n + j][i]);
-				}
-			}
+			for (int m = 0; m < TILES; m++)
+				multiply<F>(acc[m][n + j], a[m], x + 2 * j);
 	}
 }
 
-// What registers allow. Weights are loaded `lead` steps before their first use. A
-// warp has one tile of 16 rows where sums want registers, too (INTEGER): then
-// 128 columns gain nothing.
+// What registers allow: weights are loaded `lead` steps before their first use,
+// and I16, whose scales are many, has one tile of 16 rows a warp.
 constexpr int lead = 3;
-template <class F> constexpr bool late = fragments<F> == INTEGER;
-template <class F> constexpr int warp_tiles = late<F> ? 1 : 2;
-template <class F> constexpr int blocks64 = sizeof(typename F::Raw) > 64 || late<F> || __CUDA_ARCH__ < 800 ? 2 : 3;
+template <class F> constexpr int warp_tiles = 2;
+template <> constexpr int warp_tiles<I16> = 1;
+template <class F> constexpr int blocks64 = sizeof(typename F::Raw) > 64 || __CUDA_ARCH__ < 800 ? 2 : 3;
 
 // Where a block works.
 struct Place {
@@ -215,17 +208,14 @@ template <class F, int TILES, int COLUMNS, int COPIES> DEVICE void matmul(const 
 
 #define FLOAT_F32 1
 #define FLOAT_BF16 2
-#define INTEGER_MXFP4 1
-#define INTEGER_I16 1
 #define FLOAT_OF(format) JOIN(FLOAT_, format)
-#define INTEGER_OF(format) JOIN(INTEGER_, format)
 #define MATMUL_NAME(name, columns) matmul_##name##_##columns
 #define MATMUL_JOIN(name, columns) MATMUL_NAME(name, columns)
 #define MATMUL(columns) MATMUL_JOIN(NAME_OF(FORMAT), columns)
 
 #if FLOAT_OF(FORMAT) == 0 || (FLOAT_OF(FORMAT) == 2 && __CUDA_ARCH__ >= 800)
-#if __CUDA_ARCH__ >= 800 && INTEGER_OF(FORMAT) == 0 // 7.5 lacks shared memory and registers for 128
-KERNEL __launch_bounds__(256, 1) MATMUL(128)(const Product p) { matmul<FORMAT, 2, 128, 4>(p); }
+#if __CUDA_ARCH__ >= 800 // 7.5 lacks shared memory and registers for 128
+KERNEL __launch_bounds__(256, 1) MATMUL(128)(const Product p) { matmul<FORMAT, warp_tiles<FORMAT>, 128, 4>(p); }
 #endif
 KERNEL __launch_bounds__(128, blocks64<FORMAT>) MATMUL(64)(const Product p) { matmul<FORMAT, warp_tiles<FORMAT>, 64, 4>(p); }
 KERNEL __launch_bounds__(128, 3) MATMUL(32)(const Product p) { matmul<FORMAT, 1, 32, 2>(p); }
