@@ -7,6 +7,7 @@
 #   sanitizer     compute-sanitizer's four tools over a few models and cases
 #   speed         synthetic models against what this card copies and multiplies
 #   peer          llama.cpp beside it, where LLAMA_CPP names its source (a folder or a git bundle)
+#   nvcc          the hot kernels one by one, as shipped and as nvcc compiles them
 #   profile       where the time of the slowest kernels goes, by ncu
 #
 # Logs: $OUT (here/out). The last thing printed is one table. LIMIT is how many
@@ -112,6 +113,12 @@ peer() {
 	verdict peer $? "$(tail -n 1 "$OUT/peer-table.txt")"
 }
 
+nvcc() {
+	timeout "$LIMIT" python3 "$here/nvcc.py" --kernels "$here/kernels" ${NVCC:-} 2>"$OUT/nvcc.txt" | tee "$OUT/nvcc-table.txt"
+	[ -s "$OUT/nvcc-table.txt" ]
+	verdict nvcc $? "$(tail -n 1 "$OUT/nvcc.txt")"
+}
+
 profile() {
 	have ncu || { row profile 'not run' 'no ncu here'; return; }
 	metrics=gpu__time_duration.sum,dram__bytes_read.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed,sm__throughput.avg.pct_of_peak_sustained_elapsed
@@ -122,16 +129,16 @@ profile() {
 		timeout "$LIMIT" ncu --csv --page raw --metrics $metrics --clock-control none --launch-skip "${SKIP:-200}" --launch-count "${COUNT:-400}" \
 			"$drover" bench -m "synthetic:$model" --device cuda -p 512 -n 4 -r 1 --no-warmup -o json >"$OUT/profile-$(echo "$model" | tr ':' '-').csv" 2>"$OUT/profile.log"
 		status=$?
-		python3 "$here/kernels.py" "$OUT/profile-$(echo "$model" | tr ':' '-').csv" | tee -a "$OUT/profile.txt"
+		python3 "$here/ncu.py" "$OUT/profile-$(echo "$model" | tr ':' '-').csv" | tee -a "$OUT/profile.txt"
 		verdict profile $status "$model"
 	done
 }
 
 machine
-[ $# -gt 0 ] || set -- conformance golden sanitizer speed peer profile
+[ $# -gt 0 ] || set -- conformance golden sanitizer speed nvcc peer profile
 for part; do
 	case $part in
-	conformance | golden | sanitizer | speed | peer | profile)
+	conformance | golden | sanitizer | speed | nvcc | peer | profile)
 		printf '\n== %s\n' "$part"
 		began=$(date +%s)
 		$part
@@ -143,6 +150,7 @@ done
 echo
 head -n 3 "$OUT/machine.txt"
 [ ! -s "$OUT/speed-table.txt" ] || cat "$OUT/speed-table.txt"
+[ ! -s "$OUT/nvcc-table.txt" ] || cat "$OUT/nvcc-table.txt"
 [ ! -s "$OUT/peer-table.txt" ] || cat "$OUT/peer-table.txt"
 cat "$table" | tee "$OUT/table.txt"
 exit $broken

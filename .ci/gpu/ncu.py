@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sums up a table of ncu --csv --page raw by kernel, the slowest first: kernels.py FILE"""
+"""Sums up a table of ncu --csv --page raw by kernel, the slowest first: ncu.py FILE"""
 import csv, sys
 
 # ncu writes its own lines, and those of the program, before the table
