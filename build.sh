@@ -7,6 +7,7 @@
 #   test full     the whole product of shapes and formats, and long fuzzing
 #   deps [--yes]  installs the optional tools (Debian, Ubuntu, Fedora, Homebrew)
 #   kernels [MODULE...]  the GPU kernels' PTX and their report, in cuda/kernels
+#   sim           the software devices of the tests, in bin/sim
 #   gpu-bundle DIR  binaries, reference data and run.sh for a machine with a card and no Go
 #   gpu [PART...]   the same, here: run.sh on this machine's card
 #   release       archives for every platform with checksums, in bin/release
@@ -238,6 +239,7 @@ missing() {
 	[ -n "${DROVER_GOLDEN:-}" ] || say "not set: DROVER_GOLDEN (reference data); formats, tokenizers and models go unchecked against other engines"
 	have qemu-aarch64 || [ "$(go env GOHOSTARCH)" = arm64 ] || say "missing: qemu-aarch64 (./build.sh deps); the arm64 kernels go untested"
 	[ "$(go env CGO_ENABLED)" = 1 ] || say "missing: a C compiler; the race detector goes unused"
+	have g++ || say "missing: a C++ compiler (./build.sh deps); the software devices, and all that runs on them, go untested"
 	have clang++-19 || say "missing: clang-19 (./build.sh deps); whether the GPU kernels are what their source makes goes untested"
 }
 
@@ -286,6 +288,7 @@ test_full() {
 	part vet vet
 	part build build
 	part tests tests -count=1 -timeout 0
+	part 'planted faults' kernels faults
 	part fuzz fuzz 60s
 	missing
 	finish
@@ -354,6 +357,30 @@ install_packages() {
 	sh -c "$install" || die "deps: that failed; a system without clang-19 in its packages gets it from the LLVM project's"
 }
 
+# sim_library FOLDER NAME FLAGS...: bin/sim/NAME of internal/sim/FOLDER's source,
+# unless it is of that very source already
+sim_library() (
+	folder=internal/sim/$1 library=bin/sim/$2
+	shift 2
+	flags="-std=c++17 -fPIC -pthread -Wall -Wextra $*"
+	sum=$({ echo "$flags"; g++ --version; find "$folder" -name '*.cpp' -o -name '*.h' | sort | xargs cat; } | cksum)
+	[ ! -f "$library" ] || [ "$(cat "$library.sum" 2>/dev/null)" != "$sum" ] || return 0
+	objects=$(mktemp -d)
+	trap 'rm -rf "$objects"' EXIT
+	ls "$folder"/*.cpp | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I '{}' sh -c 'g++ '"$flags"' -c "$1" -o "$2/$(basename "$1").o"' - '{}' "$objects" &&
+		g++ $flags -shared -o "$library" "$objects"/*.o && echo "$sum" >"$library.sum"
+)
+
+sim() {
+	have g++ || die "sim: a C++ compiler is missing: ./build.sh deps"
+	mkdir -p bin/sim
+	march=''
+	[ "$(uname -m)" != x86_64 ] || march=-march=x86-64-v3
+	sim_library cuda libcuda.so.1 -O3 $march
+	sim_library nvml libnvidia-ml.so.1
+	say "bin/sim: libcuda.so.1 libnvidia-ml.so.1; the software Metal device comes with the Metal backend"
+}
+
 # gpu-bundle DIR: what a machine with a card needs, under 60 MiB
 gpu_bundle() {
 	[ $# -eq 1 ] || die "usage: build.sh gpu-bundle DIR"
@@ -362,11 +389,12 @@ gpu_bundle() {
 	[ -f "${DROVER_ACCEPT:-}/golden.py" ] || die "gpu-bundle: DROVER_ACCEPT must name the folder of black-box checks"
 	prepare
 	[ "$(go env CGO_ENABLED)" = 1 ] || die "gpu-bundle: CUDA needs a C compiler: ./build.sh deps"
-	mkdir -p "$1/kernels"
+	mkdir -p "$1/kernels/ptx"
 	go build -trimpath -ldflags '-s -w' -o "$1/drover" ./cmd/drover
 	go test -c -trimpath -ldflags '-s -w' -o "$1/cuda.test" ./cuda
 	cp .ci/gpu/* "$DROVER_ACCEPT/golden.py" "$1"
-	cp cuda/kernels/*.txt "$1/kernels"
+	cp cuda/kernels/*.txt cuda/kernels/*.cu cuda/kernels/*.h "$1/kernels"
+	cp cuda/kernels/ptx/*.sm_90.ptx.gz "$1/kernels/ptx"
 	(cd "$DROVER_GOLDEN" && tar -cf - models/s260k-*.gguf refs/s260k-* refs/reference_spread.csv quant) | gzip -9n >"$1/golden.tar.gz"
 	kib=$(du -sk --apparent-size "$1" | cut -f1)
 	[ "$kib" -lt $((60 << 10)) ] || die "gpu-bundle: $kib KiB, more than 60 MiB"
@@ -407,6 +435,6 @@ release) release ;;
 kernels | 'kernels '*) shift; need_go; kernels build "$@" ;;
 gpu-bundle*) shift; gpu_bundle "$@" ;;
 gpu | 'gpu '*) shift; gpu "$@" ;;
-sim) die "sim: comes with the software devices, which this version does not have" ;;
-*) die "unknown target \"$*\"; targets: (none), test, test all, test full, deps [--yes], kernels [MODULE...], gpu-bundle DIR, gpu [PART...], release" ;;
+sim) sim ;;
+*) die "unknown target \"$*\"; targets: (none), test, test all, test full, deps [--yes], kernels [MODULE...], sim, gpu-bundle DIR, gpu [PART...], release" ;;
 esac
