@@ -58,3 +58,36 @@ func TestFaults(t *testing.T) {
 		}
 	}
 }
+
+// The faults that are planted still find what they edit.
+func TestFaultsApply(t *testing.T) {
+	t.Chdir("..")
+	text, err := os.ReadFile(filepath.Join(folder, "faults.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults, err := parseFaults(string(text))
+	if err != nil || len(faults) == 0 {
+		t.Fatalf("%d faults, %v", len(faults), err)
+	}
+	modules, err := readModules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range faults {
+		dir := t.TempDir()
+		text, err := os.ReadFile(filepath.Join(folder, f.file))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, f.file), text, 0o666)
+		}
+		if err == nil {
+			err = f.apply(dir)
+		}
+		if err == nil {
+			_, err = units(modules, f.modules)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
