@@ -71,7 +71,7 @@ format() (
 
 vet() {
 	go vet ./... || return 1
-	for sources in '.ci/gotest.go .ci/gotest_test.go' "$kernels_source .ci/kernels_test.go .ci/faults_test.go"; do
+	for sources in '.ci/gotest.go .ci/gotest_test.go' '.ci/counts.go .ci/counts_test.go' "$kernels_source .ci/kernels_test.go .ci/faults_test.go"; do
 		go vet $sources && go test $sources || return 1
 	done
 }
