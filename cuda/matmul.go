@@ -70,13 +70,13 @@ func (w width) across(rows []int) int {
 }
 
 // shared is the dynamic shared memory of a block: stages of 64 halves a column
-// (STAGES in matmul.cu), and two words a column.
+// (STAGES in matmul.cu), and a Table.
 func (w width) shared(cc int) uint32 {
 	stages := 4
 	if cc < 80 {
 		stages = 2
 	}
-	return uint32(w.columns * (128*stages + 8))
+	return uint32(w.columns*(128*stages+12) + 24)
 }
 
 // time is what the busiest multiprocessor does, in elements of the first entry's

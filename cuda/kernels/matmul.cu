@@ -61,26 +61,25 @@ DEVICE void step(float acc[TILES][COLUMNS / 8][4], const typename F::Raw (&raw)[
 
 // What registers allow: weights are loaded `lead` steps before their first use,
 // and I16, whose scales are many, has one tile of 16 rows a warp.
-constexpr int lead = 3;
+template <class F> constexpr int lead = real<F> ? 4 : sizeof(typename F::Raw) > 100 ? 1 : sizeof(typename F::Raw) > 80 ? 2 : 3;
 template <class F> constexpr int warp_tiles = 2;
 template <> constexpr int warp_tiles<I16> = 1;
 template <class F> constexpr int blocks64 = sizeof(typename F::Raw) > 64 || __CUDA_ARCH__ < 800 ? 2 : 3;
 
-// Where a block works.
+// Where a block works: rows first.. of m, columns begin.. of so many.
 struct Place {
 	Matrix m;
-	int tile;        // of rows, in units of a block's
-	int first, columns; // its columns are first.. of so many
+	int first, begin, columns;
 	const int *order; // slots of the columns; without experts column i is row i
 };
 
-// pick goes on to matrix j where the tile is beyond the ones before. Field by
+// pick goes on to matrix j where the row is beyond the ones before. Field by
 // field: a copy of p.m[j] would put p into local memory.
 template <int j> DEVICE void pick(const Product &p, int rows, Place &at) {
-	int before = (at.m.rows + rows - 1) / rows;
-	bool on = j < p.matrices && at.tile >= before;
+	int before = (at.m.rows + rows - 1) / rows * rows;
+	bool on = j < p.matrices && at.first >= before;
 	const Matrix &m = p.m[j];
-	at.tile -= on ? before : 0;
+	at.first -= on ? before : 0;
 	at.m.w = on ? m.w : at.m.w;
 	at.m.y = on ? m.y : at.m.y;
 	at.m.bias = on ? m.bias : at.m.bias;
@@ -88,14 +87,14 @@ template <int j> DEVICE void pick(const Product &p, int rows, Place &at) {
 	at.m.ldy = on ? m.ldy : at.m.ldy;
 }
 
-// place finds it; false if there is nothing to do. Blocks that run at the same
-// time share rows and columns: they go through 8 tiles of rows and all columns
-// before the next 8.
+// place finds where a block of so many rows works; false: nowhere. Blocks that
+// run at the same time share rows and columns: they go through 8 tiles of rows
+// and all columns before the next 8, so that what a wave reads stays in L2.
 template <int COLUMNS> DEVICE bool place(const Product &p, int rows, Place &at) {
 	int across = blocks_x(), down = blocks_y(), linear = block_y() * across + block_x();
 	int before = linear / (8 * down) * 8, width = min(across - before, 8), i = linear % (8 * down);
-	at.tile = before + i % width;
-	at.first = i / width * COLUMNS;
+	at.first = (before + i % width) * rows;
+	at.begin = i / width * COLUMNS;
 	at.m = p.m[0];
 	pick<1>(p, rows, at);
 	pick<2>(p, rows, at);
@@ -111,7 +110,61 @@ template <int COLUMNS> DEVICE bool place(const Product &p, int rows, Place &at) 
 		at.order = first + p.total + 1 + begin;
 		at.m.w += load_l2_4(expert + active) * at.m.stride;
 	}
-	return at.first < at.columns;
+	return at.begin < at.columns;
+}
+
+// What lies in shared memory behind the stages.
+template <int COLUMNS> struct Table {
+	uint32_t source[COLUMNS]; // where the column's row of x begins, in 16-byte parts
+	int slot[COLUMNS];        // row of y, -1: none
+	float scale[COLUMNS];
+	float *y; // as in Matrix
+	const float *bias;
+	int rows, ldy;
+};
+
+// list fills the table. Columns beyond the last are computed like it, and not stored.
+template <int COLUMNS> DEVICE void list(const Product &p, const Place &at, Table<COLUMNS> *table) {
+	int used = p.experts ? load_l2_4(&p.experts->used) : 1;
+	for (int i = thread(); i < COLUMNS; i += threads()) {
+		int column = min(at.begin + i, at.columns - 1);
+		int slot = p.experts ? load_l2_4(at.order + column) : column;
+		int row = p.experts && p.share ? slot / used : slot;
+		table->source[i] = row * (p.kpad / 8);
+		table->slot[i] = at.begin + i < at.columns ? slot : -1;
+		table->scale[i] = p.scale ? bits_float(load_l2_4(p.scale + row)) : 1.f;
+	}
+	if (thread() == 0) { // kept from registers for the end
+		table->y = at.m.y;
+		table->bias = at.m.bias;
+		table->rows = at.m.rows;
+		table->ldy = at.m.ldy;
+	}
+	barrier();
+}
+
+// store writes a warp's rows, from `row` on.
+template <int TILES, int COLUMNS> DEVICE void store(const float acc[TILES][COLUMNS / 8][4], int row, int add, const Table<COLUMNS> *table) {
+	row += lane() / 4;
+#pragma unroll
+	for (int n = 0; n < COLUMNS / 8; n++)
+#pragma unroll
+		for (int j = 0; j < 2; j++) {
+			int column = n * 8 + lane() % 4 * 2 + j, slot = table->slot[column];
+			if (slot < 0)
+				continue;
+			float scale = table->scale[column];
+			auto y = global_pointer(table->y + (uint64_t)slot * table->ldy + row);
+#pragma unroll
+			for (int r = 0; r < 2 * TILES; r++) {
+				if (row + 8 * r >= table->rows)
+					break;
+				float v = acc[r / 2][n][r % 2 * 2 + j] * scale;
+				if (table->bias)
+					v += global_pointer(table->bias)[row + 8 * r];
+				y[8 * r] = add ? bits_float(load_l2_4((float *)y + 8 * r)) + v : v;
+			}
+		}
 }
 
 template <class F, int TILES, int COLUMNS, int COPIES> DEVICE void matmul(const Product &p) {
@@ -123,87 +176,52 @@ template <class F, int TILES, int COLUMNS, int COPIES> DEVICE void matmul(const 
 	if (!place<COLUMNS>(p, threads() / 32 * 16 * TILES, at))
 		return;
 
-	int chunks = (p.cols + F::columns - 1) / F::columns, tiles = (at.m.rows + 15) / 16;
-	int tile = (at.tile * (threads() / 32) + warp()) * TILES;
-	const uint8_t *weights[TILES]; // tiles beyond the matrix read its last one
+	int chunks = (p.cols + F::columns - 1) / F::columns, last_tile = (at.m.rows + 15) / 16 - 1;
+	int first = at.first + warp() * 16 * TILES, tile = min(first / 16, last_tile); // beyond the matrix: its last tile
+	const uint8_t *weights = at.m.w + (uint64_t)tile * chunks * F::bytes;
+	uint32_t apart = tile < last_tile ? chunks * F::bytes : 0; // a warp's second tile
 	typename F::Raw raw[TILES], next[TILES];
 #pragma unroll
-	for (int m = 0; m < TILES; m++) {
-		weights[m] = at.m.w + (uint64_t)min(tile + m, tiles - 1) * chunks * F::bytes;
-		raw[m] = F::load(weights[m], lane());
-	}
+	for (int m = 0; m < TILES; m++)
+		raw[m] = F::load(weights + m * apart, lane());
 
-	uint32_t *source = (uint32_t *)(shared + STAGES * stage_bytes);
-	int *slots = (int *)source + COLUMNS, used = p.experts ? load_l2_4(&p.experts->used) : 1;
-	for (int i = thread(); i < COLUMNS; i += threads()) {
-		int column = min(at.first + i, at.columns - 1); // those beyond are computed, not stored
-		int slot = p.experts ? load_l2_4(at.order + column) : column;
-		int row = p.experts && p.share ? slot / used : slot;
-		slots[i] = slot;
-		source[i] = row * (p.kpad / 8);
-	}
-	barrier();
-
-	uint32_t base = shared_address(shared);
-	int stages = chunks * (F::columns / 64);
+	Table<COLUMNS> *table = (Table<COLUMNS> *)(shared + STAGES * stage_bytes);
+	list<COLUMNS>(p, at, table);
+	uint32_t base = (uint32_t)(uint64_t)(__attribute__((address_space(3))) uint8_t *)shared;
 	for (int i = 0; i < STAGES - 1; i++) {
-		if (i < stages)
-			fetch<COLUMNS, COPIES>(base + i * stage_bytes, source, p.half, i * 8);
+		if (i < chunks * (steps / 4))
+			fetch<COLUMNS, COPIES>(base + i * stage_bytes, table->source, p.half, i * 8);
 		copy_commit();
 	}
 
 	float acc[TILES][COLUMNS / 8][4] = {};
 	// matrix lane/8 of a load: columns lane/16*8 + lane%8, halves lane/8%2*8 on.
 	uint32_t b = (lane() / 16 * 8 + lane() % 8) * 128 + ((lane() / 8 % 2) ^ (lane() % 8)) * 16;
-	int stage = 0;
 	for (int chunk = 0; chunk < chunks; chunk++)
 #pragma unroll
 		for (int s = 0; s < steps; s++) {
+			int stage = chunk * (steps / 4) + s / 4;
 			if (s % 4 == 0) {
 				copy_wait<STAGES - 2>();
 				barrier();
-				int last = stage + STAGES - 1;
-				if (last < stages)
-					fetch<COLUMNS, COPIES>(base + last % STAGES * stage_bytes, source, p.half, last * 8);
+				int ahead = stage + STAGES - 1, later = (s / 4 + STAGES - 1) / (steps / 4); // chunks
+				if (chunk + later < chunks)
+					fetch<COLUMNS, COPIES>(base + ahead % STAGES * stage_bytes, table->source, p.half, ahead * 8);
 				copy_commit();
 			}
-			if (s == steps - lead)
+			if (s == steps - lead<F>) {
+				weights += chunk + 1 < chunks ? F::bytes : 0;
 #pragma unroll
-				for (int m = 0; m < TILES; m++) {
-					if (chunk + 1 < chunks)
-						weights[m] += F::bytes;
-					next[m] = F::load(weights[m], lane());
-				}
+				for (int m = 0; m < TILES; m++)
+					next[m] = F::load(weights + m * apart, lane());
+			}
 			step<F, TILES, COLUMNS>(acc, raw, s, base + stage % STAGES * stage_bytes + (b ^ s % 4 * 32));
-			if (s % 4 == 3)
-				stage++;
 			if (s == steps - 1)
 #pragma unroll
 				for (int m = 0; m < TILES; m++)
 					raw[m] = next[m];
 		}
-
-#pragma unroll
-	for (int n = 0; n < COLUMNS / 8; n++)
-		for (int j = 0; j < 2; j++) {
-			int column = n * 8 + lane() % 4 * 2 + j;
-			if (at.first + column >= at.columns)
-				continue;
-			int slot = slots[column];
-			float scale = p.scale ? p.scale[source[column] / (p.kpad / 8)] : 1.f;
-#pragma unroll
-			for (int m = 0; m < TILES; m++)
-				for (int i = 0; i < 2; i++) {
-					int row = (tile + m) * 16 + i * 8 + lane() / 4;
-					if (row >= at.m.rows)
-						continue;
-					float *y = at.m.y + (uint64_t)slot * at.m.ldy + row;
-					float v = acc[m][n][2 * i + j] * scale;
-					if (at.m.bias)
-						v += at.m.bias[row];
-					*y = p.add ? *y + v : v;
-				}
-		}
+	store<TILES, COLUMNS>(acc, first, p.add, table);
 }
 
 #define FLOAT_F32 1

@@ -161,14 +161,6 @@ template <class F, int T> DEVICE void partial_sums(float *part, Ring<F, T> &ring
 
 // add_step adds 16 columns, of which the lane has columns k..k+3, for N columns of the batch.
 template <class F, int T, int N> DEVICE void add_step(float (&acc)[T][2][N], const typename F::Raw (&raw)[T], int step, const float *x, const FloatInputs &in, int k) {
-	float w[T][2][4];
-#pragma unroll
-	for (int t = 0; t < T; t++)
-#pragma unroll
-		for (int row = 0; row < 2; row++)
-#pragma unroll
-			for (int i = 0; i < 4; i++)
-				w[t][row][i] = F::value(raw[t], step, row, i);
 #pragma unroll
 	for (int j = 0; j < N; j++) {
 		word4 v = load_cached(x + (in.x[j] + k));
@@ -178,7 +170,7 @@ template <class F, int T, int N> DEVICE void add_step(float (&acc)[T][2][N], con
 			for (int row = 0; row < 2; row++)
 #pragma unroll
 				for (int i = 0; i < 4; i++)
-					acc[t][row][j] = fma(bits_float(word(v, i)), w[t][row][i], acc[t][row][j]);
+					acc[t][row][j] = fma(bits_float(word(v, i)), F::value(raw[t], step, row, i), acc[t][row][j]);
 	}
 }
 
