@@ -1,0 +1,32 @@
+// What the environment says, read once when the library is loaded.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace sim {
+
+struct Described {
+  std::string name = "Software CUDA device";
+  int major = 8, minor = 0;
+  uint64_t memory = uint64_t{2} << 30;
+  int sms = 16;
+  int l2 = 4 << 20;
+  std::string uuid;
+};
+
+struct Options {
+  std::vector<Described> devices;  // DROVER_SIM_CUDA
+  int driver = 12080;              // its key driver=
+  int threads = 1;                 // DROVER_SIM_THREADS
+  int timeout = 600;               // DROVER_SIM_TIMEOUT: seconds that a launch may take
+  bool check = false;              // DROVER_SIM_CHECK
+  bool count = false;              // DROVER_SIM_COUNTS is set
+  std::string counts_file;
+  uint64_t order = 0;              // DROVER_SIM_ORDER; 0: only what a wait needs is run
+  std::string error;               // what is wrong with them
+};
+
+const Options& options();
+
+}  // namespace sim
