@@ -60,20 +60,14 @@ func (p *pool) join() {
 			p.wait()
 			continue
 		}
-		s := &p.sleep[0]
-		s.parked.Store(true)
-		if p.left.Load() != 0 || !s.parked.CompareAndSwap(true, false) {
-			<-s.wake
-		}
+		p.sleep[0].park(func() bool { return p.left.Load() == 0 })
 	}
 }
 
 // finish says that a worker is done.
 func (p *pool) finish() {
 	if p.left.Add(-1) == 0 {
-		if s := &p.sleep[0]; s.parked.CompareAndSwap(true, false) {
-			s.wake <- struct{}{}
-		}
+		p.sleep[0].unpark()
 	}
 }
 
@@ -81,24 +75,18 @@ func (p *pool) release() {
 	p.left.Store(int32(p.n - 1))
 	p.gen.Add(1)
 	for id := 1; id < p.n; id++ {
-		if s := &p.sleep[id]; s.parked.CompareAndSwap(true, false) {
-			s.wake <- struct{}{}
-		}
+		p.sleep[id].unpark()
 	}
 }
 
 func (p *pool) work(id int) {
-	s := &p.sleep[id]
 	for last := uint32(0); ; last++ {
 		for i := 0; p.gen.Load() == last; i++ {
 			if i < spins {
 				p.wait()
 				continue
 			}
-			s.parked.Store(true)
-			if p.gen.Load() == last || !s.parked.CompareAndSwap(true, false) {
-				<-s.wake
-			}
+			p.sleep[id].park(func() bool { return p.gen.Load() != last })
 		}
 		if p.quit {
 			p.finish()
@@ -106,6 +94,23 @@ func (p *pool) work(id int) {
 		}
 		p.fn(id)
 		p.finish()
+	}
+}
+
+// park sleeps until unpark, unless done already. Swap, not Store: on amd64, QEMU
+// 7.2 lets an atomic load of arm64 overtake an atomic store, so that neither side
+// sees the other.
+func (s *sleeper) park(done func() bool) {
+	s.parked.Swap(true)
+	if !done() || !s.parked.CompareAndSwap(true, false) {
+		<-s.wake
+	}
+}
+
+// unpark wakes a sleeper that has parked; what makes it done comes before.
+func (s *sleeper) unpark() {
+	if s.parked.CompareAndSwap(true, false) {
+		s.wake <- struct{}{}
 	}
 }
 

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,6 +31,32 @@ func TestPool(t *testing.T) {
 			if got := counts[id].Load(); got != runs {
 				t.Errorf("%d workers: worker %d ran %d times of %d", n, id, got, runs)
 			}
+		}
+	}
+}
+
+// TestSleeper has two goroutines meet where one parks and the other wakes it:
+// were neither to see the other, the sleeper would sleep for ever. With a Store
+// in park it does in most runs under QEMU.
+func TestSleeper(t *testing.T) {
+	const rounds = 200000
+	s := sleeper{wake: make(chan struct{}, 1)}
+	var ready, woken counter
+	go func() {
+		for i := int64(1); i <= rounds; i++ {
+			for spin := 1; ready.Load() != i; spin++ {
+				if spin%1000 == 0 {
+					runtime.Gosched()
+				}
+			}
+			woken.Add(1)
+			s.unpark()
+		}
+	}()
+	for i := int64(1); i <= rounds; i++ {
+		ready.Store(i)
+		for woken.Load() != i {
+			s.park(func() bool { return woken.Load() == i })
 		}
 	}
 }
