@@ -16,22 +16,17 @@ std::string hex(uint64_t v) {
   return s;
 }
 
-const Range* lookup(const Ranges& all, uint64_t address) {
-  auto it = std::upper_bound(all.begin(), all.end(), address, [](uint64_t a, const Range& r) { return a < r.base; });
-  return it == all.begin() ? nullptr : &*std::prev(it);
-}
-
 const char* verb(Access a) { return a == Access::write ? "write" : a == Access::both ? "atomic access" : "read"; }
 
 [[noreturn]] void outside(const Ranges& all, uint64_t address, uint32_t n, Access access, int lane) {
   std::string what = std::string("illegal address ") + hex(address) + ": " + verb(access) + " of " + std::to_string(n) + " bytes";
-  const Range* below = lookup(all, address);
+  const Range* below = range_of(all, address);
   if (below && address - below->base < below->size + (1 << 20)) {
     uint64_t from = address - below->base;
     what += from < below->size ? " that begins " + std::to_string(below->size - from) + " bytes before the end"
                                : " " + std::to_string(from - below->size) + " bytes behind the end";
     what += " of an allocation of " + std::to_string(below->size) + " bytes";
-  } else if (const Range* above = lookup(all, address + 4096); above && above->base > address) {
+  } else if (const Range* above = range_of(all, address + 4096); above && above->base > address) {
     what += " " + std::to_string(above->base - address) + " bytes before an allocation of " + std::to_string(above->size) + " bytes";
   } else {
     what += " that lies in no allocation";
@@ -59,14 +54,14 @@ void global(Warp& w, const Instr& i, const uint64_t* address, uint32_t mask, uin
       }
       if (!bad) return;
     }
-    cached = lookup(*b.launch->ranges, address[__builtin_ctz(mask)]);
+    cached = range_of(*b.launch->ranges, address[__builtin_ctz(mask)]);
     if (!cached) break;
   }
   // lanes in different allocations, or a fault
   for (int l = 0; l < 32; l++) {
     if (!on(mask, l)) continue;
     if (address[l] & align) misaligned(address[l], n, l);
-    const Range* r = lookup(*b.launch->ranges, address[l]);
+    const Range* r = range_of(*b.launch->ranges, address[l]);
     if (!r || address[l] - r->base > r->size || n > r->size - (address[l] - r->base)) outside(*b.launch->ranges, address[l], n, access, l);
     p.at[l] = r->host + (address[l] - r->base);
   }
@@ -96,8 +91,7 @@ void shared(Warp& w, const Instr& i, const uint64_t* address, uint32_t mask, uin
     p.at[l] = host + from;
   }
   if (bad) bounded(address, mask, n, shared_base, b.shared_bytes, host, "shared memory", access, p);
-  if (b.races) b.races->access(w, mask, p.at, n, access);
-  (void)i;
+  if (b.races) b.races->access(w, i, mask, p.at, n, access);
 }
 
 void local(Warp& w, const uint64_t* address, uint32_t mask, uint32_t n, Access access, Places& p) {
@@ -127,6 +121,11 @@ void generic(Warp& w, const Instr& i, const uint64_t* address, uint32_t mask, ui
 }
 
 }  // namespace
+
+const Range* range_of(const Ranges& all, uint64_t address) {
+  auto it = std::upper_bound(all.begin(), all.end(), address, [](uint64_t a, const Range& r) { return a < r.base; });
+  return it == all.begin() ? nullptr : &*std::prev(it);
+}
 
 void resolve(Warp& w, const Instr& i, Space space, const uint64_t* address, uint32_t mask, uint32_t n, Access access, Places& p) {
   Block& b = *w.block;

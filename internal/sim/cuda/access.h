@@ -27,4 +27,7 @@ inline void addresses(Warp& w, const Instr& i, int32_t row, uint64_t* out) {
 // Resolves n bytes a lane, or throws the fault of the first lane that may not.
 void resolve(Warp& w, const Instr& i, Space space, const uint64_t* address, uint32_t mask, uint32_t n, Access access, Places& p);
 
+// The allocation with the greatest address that is not above this one, or null.
+const Range* range_of(const Ranges& all, uint64_t address);
+
 }  // namespace sim

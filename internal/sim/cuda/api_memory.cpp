@@ -13,6 +13,11 @@ CALL(cuMemGetInfo_v2)(size_t* free, size_t* total) {
   return 0;
 }
 
+CALL(cuMemGetAllocationGranularity)(size_t* bytes, const void*, int) {
+  *bytes = granule;
+  return 0;
+}
+
 CALL(cuMemAlloc_v2)(uint64_t* p, size_t n) {
   Use u;
   if (u.code) return u.code;

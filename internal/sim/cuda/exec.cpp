@@ -104,7 +104,7 @@ void Block::begin(Launch& l, uint64_t n) {
   live = l.warps();
   tally = {};
   polls = stores = 0;
-  if (options().check) {
+  if (options().check_races) {
     if (!races) races = std::make_unique<RaceCheck>();
     races->begin(shared_bytes);
   }
@@ -117,7 +117,7 @@ void Block::begin(Launch& l, uint64_t n) {
     w.sync = 1;
     memset(w.copy_groups, 0, sizeof w.copy_groups);
     set_specials(w);
-    if (options().check) begin_defined(w);
+    if (options().check_registers) begin_defined(w);
   }
 }
 
@@ -189,8 +189,10 @@ void Block::complete_barriers() {
 
 void Block::release(int n) {
   uint32_t count = 0, threads = 0;
+  bool waited = false;  // for the grids before this one, which then holds for all who meet here
   for (auto& w : warps) {
     if (w.state != State::barrier || w.barrier != n) continue;
+    waited |= w.grid_waited != 0;
     count += static_cast<uint32_t>(__builtin_popcount(w.barrier_lanes));
     threads += static_cast<uint32_t>(__builtin_popcount(w.alive));
   }
@@ -198,6 +200,7 @@ void Block::release(int n) {
     if (w.state != State::barrier || w.barrier != n) continue;
     w.state = State::ready;
     w.sync++;
+    if (waited) w.grid_waited = ~0u;
     if (w.barrier_result < 0) continue;
     if (w.barrier_op == 0) {
       for (int l = 0; l < 32; l++)
@@ -398,7 +401,7 @@ void Block::stuck() {
 bool Block::run() {
   polls = 0;
   yielded = false;
-  bool check = options().check, backward = (number + options().order) & 1;
+  bool check = options().check_registers, backward = (number + options().order) & 1;
   while (live) {
     bool ran = false;
     for (size_t n = 0; n < warps.size(); n++) {

@@ -34,6 +34,7 @@ uint64_t Memory::allocate(uint64_t size, bool counted) {
     if (options().check) {
       a.shadow->written.resize(size);
       a.shadow->writer.resize(sectors);
+      a.shadow->reader.resize(sectors);
     }
     if (options().count) {
       a.shadow->read_in.resize(sectors);
@@ -85,7 +86,7 @@ void Memory::mark_written(uint64_t address, uint64_t size, uint32_t launch) {
   if (!r || !r->shadow || r->shadow->written.empty() || !size) return;
   uint64_t from = address - r->base;
   memset(&r->shadow->written[from], 1, size);
-  for (uint64_t s = from / 32; s <= (from + size - 1) / 32; s++) r->shadow->writer[s] = launch;
+  for (uint64_t s = from / 32; s <= (from + size - 1) / 32; s++) r->shadow->writer[s] = launch, r->shadow->reader[s] = 0;
 }
 
 // A copy of bytes without a value has none either.

@@ -12,9 +12,8 @@ namespace sim {
 // What is known beside the content, kept only where asked for.
 struct Shadow {
   std::vector<uint8_t> written;   // per byte: 1 when it has a value
-  std::vector<uint32_t> writer;   // per 32-byte sector: number of the last launch that wrote it
-  std::vector<uint32_t> read_in;  // per sector: number of the last launch that read it
-  std::vector<uint32_t> write_in;
+  std::vector<uint32_t> writer, reader;     // per 32-byte sector: number of the last launch that wrote, read it
+  std::vector<uint32_t> read_in, write_in;  // the same, for the counts
 };
 
 struct Range {

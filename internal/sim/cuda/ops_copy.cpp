@@ -2,6 +2,7 @@
 // waited for; until then the destination holds garbage. Dependent launches too.
 #include "access.h"
 #include "decode.h"
+#include "detect.h"
 
 namespace sim {
 namespace {
@@ -56,6 +57,7 @@ void issue(Warp& w, const Instr& i, uint32_t m) {
     if (sizes[l]) memcpy(p.data, src.at[l], sizes[l]);
     memset(dst.at[l], 0xff, i.width);
     w.pending.push_back(p);
+    if (b.races) b.races->copy_issued(p.dst, p.size);
   }
 }
 
@@ -64,8 +66,12 @@ void land(Warp& w, uint32_t m, uint32_t keep, bool uncommitted) {
   size_t left = 0;
   for (auto& p : w.pending) {
     bool old = uncommitted || (p.group < w.copy_groups[p.lane] && w.copy_groups[p.lane] - p.group > keep);
-    if (on(m, static_cast<int>(p.lane)) && old) memcpy(w.block->shared + p.dst, p.data, p.size);
-    else w.pending[left++] = p;
+    if (on(m, static_cast<int>(p.lane)) && old) {
+      memcpy(w.block->shared + p.dst, p.data, p.size);
+      if (w.block->races) w.block->races->copy_landed(w, p.lane, p.dst, p.size);
+    } else {
+      w.pending[left++] = p;
+    }
   }
   w.pending.resize(left);
 }

@@ -46,6 +46,20 @@ bool set(Options& o, Described& d, const std::string& key, const std::string& va
   return true;
 }
 
+bool set_check(Options& o, const std::string& name) {
+  bool all = name == "1", known = all || name.empty() || name == "0";
+  auto is = [&](const char* one) {
+    known |= name == one;
+    return all || name == one;
+  };
+  o.check_shared |= is("shared");
+  o.check_races |= is("races") || o.check_shared;
+  o.check_global |= is("global");
+  o.check_registers |= is("registers");
+  o.check_order |= is("order");
+  return known;
+}
+
 Options read() {
   Options o;
   auto env = [](const char* name) {
@@ -68,7 +82,10 @@ Options read() {
   o.threads = threads.empty() ? static_cast<int>(std::thread::hardware_concurrency()) : atoi(threads.c_str());
   if (o.threads < 1) o.threads = 1;
   if (int seconds = atoi(env("DROVER_SIM_TIMEOUT").c_str()); seconds > 0) o.timeout = seconds;
-  o.check = env("DROVER_SIM_CHECK") == "1";
+  std::stringstream checks(env("DROVER_SIM_CHECK"));
+  for (std::string one; std::getline(checks, one, ',');)
+    if (!set_check(o, one)) o.error = "DROVER_SIM_CHECK: unknown check \"" + one + "\"";
+  o.check = o.check_global || o.check_order;
   o.counts_file = env("DROVER_SIM_COUNTS");
   o.count = !o.counts_file.empty();
   o.order = strtoull(env("DROVER_SIM_ORDER").c_str(), nullptr, 10);

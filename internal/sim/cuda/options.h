@@ -20,7 +20,13 @@ struct Options {
   int driver = 12080;              // its key driver=
   int threads = 1;                 // DROVER_SIM_THREADS
   int timeout = 600;               // DROVER_SIM_TIMEOUT: seconds that a launch may take
-  bool check = false;              // DROVER_SIM_CHECK
+  // DROVER_SIM_CHECK, a list of these, or 1 for all:
+  bool check_races = false;      // races: on shared memory; asynchronous copies not waited for
+  bool check_shared = false;     // shared: values of shared memory that nothing has written
+  bool check_global = false;     // global: the same of global memory
+  bool check_registers = false;  // registers: the same of registers
+  bool check_order = false;      // order: dependent launches that do not wait for what they touch
+  bool check = false;            // global or order: those that need to know of each byte of memory
   bool count = false;              // DROVER_SIM_COUNTS is set
   std::string counts_file;
   uint64_t order = 0;              // DROVER_SIM_ORDER; 0: only what a wait needs is run
