@@ -57,20 +57,10 @@ func Broken(t testing.TB, definitions ...string) string {
 // library builds internal/sim/DIR/*.cpp where that has not been done.
 func library(t testing.TB, dir, name string, flags []string) string {
 	t.Helper()
-	compiler := os.Getenv("CXX")
-	if compiler == "" {
-		compiler = "g++"
-	}
-	version, err := exec.Command(compiler, "--version").Output()
-	if err != nil {
-		if os.Getenv("DROVER_GOLDEN") == "" {
-			t.Skipf("no C++ compiler (%s): software devices are not tested", compiler)
-		}
-		t.Fatalf("no C++ compiler (%s) to build the software devices with: ./build.sh deps: %v", compiler, err)
-	}
+	compiler, version := compiler(t)
 	flags = append([]string{"-std=c++17", "-fPIC", "-pthread", "-Wall", "-Wextra"}, flags...)
 	source := filepath.Join(root(t), "internal", "sim", dir)
-	key, err := hash(source, append([]string{compiler, string(version), name}, flags...))
+	key, err := hash(source, append([]string{compiler, version, name}, flags...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +69,23 @@ func library(t testing.TB, dir, name string, flags []string) string {
 		t.Fatalf("build internal/sim/%s: %v", dir, err)
 	}
 	return path
+}
+
+// compiler is the C++ compiler, and what it says of its version.
+func compiler(t testing.TB) (name, version string) {
+	t.Helper()
+	name = os.Getenv("CXX")
+	if name == "" {
+		name = "g++"
+	}
+	text, err := exec.Command(name, "--version").Output()
+	if err != nil {
+		if os.Getenv("DROVER_GOLDEN") == "" {
+			t.Skipf("no C++ compiler (%s): software devices are not tested", name)
+		}
+		t.Fatalf("no C++ compiler (%s) to build the software devices with: ./build.sh deps: %v", name, err)
+	}
+	return name, string(text)
 }
 
 // root is the module's folder, at or above the working directory of the test.

@@ -409,6 +409,7 @@ bool Block::run() {
       if (w.state == State::ready) ran = check ? step<true>(w) : step<false>(w);
     }
     if (!ran && live) stuck();
+    if (std::chrono::steady_clock::now() > launch->deadline) throw Fault{702, describe(*this, nullptr, -1, 0, "the launch does not end in " + std::to_string(options().timeout) + " s (DROVER_SIM_TIMEOUT)")};
     if (yielded && live) return false;
   }
   return true;

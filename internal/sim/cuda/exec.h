@@ -1,6 +1,6 @@
 // A launch while it runs: its blocks, their warps, and what instructions need of them.
 #pragma once
-#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -29,6 +29,7 @@ struct Launch {
   int resident = 1;         // blocks that the device holds at once
   std::vector<char> params;
   std::shared_ptr<const Ranges> ranges;
+  std::chrono::steady_clock::time_point deadline;
 
   uint64_t blocks() const { return uint64_t{grid[0]} * grid[1] * grid[2]; }
   uint32_t threads() const { return block[0] * block[1] * block[2]; }

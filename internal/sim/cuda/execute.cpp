@@ -50,7 +50,7 @@ Blocks& blocks() {
 // before it end, so that the first of several faults is the one that is told.
 class Grid {
  public:
-  explicit Grid(Launch& l) : launch_(l), limit_(l.blocks()), deadline_(Clock::now() + std::chrono::seconds(options().timeout)) {}
+  explicit Grid(Launch& l) : launch_(l), limit_(l.blocks()) { l.deadline = Clock::now() + std::chrono::seconds(options().timeout); }
 
   // Runs blocks until none is left that another thread does not run.
   void work() {
@@ -116,7 +116,7 @@ class Grid {
   void wait(std::unique_ptr<Block> b) {
     stalled_ = b->stores ? 0 : stalled_ + 1;
     b->stores = 0;
-    if (stalled_ > 1000 + 100 * active_ || Clock::now() > deadline_)
+    if (stalled_ > 1000 + 100 * active_)
       fail(b->number, {702, describe(*b, nullptr, -1, 0, "the launch does not end: its " + std::to_string(active_) + " blocks under way wait for something that none of them does"), -1});
     waiting_.push_back(std::move(b));
   }
@@ -133,7 +133,6 @@ class Grid {
   std::deque<std::unique_ptr<Block>> waiting_;
   Fault fault_{0, "", -1};
   Counts total_;
-  Clock::time_point deadline_;
 };
 
 // Threads that help with one launch at a time.
