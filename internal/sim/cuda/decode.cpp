@@ -13,7 +13,7 @@ using Decode = void (*)(Decoder&, Instr&);
 const std::unordered_map<std::string_view, Decode>& operations() {
   static const auto* all = [] {
     auto* m = new std::unordered_map<std::string_view, Decode>;
-    for (auto ops : {integer_ops(), float_ops(), convert_ops(), memory_ops(), atomic_ops(), matrix_ops(), warp_ops(), control_ops(), copy_ops()})
+    for (auto ops : {integer_ops(), float_ops(), convert_ops(), memory_ops(), atomic_ops(), mma_ops(), matrix_ops(), warp_ops(), control_ops(), copy_ops()})
       for (auto& op : ops) m->emplace(op.name, op.decode);
     return m;
   }();

@@ -94,6 +94,7 @@ std::vector<Op> float_ops();
 std::vector<Op> convert_ops();
 std::vector<Op> memory_ops();
 std::vector<Op> atomic_ops();
+std::vector<Op> mma_ops();
 std::vector<Op> matrix_ops();
 std::vector<Op> warp_ops();
 std::vector<Op> control_ops();

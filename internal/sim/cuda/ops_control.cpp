@@ -251,7 +251,8 @@ void decode_slct(Decoder& d, Instr& i) {
 template <class C>
 void copy(Warp& w, const Instr& i, uint32_t m) {
   auto *d = w.row<C>(i.d), *a = w.row<C>(i.a);
-  LANES d[l] = on(m, l) ? a[l] : d[l];
+  if (m == all_lanes) memmove(d, a, 32 * sizeof(C));
+  else LANES d[l] = on(m, l) ? a[l] : d[l];
 }
 
 // {a, b, ..} of Bits each to or from one register

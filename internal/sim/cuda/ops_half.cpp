@@ -63,6 +63,40 @@ void run(Warp& w, const Instr& i, uint32_t m) {
   });
 }
 
+// f16 without modifiers, 8 numbers at once. A sum or product in f32 has the bits
+// that make a second rounding right; of a*b+c the sum is rounded to odd.
+template <Op3 O>
+__m128i eight(__m128i a, __m128i b, __m128i c) {
+  __m256 x = _mm256_cvtph_ps(a), y = _mm256_cvtph_ps(b), r;
+  if constexpr (O == add) r = _mm256_add_ps(x, y);
+  else if constexpr (O == sub) r = _mm256_sub_ps(x, y);
+  else if constexpr (O == mul) r = _mm256_mul_ps(x, y);
+  else {
+    // what the sum lost, exactly (Knuth's two-sum; the product is exact)
+    __m256 p = _mm256_mul_ps(x, y), z = _mm256_cvtph_ps(c), s = _mm256_add_ps(p, z), v = _mm256_sub_ps(s, p);
+    __m256 lost = _mm256_add_ps(_mm256_sub_ps(p, _mm256_sub_ps(s, v)), _mm256_sub_ps(z, v));
+    __m256i bits = _mm256_castps_si256(s), inexact = _mm256_castps_si256(_mm256_cmp_ps(lost, _mm256_setzero_ps(), _CMP_NEQ_OQ));
+    // signs that differ: the sum is too large in size, and one less is its truncation
+    __m256i less = _mm256_and_si256(_mm256_srai_epi32(_mm256_xor_si256(bits, _mm256_castps_si256(lost)), 31), inexact);
+    bits = _mm256_add_epi32(bits, less);
+    r = _mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_srli_epi32(inexact, 31)));
+  }
+  __m128i h = _mm256_cvtps_ph(r, _MM_FROUND_TO_NEAREST_INT), size = _mm_and_si128(h, _mm_set1_epi16(0x7fff));
+  return _mm_blendv_epi8(h, _mm_set1_epi16(0x7fff), _mm_cmpgt_epi16(size, _mm_set1_epi16(0x7c00)));
+}
+
+template <Op3 O>
+void pairs(Warp& w, const Instr& i, uint32_t m) {
+  auto *d = w.row<uint32_t>(i.d), *a = w.row<uint32_t>(i.a), *b = w.row<uint32_t>(i.b), *c = w.row<uint32_t>(i.c);
+  auto load = [](const uint32_t* p) { return _mm_load_si128(reinterpret_cast<const __m128i*>(p)); };
+  alignas(32) uint32_t r[32];
+  for (int l = 0; l < 32; l += 4) _mm_store_si128(reinterpret_cast<__m128i*>(r + l), eight<O>(load(a + l), load(b + l), load(c + l)));
+  if (m == all_lanes) memcpy(d, r, sizeof r);
+  else LANES d[l] = on(m, l) ? r[l] : d[l];
+}
+
+Handler quick(std::string_view op) { return op == "add" ? pairs<add> : op == "sub" ? pairs<sub> : op == "mul" ? pairs<mul> : op == "fma" ? pairs<fma> : nullptr; }
+
 template <Op3 O>
 Handler handler(Type t) {
   switch (t) {
@@ -104,6 +138,7 @@ void decode_half_arithmetic(Decoder& d, Instr& i) {
     if (k.operands > 2) i.c = d.src(3, t);
     i.d = d.dst(0, t);
     i.run = k.of(t);
+    if (Handler h = quick(op); h && t == Type::f16x2 && !i.flag) i.run = h;
     return;
   }
   d.refuse("type not supported");

@@ -307,6 +307,39 @@ void decode_funnel(Decoder& d, Instr& i) {
 
 // --- bits
 
+// Byte n of the result is that of b:a which bits 4n to 4n+2 of c name, or with bit
+// 4n+3 that byte's sign, eight times.
+void permute(Warp& w, const Instr& i, uint32_t m) {
+  auto *a = w.row<uint32_t>(i.a), *b = w.row<uint32_t>(i.b), *c = w.row<uint32_t>(i.c), *d = w.row<uint32_t>(i.d);
+  auto load = [](const uint32_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); };
+  const __m256i cell = _mm256_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0, 0x0c0c0c0c, 0x08080808, 0x04040404, 0);
+  alignas(32) uint32_t r[32];
+  for (int l = 0; l < 32; l += 8) {
+    // the selectors' nibbles, one a byte
+    __m256i s = _mm256_and_si256(load(c + l), _mm256_set1_epi32(0xffff));
+    s = _mm256_and_si256(_mm256_or_si256(s, _mm256_slli_epi32(s, 8)), _mm256_set1_epi32(0x00ff00ff));
+    s = _mm256_and_si256(_mm256_or_si256(s, _mm256_slli_epi32(s, 4)), _mm256_set1_epi32(0x0f0f0f0f));
+    __m256i at = _mm256_or_si256(_mm256_and_si256(s, _mm256_set1_epi8(3)), cell);
+    __m256i byte = _mm256_blendv_epi8(_mm256_shuffle_epi8(load(a + l), at), _mm256_shuffle_epi8(load(b + l), at), _mm256_slli_epi32(s, 5));
+    __m256i sign = _mm256_cmpgt_epi8(_mm256_setzero_si256(), byte);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(r + l), _mm256_blendv_epi8(byte, sign, _mm256_slli_epi32(s, 4)));
+  }
+  if (m == all_lanes) memcpy(d, r, sizeof r);
+  else LANES d[l] = on(m, l) ? r[l] : d[l];
+}
+
+void permute_mode(Warp& w, const Instr& i, uint32_t m) {
+  static constexpr uint16_t rows[6][4] = {{0x3210, 0x4321, 0x5432, 0x6543}, {0x5670, 0x6701, 0x7012, 0x0123}, {0x0000, 0x1111, 0x2222, 0x3333},
+                                          {0x3210, 0x3211, 0x3222, 0x3333}, {0x0000, 0x1110, 0x2210, 0x3210}, {0x1010, 0x3232, 0x1010, 0x3232}};
+  const uint16_t* table = rows[i.flag - 1];
+  map3<uint32_t, uint32_t, uint32_t, uint32_t>(w, i, m, [table](uint32_t a, uint32_t b, uint32_t c) {
+    uint64_t v = uint64_t{b} << 32 | a;
+    uint32_t r = 0;
+    for (int n = 0; n < 4; n++) r |= (static_cast<uint32_t>(v >> (8 * (table[c & 3] >> (4 * n) & 7))) & 255) << (8 * n);
+    return r;
+  });
+}
+
 void decode_prmt(Decoder& d, Instr& i) {
   static constexpr const char* modes[] = {"f4e", "b4e", "rc8", "ecl", "ecr", "rc16"};
   for (uint8_t n = 0; n < 6; n++)
@@ -314,23 +347,7 @@ void decode_prmt(Decoder& d, Instr& i) {
   Type t = d.take_type();
   i.c = d.src(3, t);
   three(d, i, t);
-  i.run = [](Warp& w, const Instr& i, uint32_t m) {
-    uint8_t mode = i.flag;
-    map3<uint32_t, uint32_t, uint32_t, uint32_t>(w, i, m, [mode](uint32_t a, uint32_t b, uint32_t c) {
-      static constexpr uint16_t rows[6][4] = {{0x3210, 0x4321, 0x5432, 0x6543}, {0x5670, 0x6701, 0x7012, 0x0123}, {0x0000, 0x1111, 0x2222, 0x3333},
-                                              {0x3210, 0x3211, 0x3222, 0x3333}, {0x0000, 0x1110, 0x2210, 0x3210}, {0x1010, 0x3232, 0x1010, 0x3232}};
-      if (mode) c = rows[mode - 1][c & 3];
-      uint64_t v = uint64_t{b} << 32 | a;
-      uint32_t r = 0;
-      for (int n = 0; n < 4; n++) {
-        uint32_t s = c >> (4 * n) & 15;
-        uint32_t byte = static_cast<uint32_t>(v >> (8 * (s & 7))) & 255;
-        if (s & 8) byte = byte & 128 ? 255 : 0;
-        r |= byte << (8 * n);
-      }
-      return r;
-    });
-  };
+  i.run = i.flag ? permute_mode : permute;
 }
 
 void decode_lop3(Decoder& d, Instr& i) {

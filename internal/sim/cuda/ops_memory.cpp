@@ -23,6 +23,18 @@ inline void load_cells(C* d, const Places& p, uint32_t m, unsigned at) {
   }
 }
 
+// 16 bytes for each of 32 lanes.
+void load_quads(Warp& w, const Instr& i, const Places& p) {
+  const int32_t* rows = &w.block->kernel->rows[static_cast<size_t>(i.more)];
+  float *d[4] = {w.row<float>(rows[0]), w.row<float>(rows[1]), w.row<float>(rows[2]), w.row<float>(rows[3])};
+  for (int l = 0; l < 32; l += 4) {
+    __m128 v[4];
+    for (int n = 0; n < 4; n++) v[n] = _mm_loadu_ps(reinterpret_cast<const float*>(p.at[l + n]));
+    _MM_TRANSPOSE4_PS(v[0], v[1], v[2], v[3]);
+    for (int n = 0; n < 4; n++) _mm_store_ps(d[n] + l, v[n]);
+  }
+}
+
 // E: an element in memory; C: a cell of the destination; N: elements.
 template <class C, class E, int N>
 void load(Warp& w, const Instr& i, uint32_t m) {
@@ -31,6 +43,8 @@ void load(Warp& w, const Instr& i, uint32_t m) {
   addresses(w, i, i.a, address);
   resolve(w, i, i.space, address, m, sizeof(E) * N, Access::read, p);
   if (N == 1) return load_cells<C, E>(w.row<C>(i.d), p, m, 0);
+  if constexpr (sizeof(C) == 4 && sizeof(E) == 4 && N == 4)
+    if (m == all_lanes) return load_quads(w, i, p);
   for (int n = 0; n < N; n++) load_cells<C, E>(w.row<C>(w.block->kernel->rows[static_cast<size_t>(i.more + n)]), p, m, static_cast<unsigned>(n) * sizeof(E));
 }
 
