@@ -11,3 +11,4 @@
 #define KV(a, b) EXPAND(a, K, V, b)
 #include "rope.cu"
 #include "attention.cu"
+#include "prompt_attention.cu"

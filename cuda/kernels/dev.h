@@ -179,6 +179,15 @@ DEVICE void copy_async_at(uint32_t shared, const void *global) {
 	asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(shared), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 #endif
 }
+// copy_word_at moves 4 bytes, or the first 2 and zeros, to a shared_address.
+DEVICE void copy_word_at(uint32_t shared, const void *global, int size) {
+#if __CUDA_ARCH__ >= 800
+	asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared), "l"(global), "r"(size) : "memory");
+#else
+	uint32_t v = size == 2 ? load_l2_2(global) : load_l2_4(global);
+	asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared), "r"(v) : "memory");
+#endif
+}
 
 // --- arithmetic
 
@@ -254,6 +263,12 @@ DEVICE int dp2a(uint32_t a, uint32_t b, int c) {
 DEVICE float exp2_approx(float x) {
 	float y;
 	asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+	return y;
+}
+// exp2_flushed has the same error, but results below 2^-126 are 0: a third of the instructions.
+DEVICE float exp2_flushed(float x) {
+	float y;
+	asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
 	return y;
 }
 DEVICE float rcp_approx(float x) {
@@ -397,12 +412,12 @@ DEVICE void load_matrix4(uint32_t r[4], const void *p) {
 	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
 	             : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(p)) : "memory");
 }
-DEVICE void load_matrix4_transposed(uint32_t r[4], const void *p) {
-	asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-	             : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(p)) : "memory");
-}
-// load_matrix4_at is load_matrix4 by shared_address.
+// load_matrix4_at and load_matrix4_transposed_at take a shared_address.
 DEVICE void load_matrix4_at(uint32_t r[4], uint32_t p) {
 	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+	             : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(p) : "memory");
+}
+DEVICE void load_matrix4_transposed_at(uint32_t r[4], uint32_t p) {
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
 	             : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(p) : "memory");
 }
