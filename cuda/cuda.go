@@ -30,6 +30,9 @@ type device struct {
 	maxShared       int    // shared memory that a block may take, with leave, bytes
 	dependent       bool   // programmatic dependent launch is possible
 
+	granule uint64 // memory is given out in multiples of it
+
+	modules modules
 	opening sync.Mutex
 	context atomic.Uint64          // the primary context, 0 until it is open; it stays until the process ends
 	lost    atomic.Pointer[string] // what ended the context
@@ -97,6 +100,7 @@ func (d *device) describe(n int) error {
 	}
 	d.cc, d.l2 = 10*major+minor, uint64(max(l2, 0))
 	d.dependent = d.cc >= 90 && d.driver.cuLaunchKernelEx != 0 && d.driver.version >= dependentVersion
+	d.granule = d.memoryGranule()
 	if err := d.identify(); err != nil {
 		return err
 	}
@@ -104,6 +108,20 @@ func (d *device) describe(n int) error {
 		return fmt.Errorf("%s has compute capability %d.%d, and %d.%d or newer is needed", d.info.Name, d.cc/10, d.cc%10, minCC/10, minCC%10)
 	}
 	return nil
+}
+
+// memoryGranule is what the card's memory is given out in. It is asked for by a
+// CUmemAllocationProp: pinned memory of this device.
+func (d *device) memoryGranule() uint64 {
+	const pinned, onDevice, prop, minimum = 1, 1, callArgs + 1, 0
+	f := args(0, 0, minimum)
+	f.out(0, callArgs)
+	f.out(1, prop)
+	f.slots[prop], f.slots[prop+1] = pinned, onDevice|d.handle<<32
+	if r := d.driver.invoke(d.driver.cuMemGetAllocationGranularity, 0, &f); r != success || f.slots[callArgs] == 0 {
+		return realGranule
+	}
+	return f.slots[callArgs]
 }
 
 // ask calls a function that needs no context.

@@ -19,7 +19,7 @@ type driver struct {
 	cuInit, cuDriverGetVersion, cuGetErrorName, cuGetErrorString                                    uintptr
 	cuDeviceGetCount, cuDeviceGet, cuDeviceGetName, cuDeviceGetUuid, cuDeviceTotalMem               uintptr
 	cuDeviceGetAttribute, cuDevicePrimaryCtxRetain, cuCtxSetCurrent                                 uintptr
-	cuMemGetInfo, cuMemAlloc, cuMemFree                                                             uintptr
+	cuMemGetInfo, cuMemGetAllocationGranularity, cuMemAlloc, cuMemFree                              uintptr
 	cuMemHostAlloc, cuMemFreeHost, cuMemHostRegister, cuMemHostUnregister                           uintptr
 	cuMemcpyHtoDAsync, cuMemcpyDtoHAsync, cuMemcpyDtoDAsync, cuMemsetD8Async                        uintptr
 	cuModuleLoadDataEx, cuModuleUnload, cuModuleGetFunction, cuFuncGetAttribute, cuFuncSetAttribute uintptr
@@ -55,6 +55,7 @@ func (d *driver) table() []entry {
 		{"cuDevicePrimaryCtxRetain", &d.cuDevicePrimaryCtxRetain, 0},
 		{"cuCtxSetCurrent", &d.cuCtxSetCurrent, 0},
 		{"cuMemGetInfo_v2", &d.cuMemGetInfo, 0},
+		{"cuMemGetAllocationGranularity", &d.cuMemGetAllocationGranularity, 0},
 		{"cuMemAlloc_v2", &d.cuMemAlloc, 0},
 		{"cuMemFree_v2", &d.cuMemFree, 0},
 		{"cuMemHostAlloc", &d.cuMemHostAlloc, 0},

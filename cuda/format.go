@@ -110,18 +110,22 @@ func (f *format) tilesFor(rows, n int) int {
 	return 1
 }
 
+// matvecName is the kernel for that many tiles.
+func (f *format) matvecName(tiles int) string {
+	if tiles == 2 {
+		return "matvec2_" + f.name
+	}
+	return "matvec_" + f.name
+}
+
 // matvecLaunch is for matrices of so many rows each, and for z active experts
-// at most (1 without experts). name is of the kernel for that many tiles.
-func (f *format) matvecLaunch(tiles int, rows []int, cols, z int) (name string, l launch) {
+// at most (1 without experts).
+func (f *format) matvecLaunch(tiles int, rows []int, cols, z int) launch {
 	x := 0
 	for _, r := range rows {
 		x += (r + 16*tiles - 1) / (16 * tiles)
 	}
-	name = "matvec_" + f.name
-	if tiles == 2 {
-		name = "matvec2_" + f.name
-	}
-	return name, launch{[3]uint32{uint32(x), 1, uint32(z)}, 32 * f.warps(cols)}
+	return launch{[3]uint32{uint32(x), 1, uint32(z)}, 32 * f.warps(cols)}
 }
 
 // gateLaunch is for a gate and an up matrix of so many rows: 32 rows a block,

@@ -13,7 +13,6 @@ import (
 	"unsafe"
 
 	"drover/internal/quant"
-	"drover/internal/sim"
 )
 
 // weightCard is a device with the kernels of one weight format.
@@ -29,12 +28,7 @@ type weightCard struct {
 
 func newWeightCard(t *testing.T, f *format) *weightCard {
 	t.Helper()
-	t.Setenv("DROVER_CUDA_LIBRARY", sim.CUDA(t))
-	ds, err := Devices()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &weightCard{t: t, d: ds[0].(*device), f: f, kernels: map[string]*kernel{}}
+	c := &weightCard{t: t, d: cards(t, 0)[0], f: f, kernels: map[string]*kernel{}}
 	text, err := ptx(f.module(), "sm_80")
 	if err != nil {
 		t.Fatal(err)
@@ -326,7 +320,7 @@ func TestMatvec(t *testing.T) {
 					p := in.product(cols, n)
 					p.Add = int32(n % 2)
 					before := []float32{float32(n % 2 * 3)}
-					name, l := c.f.matvecLaunch(tiles, []int{rows, 16, 72}, cols, 1)
+					name, l := c.f.matvecName(tiles), c.f.matvecLaunch(tiles, []int{rows, 16, 72}, cols, 1)
 					got := c.matvec(name, l, p, ms, biasAt, before)
 					for j, m := range ms {
 						var want []float64
@@ -368,7 +362,7 @@ func (c *weightCard) alone(ms []packedMatrix, in input, whole [][]float32, bias 
 		p.Q += uint64(column * in.kpad)
 		p.Records += uint64(column * in.kpad / 4)
 		p.X += uint64(4 * column * in.ldx)
-		name, l := c.f.matvecLaunch(1, []int{ms[0].rows, ms[1].rows, ms[2].rows}, ms[0].cols, 1)
+		name, l := c.f.matvecName(1), c.f.matvecLaunch(1, []int{ms[0].rows, ms[1].rows, ms[2].rows}, ms[0].cols, 1)
 		for j, got := range c.matvec(name, l, p, ms, bias, []float32{0}) {
 			if rows := ms[j].rows; !slices.Equal(got, whole[j][column*rows:][:rows]) {
 				c.t.Fatalf("%s: column %d of matrix %d alone differs from that among 8", name, column, j)
@@ -419,7 +413,7 @@ func TestMatvecExperts(t *testing.T) {
 			p.Experts, p.Share, p.Total = at, int32(share), experts
 			y := upload(c, make([]float32, len(chosen)*used*rows))
 			p.M[0] = Matrix{W: m.at, Y: y, Rows: int32(rows), LdY: int32(rows), Stride: c.f.packedBytes(rows, cols)}
-			name, l := c.f.matvecLaunch(1, []int{rows}, cols, len(chosen)*used)
+			name, l := c.f.matvecName(1), c.f.matvecLaunch(1, []int{rows}, cols, len(chosen)*used)
 			c.launch(name, l, unsafe.Pointer(&p))
 			got := download[float32](c, y, len(chosen)*used*rows)
 			var want []float64

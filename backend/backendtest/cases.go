@@ -168,7 +168,7 @@ func otherInstances(x *env) {
 // sameTime: two stages of one device, used at once by two goroutines.
 func sameTime(x *env) {
 	a, b := part{[]int32{4}, 0, x.random(12, 12)}, part{[]int32{4}, 0, x.random(13, 12)}
-	wantA, wantB := x.whole(x.dev).feed(a, 3), x.whole(x.dev).feed(b, 3)
+	wantA, wantB := x.whole(x.dev).feed(a, 12), x.whole(x.dev).feed(b, 12)
 	la, lb := x.whole(x.dev), x.whole(x.dev)
 	ba, bb := x.batch(a), x.batch(b)
 	errs := make(chan error, 2)

@@ -169,6 +169,9 @@ func (s *session) showPlan(p *engine.Plan) {
 	for _, st := range p.Stages {
 		fmt.Fprintf(s.notes, "%s (%s): layers %d to %d, weights %s, cache %s, scratch %s\n", st.Device, st.ISA, st.Layers[0], st.Layers[1]-1,
 			byteSize(st.Weights), byteSize(st.Cache), byteSize(st.Scratch))
+		if len(st.Converted) > 0 {
+			fmt.Fprintf(s.notes, "%s has no kernels for %s: converted exactly to int8 with a scale per 16, 10 bits a weight\n", st.Device, strings.Join(st.Converted, ", "))
+		}
 	}
 	if p.Predicted != nil {
 		fmt.Fprintf(s.notes, "predicted: %.1f tokens/s\n", *p.Predicted)

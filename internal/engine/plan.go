@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"drover/backend"
 	"drover/internal/quant"
@@ -30,7 +31,8 @@ type StagePlan struct {
 	Cache       uint64   `json:"cache"`
 	Scratch     uint64   `json:"scratch"`
 	Host        uint64   `json:"host"`
-	PredictedMS *float64 `json:"predicted_ms"` // a token's time here; null until Predict
+	PredictedMS *float64 `json:"predicted_ms"`        // a token's time here; null until Predict
+	Converted   []string `json:"converted,omitempty"` // weight formats that the device has no kernels for: int8 with a scale per 16, exactly
 
 	reads map[quant.Type]uint64 // bytes of weights that decoding a token reads
 }
@@ -106,9 +108,14 @@ func planContext(m *backend.Model, places []Placement, o Options, context int, f
 	return p, nil
 }
 
+// converter is a device that rewrites weights of some formats as int8 with a
+// float32 scale per 16, exactly, which takes 10 bits a weight.
+type converter interface{ Converts(t quant.Type) bool }
+
 func stagePlan(m *backend.Model, place Placement, info backend.Info, need backend.Need) StagePlan {
 	s := StagePlan{Device: info.ID, ISA: info.ISA, Weights: need.Weights, Cache: need.Cache, Scratch: need.Scratch, Host: need.Host,
 		reads: map[quant.Type]uint64{}}
+	device, _ := place.Device.(converter)
 	layers := &m.Config.Layers
 	lo, hi := *layers, 0
 	for _, r := range place.Runs {
@@ -118,6 +125,11 @@ func stagePlan(m *backend.Model, place Placement, info backend.Info, need backen
 		}
 		for _, t := range m.Tensors(backend.Range{Lo: max(r.Lo, 1), Hi: r.Hi}) { // the embedding gives one row
 			s.reads[t.Type] += t.Bytes()
+		}
+		for _, t := range m.Tensors(r) {
+			if name := t.Type.String(); device != nil && device.Converts(t.Type) && !slices.Contains(s.Converted, name) {
+				s.Converted = append(s.Converted, name)
+			}
 		}
 		s.skipExperts(m, r)
 	}

@@ -86,6 +86,7 @@ CALL(cuModuleLoadDataEx)(uintptr_t *, const char *image, unsigned n, const int *
 
 #define NOTHING(name) \
   CALL(name)() { return now(); }
+NOTHING(cuMemGetAllocationGranularity)
 NOTHING(cuMemFree_v2)
 NOTHING(cuMemHostAlloc)
 NOTHING(cuMemFreeHost)
