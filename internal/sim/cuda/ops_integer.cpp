@@ -12,7 +12,10 @@ struct MulHi {
   template <class T> T operator()(T a, T b) const {
     if constexpr (sizeof(T) == 8 && std::is_signed_v<T>) return static_cast<T>((static_cast<__int128>(a) * b) >> 64);
     else if constexpr (sizeof(T) == 8) return static_cast<T>((static_cast<unsigned __int128>(a) * b) >> 64);
-    else return static_cast<T>((static_cast<int64_t>(a) * static_cast<int64_t>(b)) >> (8 * sizeof(T)));
+    else {
+      using Wide = std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>;
+      return static_cast<T>((static_cast<Wide>(a) * static_cast<Wide>(b)) >> (8 * sizeof(T)));
+    }
   }
 };
 struct Min { template <class T> T operator()(T a, T b) const { return a < b ? a : b; } };

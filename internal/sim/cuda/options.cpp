@@ -41,6 +41,9 @@ bool set(Options& o, Described& d, const std::string& key, const std::string& va
     o.driver = atoi(value.c_str());
     return o.driver > 0;
   } else {
+    // of the stand-in for NVML
+    for (const char* other : {"watts", "celsius", "mhz", "pcie", "mig", "process", "smi"})
+      if (key == other) return true;
     return false;
   }
   return true;

@@ -1,4 +1,16 @@
-// What the environment says, read once when the library is loaded.
+// What the environment says, read once in the life of a process.
+//
+//   DROVER_SIM_CUDA     the cards, with ; between, each of KEY=VALUE with commas between; "none": no card.
+//                       name=, cc= (8.0), mem= (2GiB; B, KiB, MiB, GiB), sms= multiprocessors (16), l2= bytes (4MiB),
+//                       uuid= (GPU-01234567-89ab-...), driver= version of the driver API (12080), for all.
+//                       Keys of the stand-in for NVML are passed over.
+//   CUDA_VISIBLE_DEVICES  as for the driver
+//   DROVER_SIM_CHECK    1, or with commas between: races, shared, global, registers, order (below)
+//   DROVER_SIM_COUNTS   a file, written at each wait: what kernels did, a line of JSON for each name
+//   DROVER_SIM_THREADS  host threads that run the blocks of a launch (as many as the host has)
+//   DROVER_SIM_TIMEOUT  seconds after which a launch ends with CUDA error 702 (600)
+//   DROVER_SIM_ORDER    other orders of what has no order: 0: work runs when it is waited for, warps ascend or descend by
+//                       their block's number; other numbers seed when work that nobody waits for runs, odd ones turn the warps
 #pragma once
 #include <cstdint>
 #include <string>
