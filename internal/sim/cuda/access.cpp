@@ -133,7 +133,7 @@ void resolve(Warp& w, const Instr& i, Space space, const uint64_t* address, uint
     case Space::global:
       global(w, i, address, mask, n, access, p);
       if (access != Access::read && access != Access::async_read) b.stores++;
-      if (options().count || options().check) note_global(w, i, address, mask, n, access);
+      if (b.launch->noted) note_global(w, i, address, mask, n, access);
       break;
     case Space::shared: shared(w, i, address, mask, n, access, p); break;
     case Space::local: local(w, address, mask, n, access, p); break;

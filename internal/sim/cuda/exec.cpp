@@ -219,10 +219,14 @@ void Block::release(int n) {
 // Whether the group may run the collective; false parks it until others come.
 static bool complete(Warp& w, const Instr& i, uint32_t m) {
   if (i.members < 0) return m == ~0u;
-  uint32_t want = w.row<uint32_t>(i.members)[__builtin_ctz(m)];
+  auto* named = w.row<uint32_t>(i.members);
+  uint32_t other = 0;
+  LANES other |= ~named[l];
+  if (!other) return (w.members & ~m) == 0;
+  uint32_t want = named[__builtin_ctz(m)];
   for (int l = 0; l < 32; l++) {
     if (!on(m, l)) continue;
-    uint32_t own = w.row<uint32_t>(i.members)[l];
+    uint32_t own = named[l];
     if (!on(own, l)) throw Fault{719, "the member mask " + std::to_string(own) + " does not name the lane itself", l};
     // lanes of several masks at one instruction: run when every mask is whole
     want |= own;

@@ -50,7 +50,10 @@ Blocks& blocks() {
 // before it end, so that the first of several faults is the one that is told.
 class Grid {
  public:
-  explicit Grid(Launch& l) : launch_(l), limit_(l.blocks()) { l.deadline = Clock::now() + std::chrono::seconds(options().timeout); }
+  explicit Grid(Launch& l) : launch_(l), limit_(l.blocks()) {
+    l.noted = options().count || options().check;
+    l.deadline = Clock::now() + std::chrono::seconds(options().timeout);
+  }
 
   // Runs blocks until none is left that another thread does not run.
   void work() {

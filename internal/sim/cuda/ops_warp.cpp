@@ -15,19 +15,22 @@ enum Shuffle : uint8_t { idx, up, down, bfly };
 template <Shuffle S>
 void shuffle(Warp& w, const Instr& i, uint32_t m) {
   auto *d = w.row<uint32_t>(i.d), *a = w.row<uint32_t>(i.a), *b = w.row<uint32_t>(i.b), *c = w.row<uint32_t>(i.c);
-  uint32_t r[32], valid = 0;
-  for (int l = 0; l < 32; l++) {
+  alignas(32) uint32_t source[32], in[32], r[32];
+  LANES {
     uint32_t lane = static_cast<uint32_t>(l), n = b[l] & 31, clamp = c[l] & 31, segment = c[l] >> 8 & 31;
     uint32_t top = (lane & segment) | (clamp & ~segment), bottom = lane & segment;
     uint32_t from = S == up ? lane - n : S == down ? lane + n : S == bfly ? lane ^ n : bottom | (n & ~segment);
-    bool in = S == up ? static_cast<int32_t>(from) >= static_cast<int32_t>(top) : from <= top;
-    if (!in) from = lane;
-    from &= 31;
-    r[l] = a[from];
-    valid |= uint32_t{in} << l;
-    if (on(m, l) && !on(m, static_cast<int>(from))) throw Fault{719, "lane " + std::to_string(lane) + " reads lane " + std::to_string(from) + ", which does not take part", l};
+    in[l] = (S == up ? static_cast<int32_t>(from) >= static_cast<int32_t>(top) : from <= top) ? ~0u : 0;
+    source[l] = (in[l] ? from : lane) & 31;
   }
-  LANES d[l] = on(m, l) ? r[l] : d[l];
+  uint32_t valid = mask_of(in);
+  for (int l = 0; l < 32; l++) r[l] = a[source[l]];
+  for (uint32_t left = m == all_lanes ? 0 : m; left; left &= left - 1) {
+    int l = __builtin_ctz(left);
+    if (!on(m, static_cast<int>(source[l]))) throw Fault{719, "lane " + std::to_string(l) + " reads lane " + std::to_string(source[l]) + ", which does not take part", l};
+  }
+  if (m == all_lanes) memcpy(d, r, sizeof r);
+  else LANES d[l] = on(m, l) ? r[l] : d[l];
   if (i.more) {
     uint32_t& p = w.pred(i.more);
     p = (p & ~m) | (valid & m);
