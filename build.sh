@@ -375,9 +375,8 @@ sim_library() (
 sim() {
 	have g++ || die "sim: a C++ compiler is missing: ./build.sh deps"
 	mkdir -p bin/sim
-	march=''
-	[ "$(uname -m)" != x86_64 ] || march=-march=x86-64-v3
-	sim_library cuda libcuda.so.1 -O3 $march
+	[ "$(uname -m)" = x86_64 ] || die "sim: the software CUDA device computes with AVX2: it is for x86_64 alone"
+	sim_library cuda libcuda.so.1 -O3 -march=x86-64-v3
 	sim_library nvml libnvidia-ml.so.1
 	say "bin/sim: libcuda.so.1 libnvidia-ml.so.1; the software Metal device comes with the Metal backend"
 }
