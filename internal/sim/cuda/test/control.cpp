@@ -187,6 +187,6 @@ void spaces() {
 }  // namespace
 
 std::vector<Case> control_cases() {
-  return {{"divergence", divergence}, {"indexed branch", indexed}, {"shuffles and votes", shuffles}, {"barriers", barriers}, {"asynchronous copies", asynchronous},
+  return {{"divergence", divergence}, {"indexed branch", indexed}, {"shuffles and votes", shuffles}, {"barriers", barriers}, {"barriers in another order", barriers, {"DROVER_SIM_ORDER=3"}}, {"asynchronous copies", asynchronous},
           {"blocks that wait for each other", persistent}, {"blocks that never meet", too_many}, {"endless loop", endless, {"DROVER_SIM_TIMEOUT=1"}}, {"atomics", atomics}, {"memory spaces", spaces}};
 }

@@ -280,5 +280,5 @@ std::vector<Case> driver_cases() {
   std::string counted = "DROVER_SIM_COUNTS=" + std::string(getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp") + "/drover-sim-test-counts";
   return {{"described devices", described, {pair}}, {"hidden devices", hidden, {pair, "CUDA_VISIBLE_DEVICES=1"}}, {"no device", none, {pair, "CUDA_VISIBLE_DEVICES="}},
           {"unreadable description", unreadable, {"DROVER_SIM_CUDA=cc=8"}}, {"out of memory", full, {"DROVER_SIM_CUDA=mem=1MiB"}}, {"work runs when waited for", lazy}, {"events", events},
-          {"graphs", graphs}, {"two devices", two, {pair}}, {"modules", modules}, {"renamed kernel", renamed}, {"kernels", kernels}, {"counts", counts, {counted}}};
+          {"graphs", graphs}, {"graphs in another order", graphs, {"DROVER_SIM_ORDER=3"}}, {"two devices", two, {pair}}, {"modules", modules}, {"renamed kernel", renamed}, {"kernels", kernels}, {"counts", counts, {counted}}};
 }
