@@ -163,6 +163,32 @@ golden_set() (
 		golden --only logits,nll,greedy --models 's260k-f[1f3]*' --prompts park,bytes
 )
 
+# the software devices, for the parts below
+software() {
+	sim && cuda_sim=$PWD/bin/sim/libcuda.so.1
+}
+
+# every model of the reference data on the software card
+golden_cuda() (
+	export DROVER_CUDA_LIBRARY="$cuda_sim" DROVER_NVML_LIBRARY=none
+	golden --device cuda --only logits,nll,greedy --prompts once
+)
+
+# races on shared memory, and reads of what nobody wrote: every kernel on one
+# shape or more, and the whole forward pass on few
+detectors() (
+	export DROVER_SIM_CHECK=1 DROVER_SIM_ORDER=3
+	gotest -noskip -count=1 -timeout 20m -run '^Test(Matvec|Embed|PromptAttention)$|^TestMatvec(Experts|Gate)$|^TestMatmulExperts$' ./cuda &&
+		gotest -noskip -count=1 -timeout 20m -run '^TestConformance$/./^(gqa|moe)$/^(F16|Q4_0|Q6_K)$' ./cuda
+)
+
+# what a token costs on the software card is what docs/cuda-counts.txt says
+cuda_counts() (
+	go run .ci/counts.go "bin/drover$(go env GOEXE)" "$cuda_sim" >bin/cuda-counts.txt || return 1
+	diff -u docs/cuda-counts.txt bin/cuda-counts.txt ||
+		{ say "docs/cuda-counts.txt is not what was counted here; if it should be: cp bin/cuda-counts.txt docs/"; return 1; }
+)
+
 # fuzz TIME: each fuzzer for a while; the seeds ran among the tests
 fuzz() (
 	for file in $(git ls-files '*_test.go' | xargs grep -l '^func Fuzz'); do
@@ -278,6 +304,10 @@ test_all() {
 	for set in $(kernel_sets); do
 		part "golden $set" golden_set "$set"
 	done
+	part 'software devices' software
+	part 'golden cuda' golden_cuda
+	part 'cuda detectors' detectors
+	part 'cuda counts' cuda_counts
 	part fuzz fuzz 4s
 	finish
 }
@@ -395,7 +425,8 @@ gpu_bundle() {
 	cp .ci/gpu/* "$DROVER_ACCEPT/golden.py" "$1"
 	cp cuda/kernels/*.txt cuda/kernels/*.cu cuda/kernels/*.h "$1/kernels"
 	cp cuda/kernels/ptx/*.sm_90.ptx.gz "$1/kernels/ptx"
-	(cd "$DROVER_GOLDEN" && tar -cf - models/s260k-*.gguf refs/s260k-* refs/reference_spread.csv quant) | gzip -9n >"$1/golden.tar.gz"
+	(cd "$DROVER_GOLDEN" && tar -cf - models/s260k-*.gguf refs/s260k-* refs/reference_spread.csv quant) |
+		python3 -c 'import lzma, sys; sys.stdout.buffer.write(lzma.compress(sys.stdin.buffer.read()))' >"$1/golden.tar.xz"
 	kib=$(du -sk --apparent-size "$1" | cut -f1)
 	[ "$kib" -lt $((60 << 10)) ] || die "gpu-bundle: $kib KiB, more than 60 MiB"
 	say "$1: $kib KiB; there: $1/run.sh"

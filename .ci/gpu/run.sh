@@ -22,7 +22,7 @@ export DROVER_CUDA_LIBRARY="${DROVER_CUDA_LIBRARY:-libcuda.so.1}"
 export PYTHONUNBUFFERED=1
 drover=$here/drover
 golden=$here/golden
-[ -d "$golden" ] || { mkdir "$golden" && tar -C "$golden" -xzf "$here/golden.tar.gz"; } || exit 1
+[ -d "$golden" ] || python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$here/golden.tar.xz" "$golden" || exit 1
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 broken=0
@@ -44,7 +44,7 @@ verdict() {
 machine() {
 	{
 		date -u
-		nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv,noheader 2>&1
+		have nvidia-smi && nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv,noheader 2>&1
 		"$drover" devices 2>&1
 	} | tee "$OUT/machine.txt"
 }

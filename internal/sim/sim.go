@@ -99,7 +99,11 @@ func root(t testing.TB) string {
 			return dir
 		}
 		if dir == filepath.Dir(dir) {
-			t.Fatal("no go.mod above the working directory: software devices are built from their source")
+			const why = "no go.mod above the working directory: software devices are built from their source"
+			if os.Getenv("DROVER_GOLDEN") == "" { // on a card's machine, which has the tests' binary alone
+				t.Skip(why)
+			}
+			t.Fatal(why)
 		}
 		dir = filepath.Dir(dir)
 	}
