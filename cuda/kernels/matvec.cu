@@ -355,6 +355,10 @@ DEVICE void store_act(const Gate &p, int column, int first, float v) {
 		*(word2 *)((uint8_t *)p.records2 + (int64_t)column * (p.kpad2 / 4) + first / 4) = {float_bits(most / 127.f), (uint32_t)(sum & 0xffff) | (uint32_t)other << 16};
 }
 
+// Two tiles of Q4_K do not fit in the registers of a loop that comes back to them.
+template <class F> constexpr int tiles_of_gate = 2;
+template <> constexpr int tiles_of_gate<Q4_K> = 1;
+
 // Grid: x = blocks of 32 rows, up to kpad2 if A8 is wanted, z = active experts at most.
 template <class F, int T> DEVICE void matvec_gate(const Gate &g) {
 	const Product &p = g.p;
@@ -401,5 +405,5 @@ __launch_bounds__(256, 2) WEIGHT_KERNEL(matvec)(const Product p) { matvec<FORMAT
 __launch_bounds__(256, 2) WEIGHT_KERNEL(matvec_gate)(const Gate p) { matvec_gate<FORMAT, 1>(p); }
 #else
 __launch_bounds__(256, 2) WEIGHT_KERNEL(matvec2)(const Product p) { matvec<FORMAT, 2>(p); }
-__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec_gate)(const Gate p) { matvec_gate<FORMAT, 2>(p); }
+__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec_gate)(const Gate p) { matvec_gate<FORMAT, tiles_of_gate<FORMAT>>(p); }
 #endif
