@@ -17,7 +17,6 @@ type Matrix struct {
 type Product struct {
 	M                      [3]Matrix
 	Matrices, Cols, N, Add int32
-	Q, Records             uint64 // A8
 	KPad, LdX              int32
 	X                      uint64 // A32
 	Half, Scale            uint64 // A16; AB16 without Scale
@@ -25,12 +24,11 @@ type Product struct {
 	Share, Total           int32  // with experts: 1: slots of a row share its input, 0: a slot has its own; how many experts there are
 }
 
-// Gate is act[column][row] = silu(M[0] x) * (M[1] x), as A8 and as A32; what is
-// not wanted is 0.
+// Gate is Act[column][row] = silu(M[0] x) * (M[1] x), f32.
 type Gate struct {
 	Product
-	Q2, Records2, Act uint64
-	KPad2, LdAct      int32
+	Act      uint64
+	LdAct, _ int32
 }
 
 // Pack turns Rows rows of raw blocks, which are rows First and on of a matrix of

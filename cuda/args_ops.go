@@ -9,8 +9,8 @@ import "math"
 
 // Outputs is the forms in which a row is wanted (kernels/outputs.h).
 type Outputs struct {
-	Out, Q, Records, Half, Scale, BF16 uint64
-	LdOut, KPad                        int32
+	Out, Half, Scale, BF16 uint64
+	LdOut, KPad, Lanes, _  int32
 }
 
 // Norm is kernels/norm.cu's norm: rows of X, or its rows Rows[i].
@@ -102,7 +102,7 @@ func partialBytes(heads, cuts, headDim int) uint64 {
 	return uint64(heads) * uint64(cuts) * uint64((headDim+5)&^3) * 4
 }
 
-// Combine is kernels/combine.cu's. Of To it writes Out and Q.
+// Combine is kernels/combine.cu's. Of To it writes Out and Half.
 type Combine struct {
 	Partial, Pos, Slot              uint64
 	To                              Outputs

@@ -13,7 +13,7 @@ type format struct {
 	columns   int    // of a chunk
 	bytes     int    // of a chunk
 	tiles     int    // the most that a warp of matvec works on at once; 2: there is a matvec2
-	float     bool   // decode takes A32, else A8
+	float     bool   // decode takes A32, else A16
 	converted bool   // raw is int8 and f32 scales, made on the host by quant.Ints
 }
 
@@ -21,18 +21,18 @@ type format struct {
 // its own.
 var formats = [...]format{
 	{name: "f32", columns: 64, bytes: 4096, tiles: 1, float: true},
-	{name: "f16", columns: 64, bytes: 2048, tiles: 2, float: true},
+	{name: "f16", columns: 64, bytes: 2048, tiles: 2},
 	{name: "bf16", columns: 64, bytes: 2048, tiles: 2, float: true},
 	{name: "q8_0", columns: 128, bytes: 2176, tiles: 2},
 	{name: "q4_0", columns: 128, bytes: 1152, tiles: 2},
 	{name: "q4_1", columns: 128, bytes: 1280, tiles: 2},
-	{name: "q5_0", columns: 256, bytes: 2816, tiles: 1},
-	{name: "q5_1", columns: 256, bytes: 3072, tiles: 1},
+	{name: "q5_0", columns: 256, bytes: 2816, tiles: 2},
+	{name: "q5_1", columns: 256, bytes: 3072, tiles: 2},
 	{name: "q2_k", columns: 256, bytes: 1344, tiles: 2},
 	{name: "q3_k", columns: 256, bytes: 1792, tiles: 2},
 	{name: "q4_k", columns: 256, bytes: 2304, tiles: 2},
-	{name: "q5_k", columns: 256, bytes: 2816, tiles: 1},
-	{name: "q6_k", columns: 256, bytes: 3360, tiles: 1},
+	{name: "q5_k", columns: 256, bytes: 2816, tiles: 2},
+	{name: "q6_k", columns: 256, bytes: 3360, tiles: 2},
 	{name: "iq4_nl", columns: 128, bytes: 1152, tiles: 2},
 	{name: "iq4_xs", columns: 256, bytes: 2176, tiles: 2},
 	{name: "mxfp4", columns: 256, bytes: 2176, tiles: 2},
@@ -128,8 +128,7 @@ func (f *format) matvecLaunch(tiles int, rows []int, cols, z int) launch {
 	return launch{[3]uint32{uint32(x), 1, uint32(z)}, 32 * f.warps(cols)}
 }
 
-// gateLaunch is for a gate and an up matrix of so many rows: 32 rows a block,
-// and with A8 wanted (kpad > 0) blocks of zeros up to kpad.
-func (f *format) gateLaunch(rows, kpad, cols, z int) launch {
-	return launch{[3]uint32{uint32(max(rows, kpad)+31) / 32, 1, uint32(z)}, 32 * f.warps(cols)}
+// gateLaunch is for a gate and an up matrix of so many rows: 32 rows a block.
+func (f *format) gateLaunch(rows, cols, z int) launch {
+	return launch{[3]uint32{uint32(rows+31) / 32, 1, uint32(z)}, 32 * f.warps(cols)}
 }

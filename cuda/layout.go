@@ -61,11 +61,10 @@ type layer struct {
 // forms is a buffer for rows that products read, in the forms that they take
 // (kernels/outputs.h); those that nobody takes are 0.
 type forms struct {
-	cols, ld, kpad     int
-	plain              uint64 // f32 (rows, ld)
-	q, records         uint64 // A8, decodeRows rows a slot
-	half, scale, bf16  uint64 // A16, AB16
-	floats, a8, a16, b bool   // which of them products of both classes read
+	cols, ld, kpad    int
+	plain             uint64 // f32 (rows, ld)
+	half, scale, bf16 uint64 // A16, AB16
+	floats, a16, b    bool   // which of them products of both classes read
 }
 
 // decodeRows is the most rows of a batch of the decode class. Larger batches are
@@ -224,12 +223,9 @@ func (f *forms) takes(tier int, ms ...*matrix) {
 			continue
 		case m.f.float:
 			f.floats = true
+			f.b = f.b || m.f.multiplies(tier)
 		default:
-			f.a8 = true
-		}
-		if m.f.multiplies(tier) {
-			f.b = f.b || m.f.name == "bf16"
-			f.a16 = f.a16 || m.f.name != "bf16"
+			f.a16 = true
 		}
 	}
 }
@@ -239,20 +235,14 @@ func (f *forms) takes(tier int, ms ...*matrix) {
 func (s *layout) forms(f *forms, cols, slots int, plain bool) {
 	a := &s.scratch
 	f.cols, f.ld, f.kpad = cols, pad(cols, 4), pad(cols, 256)
-	rows, decoded := s.tile*slots, min(s.tile, decodeRows)*slots
+	rows := s.tile * slots
 	if f.floats || plain {
 		f.plain = a.floats(rows * f.ld)
-	}
-	if f.a8 {
-		f.q, f.records = a.bytes(uint64(decoded*f.kpad)), a.bytes(uint64(decoded*f.kpad/4))
-	}
-	if s.lim.Rows <= decodeRows {
-		return
 	}
 	if f.a16 {
 		f.half, f.scale = a.bytes(2*uint64(rows)*uint64(f.kpad)), a.floats(rows)
 	}
-	if f.b {
+	if f.b && s.lim.Rows > decodeRows {
 		f.bf16 = a.bytes(2 * uint64(rows) * uint64(f.kpad))
 	}
 }

@@ -29,17 +29,18 @@ func (q *queue) launch(k *kernel, l launch, shared uint32, args unsafe.Pointer) 
 // wanted is the forms of `to` that products of a class read.
 func (q *queue) wanted(to *forms, all ...products) Outputs {
 	o := Outputs{LdOut: int32(to.ld), KPad: int32(to.kpad)}
+	if !q.p.prompt {
+		o.Lanes = 1
+	}
 	for _, ps := range all {
 		for i := range ps {
 			switch f := ps[i].k.f; {
-			case q.p.prompt && f.multiplies(q.s.tier) && f.name == "bf16":
-				o.BF16 = to.bf16
-			case q.p.prompt && f.multiplies(q.s.tier):
+			case !f.float:
 				o.Half, o.Scale = to.half, to.scale
-			case f.float:
-				o.Out = to.plain
+			case q.p.prompt && f.multiplies(q.s.tier):
+				o.BF16 = to.bf16
 			default:
-				o.Q, o.Records = to.q, to.records
+				o.Out = to.plain
 			}
 		}
 	}
@@ -63,7 +64,10 @@ func (q *queue) multiply(all products, in *forms) {
 		}
 		for lo := 0; lo < q.p.n; lo += decodeRows {
 			a := q.arguments(p, lo, min(decodeRows, q.p.n-lo))
-			a.Q, a.Records, a.X = in.q, in.records, in.plain+4*uint64(lo*in.ld)
+			a.X = in.plain + 4*uint64(lo*in.ld)
+			if !p.k.f.float { // of the decode class, so that lo is 0
+				a.Half, a.Scale = in.half, in.scale
+			}
 			q.decodeProduct(p)
 		}
 	}
@@ -182,12 +186,11 @@ func (q *queue) attendPrompt(l *layer, to Outputs) {
 func (q *queue) activate(w *blockProducts, slots int) (at uint64) {
 	s, c := q.s, q.s.c
 	to := q.wanted(&s.act, w.down)
+	if w.gate != nil && (!q.p.prompt || c.Experts > 0 && !w.prompts && w.gate.k.f.float && to.Half|to.BF16 == 0) {
+		return q.gate(w.gate, to, slots)
+	}
 	if q.p.b.Trace != nil && to.Out == 0 {
 		to.Out, to.LdOut = s.gate, int32(s.ld.ffn)
-	}
-	if w.gate != nil && (!q.p.prompt || c.Experts > 0 && !w.prompts && to.Half|to.BF16 == 0) {
-		q.gate(w.gate, to)
-		return to.Out
 	}
 	q.multiply(w.gateUp, &s.in)
 	// out may be gate: a thread reads a value before it writes there
@@ -196,15 +199,25 @@ func (q *queue) activate(w *blockProducts, slots int) (at uint64) {
 	return to.Out
 }
 
-// gate is gate, up and the activation in one launch.
-func (q *queue) gate(p *product, to Outputs) {
+// gate is gate, up and the activation in one launch, and one more where down takes
+// f16: a block does not see the largest value of a row.
+func (q *queue) gate(p *product, to Outputs, slots int) (at uint64) {
 	s, a := q.s, &q.s.args.gate
-	*a = Gate{Product: p.args, Q2: to.Q, Records2: to.Records, Act: to.Out, LdAct: to.LdOut}
-	a.N, a.Q, a.Records, a.X = int32(q.p.n), s.in.q, s.in.records, s.in.plain
-	if to.Q != 0 {
-		a.KPad2 = to.KPad
+	*a = Gate{Product: p.args, Act: to.Out, LdAct: to.LdOut}
+	if to.Out == 0 {
+		a.Act, a.LdAct = s.gate, int32(s.ld.ffn)
 	}
-	q.launch(p.k.gate, p.k.f.gateLaunch(s.c.FFN, int(a.KPad2), s.c.Dim, q.active(p, q.p.n)), 0, unsafe.Pointer(a))
+	a.N, a.X = int32(q.p.n), s.in.plain
+	if !p.k.f.float {
+		a.Half, a.Scale = s.in.half, s.in.scale
+	}
+	q.launch(p.k.gate, p.k.f.gateLaunch(s.c.FFN, s.c.Dim, q.active(p, q.p.n)), 0, unsafe.Pointer(a))
+	if to.Half != 0 {
+		to.Out = 0
+		s.args.convert = Convert{X: a.Act, Dim: int32(s.c.FFN), LdX: a.LdAct, To: to}
+		q.launch(s.kernels.ops.convert, rowLaunch(q.p.n*slots, s.c.FFN), 0, unsafe.Pointer(&s.args.convert))
+	}
+	return a.Act
 }
 
 // route chooses the rows' experts and lists their slots.

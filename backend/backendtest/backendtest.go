@@ -40,10 +40,9 @@ type Options struct {
 	// reference rounding too, the device's values are held to those of float
 	// weights. nil: the case "arithmetic" does not run.
 	Round func(row []float64)
-	// Wider gives a tolerance, and the reason, where the device rounds what
-	// ToleranceOf does not know of: activations to f16 before tensor cores, say.
-	// The larger of the two holds. nil: nowhere.
-	Wider func(t, k, v quant.Type) Tolerance
+	// Tolerance takes the place of ToleranceOf for a device that rounds something
+	// else: activations to f16 before tensor cores, say. nil: ToleranceOf.
+	Tolerance func(t, k, v quant.Type) Tolerance
 	// Card marks a real card, whose Need may exceed what is used by 1 % and
 	// 64 MiB; others are held to the byte.
 	Card bool

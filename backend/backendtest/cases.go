@@ -76,7 +76,7 @@ func arithmetic(x *env) {
 
 // oneByOne: however a sequence's rows are grouped into batches.
 func oneByOne(x *env) {
-	p := part{[]int32{1}, 0, x.random(1, 13)}
+	p := part{[]int32{1}, 0, x.clear(13)}
 	want := x.whole(x.dev).feed(p, 1)
 	for _, sizes := range [][]int{{13}, {2}, {5, 3, 4, 1}, {9, 4}} {
 		x.same("in batches", x.whole(x.dev).feed(p, sizes...), want)
@@ -139,7 +139,8 @@ func interleaved(x *env) {
 // and last.
 func company(x *env) {
 	l := x.whole(x.dev)
-	prompt, next := part{[]int32{0}, 0, x.random(6, 5)}, part{[]int32{0}, 5, x.random(7, 1)}
+	tokens := x.clear(6)
+	prompt, next := part{[]int32{0}, 0, tokens[:5]}, part{[]int32{0}, 5, tokens[5:]}
 	others := []part{{[]int32{1}, 0, x.random(8, 1)}, {[]int32{2}, 0, x.random(9, 9)}, {[]int32{3}, 0, x.random(10, 2)}}
 	want := l.logits(prompt)
 	wantNext := l.logits(next)

@@ -86,11 +86,10 @@ func (x *env) reference() *line {
 
 // limit is the largest NMSE against the reference.
 func (x *env) limit() float64 {
-	limit := ToleranceOf(x.typ, x.lim.K, x.lim.V).NMSE
-	if x.o.Wider != nil {
-		limit = max(limit, x.o.Wider(x.typ, x.lim.K, x.lim.V).NMSE)
+	if x.o.Tolerance != nil {
+		return x.o.Tolerance(x.typ, x.lim.K, x.lim.V).NMSE
 	}
-	return limit
+	return ToleranceOf(x.typ, x.lim.K, x.lim.V).NMSE
 }
 
 func (x *env) closeLines() {

@@ -1,7 +1,7 @@
 // combine: adds the cuts of every row and head that attention_K_V_G made; the
 // result is the input of the output matrix.
 //
-// In: partial (n, heads, max_cuts, partial_stride(head_dim)). Out: f32 and A8 of
+// In: partial (n, heads, max_cuts, partial_stride(head_dim)). Out: f32 and f16 of
 // outputs.h, rows of heads*head_dim. A block makes 256 columns of a row, 64
 // threads 4 each, in 4 groups that take every fourth cut; the order of sums
 // depends on the row's position alone. The limit is latency: a few trips to L2.
@@ -95,6 +95,12 @@ KERNEL __launch_bounds__(256) combine(const Combine p) {
 	float4 y = {v[0], v[1], v[2], v[3]};
 	if (p.to.out)
 		store4(p.to.out + (uint64_t)row * p.to.ldout, column, width, y);
-	if (p.to.q)
-		write_a8(p.to, row, column, y);
+	if (!p.to.half)
+		return;
+	// a mean of values from the cache: in the range of f16 as it is, or nearly
+	for (int i = 0; i < 4; i++)
+		v[i] = max(-65504.f, min(65504.f, v[i]));
+	write_pairs(p.to.half, p.to, row, column, pack_half(v[0], v[2]), pack_half(v[1], v[3]));
+	if (column == 0)
+		p.to.scale[row] = 1;
 }

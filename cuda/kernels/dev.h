@@ -248,17 +248,6 @@ DEVICE uint32_t and_or(uint32_t a, uint32_t b, uint32_t c) {
 	asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
 	return d;
 }
-DEVICE int dp4a(uint32_t a, uint32_t b, int c) { // s8 x s8
-	int d;
-	asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-	return d;
-}
-// dp2a is the products of two int16 in a with bytes 0 and 1 of b (int8), plus c.
-DEVICE int dp2a(uint32_t a, uint32_t b, int c) {
-	int d;
-	asm("dp2a.lo.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-	return d;
-}
 // exp2 and reciprocals: relative error at most 2^-22, 2^-23 and 2^-22.4.
 DEVICE float exp2_approx(float x) {
 	float y;
@@ -367,44 +356,6 @@ DEVICE void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
 	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #endif
-
-// mma_s8_16: D += A (16 x 16) B (16 x 8) in int8, sums in int32. a[0] (g; 4t..4t+3), a[1] (g+8; the same); b (4t..4t+3; g).
-// With unsigned_a the bytes of A are 0..255.
-template <bool unsigned_a> DEVICE void mma_s8_16(int d[4], uint32_t a0, uint32_t a1, uint32_t b) {
-#if __CUDA_ARCH__ >= 800
-	if (unsigned_a)
-		asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-		             : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]) : "r"(a0), "r"(a1), "r"(b));
-	else
-		asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-		             : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]) : "r"(a0), "r"(a1), "r"(b));
-#else
-	if (unsigned_a) {
-		asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.u8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};" : "+r"(d[0]), "+r"(d[1]) : "r"(a0), "r"(b));
-		asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.u8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};" : "+r"(d[2]), "+r"(d[3]) : "r"(a1), "r"(b));
-	} else {
-		asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};" : "+r"(d[0]), "+r"(d[1]) : "r"(a0), "r"(b));
-		asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};" : "+r"(d[2]), "+r"(d[3]) : "r"(a1), "r"(b));
-	}
-#endif
-}
-
-// mma_s8_32: the same over 32: a[0], a[1] and b[0] for the first 16, a[2], a[3] and b[1] for the others.
-template <bool unsigned_a> DEVICE void mma_s8_32(int d[4], const uint32_t a[4], const uint32_t b[2]) {
-#if __CUDA_ARCH__ >= 800
-	if (unsigned_a)
-		asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-		             : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-		             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-	else
-		asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-		             : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-		             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#else
-	mma_s8_16<unsigned_a>(d, a[0], a[1], b[0]);
-	mma_s8_16<unsigned_a>(d, a[2], a[3], b[1]);
-#endif
-}
 
 // load_matrix4 fills r with four 8 x 8 matrices of 16-bit values; p is the
 // address of row lane%8 of matrix lane/8, in shared memory, 16-byte aligned.

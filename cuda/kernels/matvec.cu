@@ -1,9 +1,22 @@
-#include "weights.h"
+// matvec.cu: y[column][row] (+)= W x (+ bias) for 1 to 8 columns, decoding, and
+// the same for a gate and an up matrix with the activation.
+//
+// W is packed weights (weights.h), x is A16 by lanes (outputs.h): f16 with a power
+// of two per column as scale; f32 for BF16 and F32 weights. Warp w of W has chunks
+// w, w + W, ... of its rows; sums of warps are added in their order.
+//
+// The limit is bandwidth. Weights are read once, 16 bytes a lane, some chunks
+// ahead. Dequantised in registers (half.h) they are the A operand of tensor cores
+// for all 8 columns at once, whether they are there or not: that takes fewer
+// instructions than products of one column, and no block needs a sum of its own
+// as int8 activations would. BF16 and F32 weights are multiplied in f32.
+//
+// A column's result has the same bits whatever the number of columns.
+#include "half.h"
 
 // Partial sums of a block: (warps, tiles, columns, 16 rows), columns 20 floats
 // apart so that the lanes of a warp write to different banks.
 constexpr int DECODE_COLUMNS = 8, MAX_WARPS = 8, PART_LD = 20, PART = DECODE_COLUMNS * PART_LD;
-constexpr int MAGIC = 0x4b400000; // the bits of 1.5 * 2^23
 
 // Columns says which rows of the input a block's columns are, and where its results go.
 struct Columns {
@@ -58,87 +71,44 @@ DEVICE int launder(int v) {
 	return v;
 }
 
-// --- block formats: int8 products
-
-// Inputs is where a lane's part of the activations begins: in A8, in bytes, the
-// fragments of column g and the records of columns 2t and 2t + 1; in A32, in
-// floats, every column.
-struct BlockInputs {
-	uint32_t q, records[2];
+// Inputs is where a lane's part of the activations begins: of A16, in halves, in
+// column g; of A32, in floats, of every column.
+struct HalfInputs {
+	uint32_t half;
 };
 struct FloatInputs {
 	uint32_t x[DECODE_COLUMNS];
 };
-DEVICE void locate(BlockInputs &in, const Product &p, const Columns &c) {
-	int g = lane() / 4, t = lane() % 4;
-	in.q = input_of(c, g) * p.kpad + 16 * t;
-	for (int i = 0; i < 2; i++)
-		in.records[i] = input_of(c, 2 * t + i) * (p.kpad / 4);
-}
+DEVICE void locate(HalfInputs &in, const Product &p, const Columns &c) { in.half = input_of(c, lane() / 4) * p.kpad + 16 * (lane() % 4); }
 DEVICE void locate(FloatInputs &in, const Product &p, const Columns &c) {
 #pragma unroll
 	for (int j = 0; j < DECODE_COLUMNS; j++)
 		in.x[j] = input_of(c, j) * p.ldx;
 }
 
-// add_block adds the product of a tile and a block of 32 columns to acc: (g, 2t),
-// (g, 2t+1), (g+8, 2t), (g+8, 2t+1). sums is the records' {s0, s1}, d their scales.
-template <class F> DEVICE void add_block(float acc[4], const typename F::Raw &raw, int block, const uint32_t b[2], const float d[2], const uint32_t sums[2]) {
-	constexpr int halves = 32 / F::group;
-	constexpr uint32_t low = -F::zero & 255, high = -F::zero * F::high & 255;
-	uint32_t a[4];
-	F::quants(raw, block, a);
-#pragma unroll
-	for (int h = 0; h < halves; h++) {
-		// which of s0, s1 count
-		constexpr uint32_t both = halves == 1 ? 0x0101 : 1;
-		uint32_t which = both << 8 * h;
-		int c[4] = {MAGIC, MAGIC, MAGIC, MAGIC};
-		if (F::zero)
-#pragma unroll
-			for (int i = 0; i < 2; i++) {
-				c[i] = dp2a(sums[i], low * which, MAGIC);
-				c[2 + i] = dp2a(sums[i], high * which, MAGIC);
-			}
-		if constexpr (halves == 1)
-			mma_s8_32<F::unsigned_quants>(c, a, b);
-		else
-			mma_s8_16<F::unsigned_quants>(c, a[2 * h], a[2 * h + 1], b[h]);
-		float scale[2] = {F::scale(raw, block, h, 0), F::scale(raw, block, h, 1)};
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			acc[i] = fma((bits_float(c[i]) - 12582912.f) * d[i % 2], scale[i / 2], acc[i]);
-		if constexpr (F::has_min) {
-			float least[2] = {F::min(raw, block, h, 0), F::min(raw, block, h, 1) * F::high};
-#pragma unroll
-			for (int i = 0; i < 4; i++) {
-				float sum = bits_float(dp2a(sums[i % 2], which, MAGIC)) - 12582912.f;
-				acc[i] = fma(d[i % 2] * sum, least[i / 2], acc[i]);
-			}
-		}
-	}
-}
+// --- tensor cores
 
-// add_chunk adds a chunk's products, 64 columns at a time.
-template <class F, int T> DEVICE void add_chunk(float (&acc)[T][4], const typename F::Raw (&raw)[T], const Product &p, const BlockInputs &at, int chunk) {
-	const int8_t *q = p.q + (at.q + chunk * F::columns);
-	const uint8_t *records = (const uint8_t *)p.records, *r0 = records + (at.records[0] + chunk * (F::columns / 4)), *r1 = records + (at.records[1] + chunk * (F::columns / 4));
+// add_chunk adds a chunk's products to acc: (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1).
+template <class F, int T> DEVICE void add_chunk(float (&acc)[T][4], const typename F::Raw (&raw)[T], const Product &p, const HalfInputs &in, int chunk) {
+	const uint16_t *half = p.half + (in.half + chunk * F::columns);
 #pragma unroll
-	for (int pair = 0; pair < F::columns / 64; pair++) {
-		word4 b = load_cached(q + 64 * pair), u = load_cached(r0 + 16 * pair), v = load_cached(r1 + 16 * pair);
+	for (int part = 0; part < F::columns / 64; part++) {
+		word4 x[2] = {load_cached(half + 64 * part), load_cached(half + 64 * part + 8)};
 #pragma unroll
-		for (int i = 0; i < 2; i++) {
-			uint32_t fragment[2] = {word(b, 2 * i), word(b, 2 * i + 1)}, sums[2] = {word(u, 2 * i + 1), word(v, 2 * i + 1)};
-			float d[2] = {bits_float(word(u, 2 * i)), bits_float(word(v, 2 * i))};
+		for (int i = 0; i < 4; i++) {
+			uint32_t b[2] = {word(x[i / 2], i % 2 * 2), word(x[i / 2], i % 2 * 2 + 1)};
 #pragma unroll
-			for (int t = 0; t < T; t++)
-				add_block<F>(acc[t], raw[t], 2 * pair + i, fragment, d, sums);
+			for (int t = 0; t < T; t++) {
+				uint32_t a[4];
+				fragment<F>(raw[t], 4 * part + i, a);
+				mma_f16(acc[t], a, b);
+			}
 		}
 	}
 }
 
 // partial_sums writes the warp's part of the tiles' products to part[T].
-template <class F, int T> DEVICE void partial_sums(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const BlockInputs &in) {
+template <class F, int T> DEVICE void partial_sums(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const HalfInputs &in) {
 	float acc[T][4] = {};
 	int warps = threads() / 32;
 	for (int chunk = warp(); chunk < tiles.chunks; chunk += ring.depth * warps)
@@ -154,7 +124,7 @@ template <class F, int T> DEVICE void partial_sums(float *part, Ring<F, T> &ring
 	for (int i = 0; i < T; i++)
 #pragma unroll
 		for (int j = 0; j < 4; j++)
-			part[i * PART + (2 * t + j % 2) * PART_LD + g + j / 2 * 8] = j < 2 ? acc[i][j] : acc[i][j] * (1.f / F::high);
+			part[i * PART + (2 * t + j % 2) * PART_LD + g + j / 2 * 8] = acc[i][j];
 }
 
 // --- floating point: FMA in f32
@@ -203,7 +173,7 @@ template <class F, int T, int N> DEVICE void partial_float_sums(float *part, Rin
 			}
 }
 
-template <class F, int T> DEVICE void sums_of_warp(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const BlockInputs &in, int) {
+template <class F, int T> DEVICE void sums_of_warp(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const HalfInputs &in, int) {
 	partial_sums<F, T>(part, ring, tiles, p, in);
 }
 template <class F, int T> DEVICE void sums_of_warp(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const FloatInputs &in, int n) {
@@ -217,13 +187,17 @@ template <class F, int T> DEVICE void sums_of_warp(float *part, Ring<F, T> &ring
 		partial_float_sums<F, T, 8>(part, ring, tiles, p, in);
 }
 template <class F> struct InputsOf {
-	typedef BlockInputs type;
+	typedef HalfInputs type;
 };
 template <> struct InputsOf<F32> {
 	typedef FloatInputs type;
 };
-template <> struct InputsOf<F16> : InputsOf<F32> {};
 template <> struct InputsOf<BF16> : InputsOf<F32> {};
+
+// scale_of is what a column's sums are multiplied by.
+DEVICE float scale_of(const Product &p, const Columns &c, int column) {
+	return p.scale ? bits_float(load_l2_4(p.scale + input_of(c, column))) : 1.f;
+}
 
 // --- kernels
 
@@ -290,7 +264,7 @@ template <int T> DEVICE void store_sums(const Product &p, const float *part) {
 		int row = i % (16 * T), column = i / (16 * T), at = 16 * T * x + row;
 		if (at >= rows)
 			continue;
-		float sum = total(part, T, row / 16, column, row % 16);
+		float sum = total(part, T, row / 16, column, row % 16) * scale_of(p, columns, column);
 		if (bias)
 			sum += bias[at];
 		auto to = y + (int64_t)slot_of(columns, column) * ldy + at;
@@ -324,42 +298,16 @@ template <class F, int T> DEVICE void matvec(const Product &p) {
 	store_sums<T>(p, part);
 }
 
-// Gate is act = silu(m[0] x) * (m[1] x) for the two matrices of a product: as A8
-// (q2, records2, kpad2) and as A32 (act, ldact), what is not 0.
+// Gate is act = silu(m[0] x) * (m[1] x) for the two matrices of a product, (n, ldact) f32.
 struct Gate {
 	Product p;
-	int8_t *q2;
-	void *records2;
 	float *act;
-	int kpad2, ldact;
+	int ldact, spare;
 };
 
 DEVICE float silu(float x) { return x / (1.f + exp2_approx(-1.4426950408889634f * x)); }
 
-// store_act writes a column's 32 rows from `first` on, lane by lane, as the
-// products that follow want them. v is 0 beyond the matrix.
-DEVICE void store_act(const Gate &p, int column, int first, float v) {
-	int row = first + lane();
-	if (p.act && row < p.p.m[0].rows)
-		p.act[(int64_t)column * p.ldact + row] = v;
-	if (!p.q2 || first >= p.kpad2)
-		return;
-	float most = warp_max(abs(v));
-	int q = round_even(v * (most > 0 ? 127.f / most : 0.f));
-	int sum = q;
-	for (int o = 1; o < 16; o *= 2)
-		sum += shuffle_xor(sum, o);
-	int other = shuffle_xor(sum, 16), k = row % 64;
-	p.q2[(int64_t)column * p.kpad2 + (row & ~63) + k % 16 / 4 * 16 + k / 32 * 8 + k % 32 / 16 * 4 + k % 4] = q;
-	if (lane() == 0)
-		*(word2 *)((uint8_t *)p.records2 + (int64_t)column * (p.kpad2 / 4) + first / 4) = {float_bits(most / 127.f), (uint32_t)(sum & 0xffff) | (uint32_t)other << 16};
-}
-
-// Two tiles of Q4_K do not fit in the registers of a loop that comes back to them.
-template <class F> constexpr int tiles_of_gate = 2;
-template <> constexpr int tiles_of_gate<Q4_K> = 1;
-
-// Grid: x = blocks of 32 rows, up to kpad2 if A8 is wanted, z = active experts at most.
+// Grid: x = blocks of 32 rows, z = active experts at most.
 template <class F, int T> DEVICE void matvec_gate(const Gate &g) {
 	const Product &p = g.p;
 	__shared__ float part[MAX_WARPS * 4 * PART]; // gate, up of 16 rows; gate, up of the next
@@ -371,39 +319,37 @@ template <class F, int T> DEVICE void matvec_gate(const Gate &g) {
 	int expert = columns_of(columns, p, block_z());
 	if (expert < 0)
 		return;
-	if (first < p.m[0].rows) {
-		typename InputsOf<F>::type in;
+	typename InputsOf<F>::type in;
 #pragma unroll 1
-		for (int i = 0; i < 4; i += T) {
-			if (i > 0)
-				expert = columns_of(columns, p, launder(block_z()));
-			// T = 2: gate and up of a tile together; T = 1: one after the other
-			Tiles<T> tiles = gate_tiles<F, T>(p, i, first / 16 + i / 2, expert);
-			Ring<F, T> ring;
-			fill(ring, tiles);
-			if (i == 0 && !p.experts)
-				wait_previous();
-			locate(in, p, columns);
-			sums_of_warp<F, T>(part + (warp() * 4 + i) * PART, ring, tiles, p, in, columns.n);
-		}
-	} else
-		wait_previous();
+	for (int i = 0; i < 4; i += T) {
+		if (i > 0)
+			expert = columns_of(columns, p, launder(block_z()));
+		// T = 2: gate and up of a tile together; T = 1: one after the other
+		Tiles<T> tiles = gate_tiles<F, T>(p, i, first / 16 + i / 2, expert);
+		Ring<F, T> ring;
+		fill(ring, tiles);
+		if (i == 0 && !p.experts)
+			wait_previous();
+		locate(in, p, columns);
+		sums_of_warp<F, T>(part + (warp() * 4 + i) * PART, ring, tiles, p, in, columns.n);
+	}
 	barrier();
 	columns_of(columns, p, launder(block_z()));
+	if (first + lane() >= p.m[0].rows)
+		return;
 	for (int j = warp(); j < columns.n; j += threads() / 32) {
-		float v = 0;
-		if (first + lane() < p.m[0].rows) {
-			int tile = lane() / 16 * 2, row = lane() % 16;
-			v = silu(total(part, 4, tile, j, row)) * total(part, 4, tile + 1, j, row);
-		}
-		store_act(g, slot_of(columns, j), first, v);
+		int tile = lane() / 16 * 2, row = lane() % 16;
+		float scale = scale_of(p, columns, j), gate = total(part, 4, tile, j, row) * scale, up = total(part, 4, tile + 1, j, row) * scale;
+		global_pointer(g.act)[(int64_t)slot_of(columns, j) * g.ldact + first + lane()] = silu(gate) * up;
 	}
 }
 
 __launch_bounds__(256, 2) WEIGHT_KERNEL(matvec)(const Product p) { matvec<FORMAT, 1>(p); }
-#if ONE_TILE_OF(FORMAT)
+#if !ONE_TILE_OF(FORMAT)
+__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec2)(const Product p) { matvec<FORMAT, 2>(p); }
+#endif
+#if ONE_TILE_OF(FORMAT) || GATE_TILES_OF(FORMAT)
 __launch_bounds__(256, 2) WEIGHT_KERNEL(matvec_gate)(const Gate p) { matvec_gate<FORMAT, 1>(p); }
 #else
-__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec2)(const Product p) { matvec<FORMAT, 2>(p); }
-__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec_gate)(const Gate p) { matvec_gate<FORMAT, tiles_of_gate<FORMAT>>(p); }
+__launch_bounds__(256, 2) WEIGHT_KERNEL(matvec_gate)(const Gate p) { matvec_gate<FORMAT, 2>(p); }
 #endif

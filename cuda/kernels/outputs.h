@@ -5,11 +5,13 @@
 // wanted). kpad is the row's length rounded up to 256; what lies beyond the
 // length is zero, but in out, which ends with the row.
 //   out            f32 (row, ldout)
-//   q, records     int8 (row, kpad) in fragment order, (row, kpad/32) of {d, s0, s1}
-//   half, scale    f16 (row, kpad) in the order of mma slots times a power of
-//                  two that brings the largest magnitude into [2^7, 2^8), and its inverse
-//   bf16           the same order, not scaled
-// A thread makes 4 neighbouring values at a time: a word of q, two of half.
+//   half, scale    f16 (row, kpad) times a power of two that brings the largest
+//                  magnitude into [2^7, 2^8), and its inverse
+//   bf16           bf16 (row, kpad), not scaled
+// half and bf16 are pairs of columns 4t, 4t+2 and 4t+1, 4t+3 of each 16, t < 4:
+// words t and t+4 of the 16 (for copies to shared memory), or with `lanes` words
+// 8t + 2s and 8t + 2s + 1 of each 64, s counting its 16s: a lane's, side by side.
+// A thread makes 4 neighbouring values at a time, two words.
 #pragma once
 #include "dev.h"
 
@@ -17,17 +19,10 @@ constexpr float minus_infinity = -__builtin_inff();
 
 struct Outputs {
 	float *out;
-	int8_t *q;
-	void *records;
 	uint16_t *half;
 	float *scale;
 	uint16_t *bf16;
-	int ldout, kpad;
-};
-
-struct alignas(8) Record {
-	float d;
-	int16_t s0, s1;
+	int ldout, kpad, lanes;
 };
 
 // ordered has the order of floats; 0 and -0 are equal.
@@ -83,29 +78,17 @@ DEVICE void store4(float *p, int k, int n, float4 v) {
 }
 DEVICE float largest(float4 v) { return max(max(abs(v.x), abs(v.y)), max(abs(v.z), abs(v.w))); }
 
-// write_a8 writes values k..k+3 of a row; the whole warp takes part, with k = 4*lane() beyond a multiple of 128.
-DEVICE void write_a8(const Outputs &o, int row, int k, float4 v) {
-	float most = largest(v);
-	for (int i = 1; i < 8; i *= 2)
-		most = max(most, shuffle_xor(most, i));
-	float inverse = most > 0 ? 127.f / most : 0.f;
-	int q0 = round_even(v.x * inverse), q1 = round_even(v.y * inverse), q2 = round_even(v.z * inverse), q3 = round_even(v.w * inverse);
-	uint32_t word = (q0 & 255) | (q1 & 255) << 8 | (q2 & 255) << 16 | (uint32_t)q3 << 24;
-	int sum = q0 + q1 + q2 + q3;
-	sum += shuffle_xor(sum, 1);
-	sum += shuffle_xor(sum, 2);
-	int other = shuffle_xor(sum, 4);
-	int block = k / 32 & 1, part = k % 32 / 16, t = k % 16 / 4;
-	*(uint32_t *)(o.q + (uint64_t)row * o.kpad + (k & ~63) + t * 16 + block * 8 + part * 4) = word;
-	if (lane() % 8 == 0) {
-		Record r = {most / 127.f, (int16_t)sum, (int16_t)other};
-		((Record *)o.records)[(uint64_t)row * (o.kpad / 32) + k / 32] = r;
+// write_pairs writes two words of a row: values k, k+2 and k+1, k+3.
+DEVICE void write_pairs(uint16_t *to, const Outputs &o, int row, int k, uint32_t even, uint32_t odd) {
+	uint32_t *w = (uint32_t *)(to + (uint64_t)row * o.kpad);
+	int t = k % 16 / 4;
+	if (o.lanes) {
+		*(word2 *)(w + k / 64 * 32 + 8 * t + k % 64 / 16 * 2) = {even, odd};
+		return;
 	}
-}
-
-// slot_words gives where a row's values k..k+3 go: (k, k+2) to word 0, (k+1, k+3) to word 4.
-DEVICE uint32_t *slot_words(uint16_t *to, const Outputs &o, int row, int k) {
-	return (uint32_t *)(to + (uint64_t)row * o.kpad + (k & ~15)) + k % 16 / 4;
+	w += k / 16 * 8 + t;
+	w[0] = even;
+	w[4] = odd;
 }
 
 // power is 2^(7 - floor(log2(most))), 1 for a row of zeros.
@@ -131,17 +114,9 @@ template <class Value> DEVICE void write_row(const Outputs &o, int row, int n, f
 		float4 v = value(k);
 		if (o.out)
 			store4(o.out + (uint64_t)row * o.ldout, k, n, v);
-		if (o.q)
-			write_a8(o, row, k, v);
-		if (o.half) {
-			uint32_t *w = slot_words(o.half, o, row, k);
-			w[0] = pack_half(v.x * factor, v.z * factor);
-			w[4] = pack_half(v.y * factor, v.w * factor);
-		}
-		if (o.bf16) {
-			uint32_t *w = slot_words(o.bf16, o, row, k);
-			w[0] = pair(float_bf16(v.x), float_bf16(v.z));
-			w[4] = pair(float_bf16(v.y), float_bf16(v.w));
-		}
+		if (o.half)
+			write_pairs(o.half, o, row, k, pack_half(v.x * factor, v.z * factor), pack_half(v.y * factor, v.w * factor));
+		if (o.bf16)
+			write_pairs(o.bf16, o, row, k, pair(float_bf16(v.x), float_bf16(v.z)), pair(float_bf16(v.y), float_bf16(v.w)));
 	}
 }

@@ -19,18 +19,20 @@
 #define NAME_IQ4_XS iq4_xs
 #define NAME_MXFP4 mxfp4
 #define NAME_I16 i16
-// Those of which two tiles do not fit in a thread's registers.
+// Those of which two tiles do not fit in a thread's registers,
 #define ONE_TILE_F32 1
-#define ONE_TILE_Q5_0 1
-#define ONE_TILE_Q5_1 1
-#define ONE_TILE_Q5_K 1
-#define ONE_TILE_Q6_K 1
 #define ONE_TILE_I16 1
+// and those of which they do not in the loop of a gate, which comes back to them.
+#define GATE_TILES_BF16 1
+#define GATE_TILES_Q4_K 1
+#define GATE_TILES_Q5_K 1
+#define GATE_TILES_Q5_1 1
 
 #define JOIN(a, b) a##b
 #define JOIN3(a, b, c) a##b##c
 #define NAME_OF(format) JOIN(NAME_, format)
 #define ONE_TILE_OF(format) JOIN(ONE_TILE_, format)
+#define GATE_TILES_OF(format) JOIN(GATE_TILES_, format)
 #define WEIGHT_KERNEL_NAME(op, name) JOIN3(op, _, name)
 #define WEIGHT_KERNEL(op) KERNEL WEIGHT_KERNEL_NAME(op, NAME_OF(FORMAT))
 

@@ -4,7 +4,7 @@
 // columns, a chunk is `bytes` contiguous bytes: [tile][chunk][bytes]; what is
 // beyond the matrix is zero bytes. A chunk begins with its quants in units of 512
 // bytes, 16 bytes a lane; then come the scales. With g = lane/4 and t = lane%4 a
-// lane holds columns 4t..4t+3 of each 16 of rows g and g+8: what mma_s8_32 wants
+// lane holds columns 4t..4t+3 of each 16 of rows g and g+8, as an mma wants them
 // of it. For a block of 32 columns that is four words: A0 (row g), A1 (row g+8)
 // of the first 16 columns, A2, A3 of the others, column 4t + i in byte i.
 //   8-bit unit, 1 block: A0 A1 A2 A3
@@ -444,14 +444,12 @@ struct Matrix {
 };
 
 // Product is y[column][row] = W x (+ bias) (+ y) for up to three matrices of one
-// format that share their input. An input is A8 (q, records, kpad), A32 (x, ldx)
-// or A16 (half, scale, kpad). With experts the columns are slots: active expert i
+// format that share their input. An input is A32 (x, ldx) or A16 (half, scale,
+// kpad), whose words lie as outputs.h says: by lanes for matvec. With experts the columns are slots: active expert i
 // makes those of order[first[i]..first[i+1]), and a column of y is a slot.
 struct Product {
 	Matrix m[3];
 	int matrices, cols, n, add;
-	const int8_t *q;
-	const void *records;
 	int kpad, ldx;
 	const float *x;
 	const uint16_t *half;
