@@ -12,14 +12,14 @@ import (
 // tasks are the bodies that workers run, bound once so that Forward allocates
 // nothing. Each handles units [lo, hi) of what its name says.
 type tasks struct {
-	prep, multiply, rope, attend, results, gather func(worker, lo, hi int)
-	claim                                         func(worker int)
+	prep, rope, attend, results, gather func(worker, lo, hi int)
+	claim, multiply                     func(worker int)
 }
 
 // prepare binds what Forward needs once the memory is there.
 func (s *stage) prepare(threads int) {
 	s.pool = newPool(threads)
-	s.tasks = tasks{s.prepRows, s.multiplyUnits, s.ropeRows, s.attendUnits, s.resultRows, s.gatherRows, s.claimUnits}
+	s.tasks = tasks{s.prepRows, s.ropeRows, s.attendUnits, s.resultRows, s.gatherRows, s.claimUnits, s.multiplyShares}
 	s.freq, s.mscale = s.config.Rope.Frequencies()
 	s.attnScale = float32(1 / math.Sqrt(float64(s.config.HeadDim)))
 	s.score, s.accum = s.k.scoreF32, s.k.accumF32
@@ -115,11 +115,9 @@ func (s *stage) attentionTile(l *layer, rows int) {
 	// attend
 	s.each(s.tasks.attend, rows*c.KVHeads, 1)
 	s.trace(backend.OpAttention, s.attended, heads, heads, rows)
-	// quantise, output
+	// quantise, output, bias, residual
 	s.input(input{x: s.attended, ld: heads, cols: heads, rows: rows}, l.o)
-	s.multiply(product{m: l.o, dst: s.out, ld: s.ld.dim})
-	// bias, residual
-	s.residual(x, l.oBias, rows)
+	s.multiply(product{m: l.o, dst: s.out, ld: s.ld.dim, sum: x, bias: l.oBias})
 	s.trace(backend.OpAttnOut, x, c.Dim, c.Dim, rows)
 }
 
@@ -146,20 +144,8 @@ func (s *stage) feedForwardTile(l *layer, rows int) {
 	s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: rows, silu: true}, l.down)
 	s.trace(backend.OpAct, s.gate, s.ld.ffn, c.FFN, rows)
 	// down, residual
-	s.multiply(product{m: l.down, dst: s.out, ld: s.ld.dim})
-	s.residual(x, nil, rows)
+	s.multiply(product{m: l.down, dst: s.out, ld: s.ld.dim, sum: x})
 	s.trace(backend.OpFFNOut, x, c.Dim, c.Dim, rows)
-}
-
-// residual is x += out + bias.
-func (s *stage) residual(x []float32, bias *vector, rows int) {
-	dim := s.config.Dim
-	for i := range rows {
-		if bias != nil {
-			s.k.add(&s.out[i*s.ld.dim], &bias.data[0], dim)
-		}
-		s.k.add(&x[i*dim], &s.out[i*s.ld.dim], dim)
-	}
 }
 
 // trace keeps a tile's rows of width values that lie ld apart.
