@@ -17,8 +17,8 @@ type tasks struct {
 }
 
 // prepare binds what Forward needs once the memory is there.
-func (s *stage) prepare(threads int) {
-	s.pool = newPool(threads)
+func (s *stage) prepare(threads int, cpus places) {
+	s.pool = newPool(threads, cpus)
 	s.tasks = tasks{s.prepRows, s.ropeRows, s.attendUnits, s.resultRows, s.gatherRows, s.claimUnits, s.multiplyShares}
 	s.freq, s.mscale = s.config.Rope.Frequencies()
 	s.attnScale = float32(1 / math.Sqrt(float64(s.config.HeadDim)))
@@ -46,6 +46,8 @@ func (s *stage) Forward(ctx context.Context, run int, b *backend.Batch) error {
 	if rows == 0 {
 		return ctx.Err()
 	}
+	s.pool.begin(rows <= gemvRows)
+	defer s.pool.end()
 	s.locate()
 	if r.Lo > 0 {
 		copy(s.x, b.Hidden[:rows*dim])

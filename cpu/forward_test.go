@@ -3,6 +3,8 @@ package cpu
 import (
 	"context"
 	"errors"
+	"reflect"
+	"slices"
 	"testing"
 
 	"drover/backend"
@@ -93,7 +95,12 @@ func TestForwardAllocates(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
-					if n := testing.AllocsPerRun(5, run); n != 0 {
+					// the least of some: a thread that the runtime starts meanwhile counts too
+					n := testing.AllocsPerRun(5, run)
+					for tries := 0; n != 0 && tries < 4; tries++ {
+						n = testing.AllocsPerRun(5, run)
+					}
+					if n != 0 {
 						t.Errorf("experts %d, cache %v, raw %v, %d rows: %v allocations", experts, cache, raw, rows, n)
 					}
 				}
@@ -111,14 +118,41 @@ func TestBarriers(t *testing.T) {
 			runs := func(layers int) int {
 				m := llama(quant.Q4_0, layers, 256, 4, 2, 512, 100, experts)
 				s := load(t, Options{Threads: 2}, m, backend.Limits{Pages: 2, Rows: 4, Seqs: 1, Context: 128, Outs: 1, K: quant.F16, V: quant.F16}).(*stage)
-				before := int(s.pool.gen.Load())
+				before := s.pool.runs()
 				if err := s.Forward(context.Background(), 0, decodeBatch(m, rows)); err != nil {
 					t.Fatal(err)
 				}
-				return int(s.pool.gen.Load()) - before
+				return s.pool.runs() - before
 			}
 			if got := float64(runs(3)-runs(1)) / 2; got > most || got < 3 {
 				t.Errorf("%d experts, %d rows: %g barriers a layer, want 3 to %d", experts, rows, got, most)
+			}
+		}
+	}
+}
+
+// TestWorkers holds any number of workers, and any that pace leaves of them, to the
+// same bits; more workers than groups too.
+func TestWorkers(t *testing.T) {
+	for _, experts := range []int{0, 3} {
+		m := llama(quant.Q4_K, 1, 256, 4, 2, 256, 1000, experts)
+		var want [2][]float32
+		for _, n := range []int{1, 2, 3, 40} {
+			s := load(t, Options{Threads: n}, m, backend.Limits{Pages: 2, Rows: 8, Seqs: 1, Context: 128, Outs: 1, K: quant.F16, V: quant.F16}).(*stage)
+			for active := n; active > 0; active -= (n + 2) / 3 {
+				s.pool.paces.decode.active, s.pool.paces.prompt.active = active, active
+				for i, rows := range []int{2, 8} {
+					b := decodeBatch(m, rows)
+					if err := s.Forward(context.Background(), 0, b); err != nil {
+						t.Fatal(err)
+					}
+					if want[i] == nil {
+						want[i] = b.Logits
+					}
+					if !slices.Equal(b.Logits, want[i]) {
+						t.Errorf("%d experts, %d rows, %d of %d workers: other logits than of one", experts, rows, active, n)
+					}
+				}
 			}
 		}
 	}
@@ -175,6 +209,28 @@ func TestUnits(t *testing.T) {
 					t.Errorf("%d workers: group %d of product %d taken %d times", workers, g, i, n)
 				}
 			}
+		}
+	}
+}
+
+// TestLoaderOwners: where memory is not equally near, no loader takes another's chunk.
+func TestLoaderOwners(t *testing.T) {
+	for _, others := range []bool{false, true} {
+		l := &loader{ctx: context.Background(), chunks: [][]chunk{{{lo: 0}, {lo: 1}}, {{lo: 2}}, nil}}
+		var got [][]int
+		for _, id := range []int{2, 1, 0} {
+			var list []int
+			for c, ok := l.take(id, others, 0, nil); ok; c, ok = l.take(id, others, 0, nil) {
+				list = append(list, c.lo)
+			}
+			got = append(got, list)
+		}
+		want := [][]int{nil, {2}, {0, 1}}
+		if others {
+			want = [][]int{{0, 1, 2}, nil, nil}
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("others %v: %v, want %v", others, got, want)
 		}
 	}
 }

@@ -147,7 +147,10 @@ func (s *stage) prepRows(_, lo, hi int) {
 func (s *stage) multiply(list ...product) {
 	p := &s.products
 	p.list = append(p.list[:0], list...)
-	units := 0
+	units, work := 0, 1 // few rows wait for the weights, more for the products
+	if p.in.tile > 1 {
+		work = p.in.rows
+	}
 	for i := range p.list {
 		q := &p.list[i]
 		q.step = 2
@@ -158,6 +161,7 @@ func (s *stage) multiply(list ...product) {
 			}
 		}
 		units += (q.m.groups + q.step - 1) / q.step
+		s.pool.did += int64(q.m.groups * q.m.stride * work)
 	}
 	for i := range p.next {
 		p.next[i].Store(0)

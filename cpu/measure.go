@@ -10,8 +10,10 @@ import (
 // Measure reads memory and runs the prompt kernel with all workers, for about
 // a second in all.
 func (d *device) Measure(ctx context.Context) (backend.Rates, error) {
-	p := newPool(d.options.Threads)
+	p := newPool(d.options.Threads, choosePlaces(d.options.Threads))
 	defer p.close()
+	p.cpus.bind(0, false)
+	defer p.cpus.free()
 	mem, err := reserve(readBytes, true)
 	if err != nil {
 		return backend.Rates{}, err
