@@ -7,7 +7,7 @@ import (
 	"drover/backend"
 )
 
-// Measure reads memory and runs the prompt kernel with all workers, for about
+// Measure reads memory and runs the prompt kernels with all workers, for about
 // a second in all.
 func (d *device) Measure(ctx context.Context) (backend.Rates, error) {
 	p := newPool(d.options.Threads, choosePlaces(d.options.Threads))
@@ -30,6 +30,9 @@ func (d *device) Measure(ctx context.Context) (backend.Rates, error) {
 		return r, err
 	}
 	if r.Matrix, err = best(ctx, func() float64 { return d.matrixRate(p) }); err != nil {
+		return r, err
+	}
+	if r.Float, err = best(ctx, func() float64 { return d.floatRate(p) }); err != nil {
 		return r, err
 	}
 	r.Copy, err = best(ctx, func() float64 { return copyRate(p, mem) })
@@ -89,6 +92,20 @@ func (d *device) matrixRate(p *pool) float64 {
 		}
 	})
 	return float64(p.n*rounds*2*panelRows*2*groupRows*n*blockCols) / time.Since(start).Seconds()
+}
+
+// floatRate is the same of the product that serves F32 prompts.
+func (d *device) floatRate(p *pool) float64 {
+	const cols, rounds = 64, 2000
+	start := time.Now()
+	p.run(func(int) {
+		a, b := make([]byte, kindF32.groupBytes(cols)), make([]byte, kindF32.groupBytes(cols))
+		act, dst := make([]byte, 4*cols*panelRows), make([]float32, panelRows*2*groupRows)
+		for range rounds {
+			d.k.gemmFloat[kindF32](&dst[0], 2*groupRows, &a[0], &b[0], &act[0], cols)
+		}
+	})
+	return float64(p.n*rounds*2*panelRows*2*groupRows*cols) / time.Since(start).Seconds()
 }
 
 // launchCost is the seconds of one barrier.

@@ -49,9 +49,12 @@ func (s *stage) mixtureTile(l *layer, rows int) {
 	x := s.x[s.lo*c.Dim:]
 	// norm, router
 	s.input(input{x: x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.ffnNorm}, l.router)
+	s.mark(opFFNNorm, rows)
 	s.multiply(product{m: l.router, dst: e.logits, ld: e.ld})
+	s.mark(opRouter, rows)
 	copy(e.x, s.normed[:rows*c.Dim])
 	s.route(rows)
+	s.mark(opChoose, rows)
 	if rows <= gemvRows {
 		s.expertsAtOnce(l, rows)
 	} else {
@@ -59,6 +62,7 @@ func (s *stage) mixtureTile(l *layer, rows int) {
 	}
 	// weighted sum, residual
 	s.each(s.tasks.gather, rows, panelRows)
+	s.mark(opMix, rows)
 	s.trace(backend.OpFFNOut, x, c.Dim, c.Dim, rows)
 }
 
@@ -76,7 +80,9 @@ func (s *stage) expertsAtOnce(l *layer, rows int) {
 	}
 	// quantise, gate, up
 	s.input(input{x: e.x, ld: c.Dim, cols: c.Dim, rows: rows, tile: 1}, l.gate, l.up)
+	s.mark(opExpert, rows)
 	s.multiply(e.list...)
+	s.mark(opGateUp, n)
 	at := 0
 	e.list = e.list[:0]
 	for i, ids := range e.rows {
@@ -87,27 +93,36 @@ func (s *stage) expertsAtOnce(l *layer, rows int) {
 	}
 	// silu * up, quantise, down
 	s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: n, silu: true, tile: 1}, l.down)
+	s.mark(opAct, n)
 	s.multiply(e.list...)
+	s.mark(opDown, n)
 	at = 0
 	for i := range e.rows {
 		at += s.keepParts(i, at)
 	}
+	s.mark(opCollect, n)
 }
 
 // expertByExpert lets many rows share one expert's scratch.
 func (s *stage) expertByExpert(l *layer) {
 	c, e := s.config, &s.moe
 	for i := range e.rows {
-		if len(e.rows[i]) == 0 {
+		n := len(e.rows[i])
+		if n == 0 {
 			continue
 		}
 		// quantise, gate, up
-		s.input(input{x: e.x, ld: c.Dim, cols: c.Dim, rows: len(e.rows[i]), rowIDs: e.rows[i]}, l.gate, l.up)
+		s.input(input{x: e.x, ld: c.Dim, cols: c.Dim, rows: n, rowIDs: e.rows[i]}, l.gate, l.up)
+		s.mark(opExpert, n)
 		s.multiply(product{m: l.gate, part: i, dst: s.gate, ld: s.ld.ffn}, product{m: l.up, part: i, dst: s.up, ld: s.ld.ffn})
+		s.mark(opGateUp, n)
 		// silu * up, quantise, down
-		s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: len(e.rows[i]), silu: true}, l.down)
+		s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: n, silu: true}, l.down)
+		s.mark(opAct, n)
 		s.multiply(product{m: l.down, part: i, dst: s.out, ld: s.ld.dim})
+		s.mark(opDown, n)
 		s.keepParts(i, 0)
+		s.mark(opCollect, n)
 	}
 }
 

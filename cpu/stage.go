@@ -99,6 +99,7 @@ type stage struct {
 	job          job
 	products     products
 	next         counter
+	profile      *profile // nil: off
 }
 
 // leading is the distance between rows of the buffers that products write.
