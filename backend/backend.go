@@ -134,6 +134,7 @@ type Rates struct {
 	Read   float64                // bytes/s read by all units together
 	Copy   float64                // bytes/s read plus written
 	Matrix float64                // operations/s (a multiply and an add are two) of the prompt kernels
+	Float  float64                // the same in float32, as attention computes; 0: not measured
 	Format map[quant.Type]float64 // bytes/s of weights in decode, per format measured
 	Launch float64                // seconds to launch one kernel (CPU: one barrier)
 	Link   float64                // bytes/s from the host, 0 where there is no link

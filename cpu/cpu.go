@@ -52,16 +52,18 @@ func New(o Options) (backend.Device, error) {
 		}
 		k = sets[i]
 	}
+	cores := physicalCores()
 	if o.Threads <= 0 {
-		o.Threads = min(physicalCores(), runtime.GOMAXPROCS(0))
+		o.Threads = min(cores, runtime.GOMAXPROCS(0))
 	}
-	return &device{options: o, k: k, name: processorName()}, nil
+	return &device{options: o, k: k, name: processorName(), cores: cores}, nil
 }
 
 type device struct {
 	options Options
 	k       *kernels
 	name    string
+	cores   int
 	taken   atomic.Uint64 // bytes that stages hold, where Options.Memory pretends
 }
 
@@ -70,7 +72,7 @@ func (d *device) Info() backend.Info {
 	if d.options.Memory != 0 {
 		total, free = d.options.Memory, d.options.Memory-min(d.options.Memory, d.taken.Load())
 	}
-	return backend.Info{ID: "cpu", Kind: "cpu", Name: d.name, ISA: d.k.isa, Cores: physicalCores(), Total: total, Free: free}
+	return backend.Info{ID: "cpu", Kind: "cpu", Name: d.name, ISA: d.k.isa, Cores: d.cores, Total: total, Free: free}
 }
 
 // Sensors has nothing yet: package power and clocks need root on most systems.

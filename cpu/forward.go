@@ -12,14 +12,14 @@ import (
 // tasks are the bodies that workers run, bound once so that Forward allocates
 // nothing. Each handles units [lo, hi) of what its name says.
 type tasks struct {
-	prep, multiply, rope, attend, results, gather func(worker, lo, hi int)
-	claim                                         func(worker int)
+	prep, rope, attend, results, gather func(worker, lo, hi int)
+	claim, multiply                     func(worker int)
 }
 
 // prepare binds what Forward needs once the memory is there.
-func (s *stage) prepare(threads int) {
-	s.pool = newPool(threads)
-	s.tasks = tasks{s.prepRows, s.multiplyUnits, s.ropeRows, s.attendUnits, s.resultRows, s.gatherRows, s.claimUnits}
+func (s *stage) prepare(threads int, cpus places) {
+	s.pool = newPool(threads, cpus)
+	s.tasks = tasks{s.prepRows, s.ropeRows, s.attendUnits, s.resultRows, s.gatherRows, s.claimUnits, s.multiplyShares}
 	s.freq, s.mscale = s.config.Rope.Frequencies()
 	s.attnScale = float32(1 / math.Sqrt(float64(s.config.HeadDim)))
 	s.score, s.accum = s.k.scoreF32, s.k.accumF32
@@ -46,10 +46,14 @@ func (s *stage) Forward(ctx context.Context, run int, b *backend.Batch) error {
 	if rows == 0 {
 		return ctx.Err()
 	}
+	s.profile.begin(s.pool)
+	s.pool.begin(rows <= gemvRows)
+	defer s.pool.end()
 	s.locate()
 	if r.Lo > 0 {
 		copy(s.x, b.Hidden[:rows*dim])
 	}
+	s.mark(opPlaces, rows)
 	for block := r.Lo; block < r.Hi; block++ {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -85,6 +89,7 @@ func (s *stage) embedRows() error {
 			s.embed.Source.Drop(0, s.embed.Rows)
 		}
 	}
+	s.mark(opEmbed, len(s.b.Tokens))
 	s.trace(backend.OpEmbed, s.x, dim, dim, len(s.b.Tokens))
 	s.flush(-1)
 	return nil
@@ -105,21 +110,26 @@ func (s *stage) attentionTile(l *layer, rows int) {
 	s.layer = l
 	// norm, quantise
 	s.input(input{x: x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.attnNorm}, l.q, l.k, l.v)
+	s.mark(opAttnNorm, rows)
 	// q, k, v
 	s.multiply(product{m: l.q, dst: s.queries, ld: s.ld.q}, product{m: l.k, dst: s.keys, ld: s.ld.kv}, product{m: l.v, dst: s.values, ld: s.ld.kv})
+	s.mark(opQKV, rows)
 	// bias, rope, cache write
 	s.each(s.tasks.rope, rows, ropeStep)
+	s.mark(opRope, rows)
 	s.trace(backend.OpQ, s.queries, s.ld.q, heads, rows)
 	s.trace(backend.OpK, s.keys, s.ld.kv, kv, rows)
 	s.trace(backend.OpV, s.values, s.ld.kv, kv, rows)
 	// attend
 	s.each(s.tasks.attend, rows*c.KVHeads, 1)
+	s.mark(opAttend, rows)
 	s.trace(backend.OpAttention, s.attended, heads, heads, rows)
-	// quantise, output
+	// quantise
 	s.input(input{x: s.attended, ld: heads, cols: heads, rows: rows}, l.o)
-	s.multiply(product{m: l.o, dst: s.out, ld: s.ld.dim})
-	// bias, residual
-	s.residual(x, l.oBias, rows)
+	s.mark(opAttended, rows)
+	// output, bias, residual
+	s.multiply(product{m: l.o, dst: s.out, ld: s.ld.dim, sum: x, bias: l.oBias})
+	s.mark(opOutput, rows)
 	s.trace(backend.OpAttnOut, x, c.Dim, c.Dim, rows)
 }
 
@@ -140,26 +150,18 @@ func (s *stage) feedForwardTile(l *layer, rows int) {
 	x := s.x[s.lo*c.Dim:]
 	// norm, quantise
 	s.input(input{x: x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.ffnNorm}, l.gate, l.up)
+	s.mark(opFFNNorm, rows)
 	// gate, up
 	s.multiply(product{m: l.gate, dst: s.gate, ld: s.ld.ffn}, product{m: l.up, dst: s.up, ld: s.ld.ffn})
+	s.mark(opGateUp, rows)
 	// silu * up, quantise
 	s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: rows, silu: true}, l.down)
+	s.mark(opAct, rows)
 	s.trace(backend.OpAct, s.gate, s.ld.ffn, c.FFN, rows)
 	// down, residual
-	s.multiply(product{m: l.down, dst: s.out, ld: s.ld.dim})
-	s.residual(x, nil, rows)
+	s.multiply(product{m: l.down, dst: s.out, ld: s.ld.dim, sum: x})
+	s.mark(opDown, rows)
 	s.trace(backend.OpFFNOut, x, c.Dim, c.Dim, rows)
-}
-
-// residual is x += out + bias.
-func (s *stage) residual(x []float32, bias *vector, rows int) {
-	dim := s.config.Dim
-	for i := range rows {
-		if bias != nil {
-			s.k.add(&s.out[i*s.ld.dim], &bias.data[0], dim)
-		}
-		s.k.add(&x[i*dim], &s.out[i*s.ld.dim], dim)
-	}
 }
 
 // trace keeps a tile's rows of width values that lie ld apart.

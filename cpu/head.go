@@ -14,6 +14,7 @@ func (s *stage) head() {
 		n := hi - lo
 		// norm, quantise
 		s.input(input{x: s.x, ld: c.Dim, cols: c.Dim, rows: n, norm: s.norm, rowIDs: b.Out[lo:hi]}, s.output)
+		s.mark(opHeadNorm, n)
 		if b.Norm != nil {
 			copy(b.Norm[lo*c.Dim:hi*c.Dim], s.normed)
 		}
@@ -22,8 +23,10 @@ func (s *stage) head() {
 		}
 		// logits
 		s.multiply(product{m: s.output, dst: s.logits, ld: s.ld.vocab})
+		s.mark(opLogits, n)
 		s.outLo = lo
 		s.each(s.tasks.results, n, 1)
+		s.mark(opResults, n)
 		s.trace(backend.OpNorm, s.normed, c.Dim, c.Dim, n)
 		s.trace(backend.OpLogits, s.logits, s.ld.vocab, c.Vocab, n)
 	}

@@ -2,21 +2,20 @@
 
 package cpu
 
-import "testing"
+import "time"
 
-// BenchmarkPeak is what BenchmarkGemm is to be compared with: integer products in registers.
-func BenchmarkPeak(b *testing.B) {
-	const rounds = 10000
-	for _, k := range kernelSets() {
-		peak, lanes := peakAVX2, 32
-		switch k.isa {
-		case "avx512":
-			peak, lanes = peakAVX512, 64
-		case "generic":
-			continue
-		}
-		b.Run(k.isa, func(b *testing.B) {
-			rate(b, 2*12*lanes*rounds, "GOP/s", func() { peak(rounds) })
-		})
+// intPeak is the most int8 operations a nanosecond of one core: 12 products a
+// round, in registers.
+func intPeak(k *kernels) (rate float64) {
+	const rounds = 20000
+	peak, lanes := peakAVX2, 32
+	if k.isa == "avx512" {
+		peak, lanes = peakAVX512, 64
 	}
+	for range 20 {
+		start := time.Now()
+		peak(rounds)
+		rate = max(rate, float64(2*12*lanes*rounds)/float64(time.Since(start).Nanoseconds()))
+	}
+	return rate
 }

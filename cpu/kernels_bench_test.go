@@ -9,94 +9,188 @@ import (
 	"drover/internal/quant"
 )
 
-// Rates of the kernels, one core. Limits to compare with: BenchmarkPeak, and
-// for gemv of data in memory the core's read bandwidth.
+// Rates of the kernels, one core, beside that core's limits: %read is of the
+// bandwidth that it reads memory with, measured before each benchmark; %peak of
+// int8 products in registers, or of the float32 product, which was found to
+// reach what multiply-adds in registers do.
 
-// inL2 and inMemory are sizes of weights.
+// inL2 and inMemory are sizes of weights; those in memory are timed a piece at a
+// time, one piece after another, so that some go undisturbed.
 const (
 	inL2     = 384 << 10
 	inMemory = 192 << 20
+	piece    = 4 << 20
 )
 
-// eachSet runs f for every kernel set but the generic one.
-func eachSet(b *testing.B, f func(b *testing.B, k *kernels)) {
-	for _, k := range kernelSets() {
-		if k.isa != "generic" {
-			b.Run(k.isa, func(b *testing.B) { f(b, k) })
-		}
-	}
+// limit is a rate in amounts a nanosecond (GB/s, GOP/s) and what a share of it
+// is called.
+type limit struct {
+	rate float64
+	name string
 }
 
-func (k kind) String() string { return typeOf[k].String() }
+// bed is where kernels are measured: weights in memory, and one set's limits.
+type bed struct {
+	k             *kernels
+	weights       []byte
+	int8, float32 limit
+}
 
-// BenchmarkGemv multiplies groups that stay in the L2 cache, and then ones that
-// come from memory, 4 MiB at a time.
-func BenchmarkGemv(b *testing.B) {
+// eachSet runs f for every kernel set but the generic one.
+func eachSet(b *testing.B, f func(b *testing.B, t *bed)) {
 	weights, err := reserve(inMemory, true)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer release(weights)
 	fill(weights, 1)
-	act, dst := make([]byte, 4096*4), make([]float32, inMemory/1024)
-	eachSet(b, func(b *testing.B, k *kernels) {
+	for _, k := range kernelSets() {
+		if k.isa == "generic" {
+			continue
+		}
+		b.Run(k.isa, func(b *testing.B) {
+			f(b, &bed{k: k, weights: weights, int8: limit{intPeak(k), "%peak"}, float32: floatPeak(k)})
+		})
+	}
+}
+
+// read is the bandwidth as of now, of the best piece of the weights.
+func (t *bed) read() limit {
+	d, p, rate := &device{k: t.k}, newPool(1, places{}), 0.0
+	for at := 0; at < len(t.weights); at += piece {
+		rate = max(rate, d.readRate(p, t.weights[at:at+piece]))
+	}
+	return limit{rate / 1e9, "%read"}
+}
+
+// floatPeak is the best of the float32 product.
+func floatPeak(k *kernels) limit {
+	d, p, rate := &device{k: k}, newPool(1, places{}), 0.0
+	for range 10 {
+		rate = max(rate, d.floatRate(p))
+	}
+	return limit{rate / 1e9, "%peak"}
+}
+
+// fastest runs f and reports amount/ns (GB/s, GOP/s) of the fastest run, since
+// other processes slow down the rest. f tells its own time.
+func fastest(b *testing.B, amount int, unit string, l limit, f func() time.Duration) {
+	least := time.Duration(math.MaxInt64)
+	for b.Loop() {
+		least = min(least, f())
+	}
+	rate := float64(amount) / float64(max(1, least.Nanoseconds()))
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(rate, unit)
+	if l.rate > 0 {
+		b.ReportMetric(100*rate/l.rate, l.name)
+	}
+}
+
+// timed makes f tell its time.
+func timed(f func()) func() time.Duration {
+	return func() time.Duration {
+		start := time.Now()
+		f()
+		return time.Since(start)
+	}
+}
+
+func (k kind) String() string { return typeOf[k].String() }
+
+// BenchmarkPeak is the limits.
+func BenchmarkPeak(b *testing.B) {
+	eachSet(b, func(b *testing.B, t *bed) {
+		read := limit{}
+		for b.Loop() {
+			if r := t.read(); r.rate > read.rate {
+				read = r
+			}
+		}
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(read.rate, "GB/s")
+		b.ReportMetric(t.int8.rate, "int8-GOP/s")
+		b.ReportMetric(t.float32.rate, "float32-GOP/s")
+	})
+}
+
+// BenchmarkProduct multiplies a matrix of each format with the rows of one
+// decoded token, of four, and of a prompt's tile. Weights from the L2 cache show
+// what the kernel could do were memory faster.
+func BenchmarkProduct(b *testing.B) {
+	const tile = 8 * groupRows // a prompt's matrix: its rows
+	eachSet(b, func(b *testing.B, t *bed) {
 		for kd := range kinds {
-			for _, place := range []struct {
-				name            string
-				cols, all, each int
-			}{{"L2", 1024, inL2, inL2}, {"memory", 4096, inMemory, 4 << 20}} {
-				b.Run(kd.String()+"/"+place.name, func(b *testing.B) {
-					n, stride := place.cols/blockCols, kd.groupBytes(place.cols)
-					if kd.float() {
-						n = place.cols
+			for _, c := range []struct {
+				name             string
+				rows, cols, size int
+			}{
+				{"decode1/L2", 1, 1024, inL2}, {"decode1/memory", 1, 4096, inMemory},
+				{"decode4/L2", 4, 1024, inL2}, {"decode4/memory", 4, 4096, inMemory},
+				{"prompt", tileRows, 2048, tile / groupRows * kd.groupBytes(2048)},
+			} {
+				b.Run(kd.String()+"/"+c.name, func(b *testing.B) {
+					f, bytes := t.product(kd, c.rows, c.cols, t.weights[:c.size])
+					switch {
+					case c.name != "prompt":
+						fastest(b, bytes, "GB/s", t.read(), f)
+					case kd.float():
+						fastest(b, 2*c.rows*c.cols*tile, "GOP/s", t.float32, f)
+					default:
+						fastest(b, 2*c.rows*c.cols*tile, "GOP/s", t.int8, f)
 					}
-					at, groups := 0, place.each/stride
-					rate(b, groups*stride, "GB/s", func() {
-						k.gemv[kd](&dst[0], &weights[at], &act[0], n, groups, stride)
-						if at += groups * stride; at+groups*stride > place.all {
-							at = 0
-						}
-					})
 				})
 			}
 		}
 	})
 }
 
-// rate runs f and reports amount/ns (GB/s, GOP/s) of the fastest run, since
-// other processes slow down the rest.
-func rate(b *testing.B, amount int, unit string, f func()) {
-	fastest := time.Duration(math.MaxInt64)
-	for b.Loop() {
-		start := time.Now()
-		f()
-		fastest = min(fastest, time.Since(start))
-	}
-	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(float64(amount)/float64(fastest.Nanoseconds()), unit)
+// product is a stage's multiply of rows with as many groups as a piece of the
+// weights holds, each time the next piece, and the bytes of these.
+func (t *bed) product(kd kind, rows, cols int, weights []byte) (f func() time.Duration, bytes int) {
+	stride := kd.groupBytes(cols)
+	groups, r := min(len(weights), piece)/stride, pad(rows, panelRows)
+	m := &matrix{kind: kd, rows: groups * groupRows, cols: cols, groups: groups, parts: 1, stride: stride}
+	s := &stage{k: t.k, pool: newPool(1, places{}), act: make([]byte, r*cols/blockCols*64), actFloat: make([]float32, r*cols),
+		panels: [][]byte{make([]byte, 2*cols/blockCols*panel16M.bytes())}}
+	s.products.next = make([]counter, 1)
+	s.tasks.prep, s.tasks.multiply = s.prepRows, s.multiplyShares
+	ld := pad(m.rows, 2*groupRows)
+	p := product{m: m, dst: make([]float32, r*ld), ld: ld}
+	s.input(input{x: values(rows * cols), ld: cols, cols: cols, rows: rows}, m)
+	at, size := 0, groups*stride
+	return timed(func() {
+		if at+size > len(weights) {
+			at = 0
+		}
+		m.data = weights[at : at+size]
+		at += size
+		s.multiply(p)
+	}), size
 }
 
-// BenchmarkGemm multiplies two groups of 2048 columns with 8 panels, as prompts do.
-func BenchmarkGemm(b *testing.B) {
+// values are n small numbers.
+func values(n int) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(i%17) - 8
+	}
+	return x
+}
+
+// BenchmarkPanels multiplies two unpacked groups of 2048 columns with 8 panels:
+// what BenchmarkProduct's prompts do besides unpacking.
+func BenchmarkPanels(b *testing.B) {
 	const cols, tiles = 2048, 8
-	weights, act, dst := make([]byte, cols*128), make([]byte, tiles*cols*4*panelRows), make([]float32, panelRows*32)
-	eachSet(b, func(b *testing.B, k *kernels) {
+	act, dst := make([]byte, tiles*cols*2*panelRows), make([]float32, panelRows*32)
+	eachSet(b, func(b *testing.B, t *bed) {
 		for p := range panelKinds {
-			b.Run("panel"+[...]string{"32", "32M", "16", "16M"}[p], func(b *testing.B) {
-				rate(b, 2*tiles*cols*32*panelRows, "GOP/s", func() {
-					for t := range tiles {
-						k.gemm[p](&dst[0], 32, &weights[0], &weights[cols/32*p.bytes()], &act[t*cols*2*panelRows], cols/32)
+			b.Run([...]string{"32", "32M", "16", "16M"}[p], func(b *testing.B) {
+				fastest(b, 2*tiles*cols*32*panelRows, "GOP/s", t.int8, timed(func() {
+					for i := range tiles {
+						t.k.gemm[p](&dst[0], 32, &t.weights[0], &t.weights[cols/32*p.bytes()], &act[i*cols*2*panelRows], cols/32)
 					}
-				})
-			})
-		}
-		for kd := range kindQ8_0 {
-			b.Run(kd.String(), func(b *testing.B) {
-				rate(b, 2*tiles*cols/4*32*panelRows, "GOP/s", func() {
-					for range tiles {
-						k.gemmFloat[kd](&dst[0], 32, &weights[0], &weights[kd.groupBytes(cols/4)], &act[0], cols/4)
-					}
-				})
+				}))
 			})
 		}
 	})
@@ -104,25 +198,24 @@ func BenchmarkGemm(b *testing.B) {
 
 func BenchmarkUnpack(b *testing.B) {
 	const cols = 2048
-	eachSet(b, func(b *testing.B, k *kernels) {
+	eachSet(b, func(b *testing.B, t *bed) {
 		for kd := kindQ8_0; kd < kindI8; kd++ {
 			b.Run(kd.String(), func(b *testing.B) {
 				w, panel := make([]byte, kd.groupBytes(cols)), make([]byte, cols/32*kd.panel().bytes())
-				rate(b, len(panel), "GB/s", func() { k.unpack[kd](&panel[0], &w[0], cols/32) })
+				fastest(b, len(panel), "GB/s", limit{}, timed(func() { t.k.unpack[kd](&panel[0], &w[0], cols/32) }))
 			})
 		}
 	})
 }
 
-// BenchmarkVectors reports bytes of the float32 (or cache) values read.
+// BenchmarkVectors reports bytes of the float32 (or cache) values read; all stay
+// in the cache.
 func BenchmarkVectors(b *testing.B) {
 	const n, keys, dim = 4096, 256, 128
-	x, y, z := make([]float32, n), make([]float32, n), make([]float32, n)
+	x, y, z := values(n), values(n), make([]float32, n)
 	act, cache := make([]byte, n*4*panelRows), make([]byte, keys*dim*4)
-	for i := range x {
-		x[i], y[i] = float32(i%17)-8, float32(i%13)-6
-	}
-	eachSet(b, func(b *testing.B, k *kernels) {
+	eachSet(b, func(b *testing.B, t *bed) {
+		k := t.k
 		for _, c := range []struct {
 			name  string
 			bytes int
@@ -141,11 +234,12 @@ func BenchmarkVectors(b *testing.B) {
 			{"siluMul", n * 8, func() { k.siluMul(&z[0], &x[0], &y[0], n) }},
 			{"sumSquares", n * 4, func() { k.sumSquares(&x[0], n) }},
 			{"scaleMul", n * 8, func() { k.scaleMul(&z[0], &x[0], &y[0], 2, n) }},
+			{"rmsNorm", n * 8, func() { k.rmsNorm(&z[0], &x[0], &y[0], 1e-5, n) }},
 			{"add", n * 8, func() { k.add(&z[0], &x[0], n) }},
 		} {
 			b.Run(c.name, func(b *testing.B) {
 				clear(z)
-				rate(b, c.bytes, "GB/s", c.f)
+				fastest(b, c.bytes, "GB/s", limit{}, timed(c.f))
 			})
 		}
 	})

@@ -32,11 +32,12 @@ func (d *device) Load(ctx context.Context, m *backend.Model, runs []backend.Rang
 		}
 	}
 	s.layout(d.options, m, runs, l)
-	if err := s.read(ctx, d.options.Threads, progress); err != nil {
+	cpus := choosePlaces(d.options.Threads)
+	if err := s.read(ctx, d.options.Threads, &cpus, progress); err != nil {
 		s.Close()
 		return nil, err
 	}
-	s.prepare(d.options.Threads)
+	s.prepare(d.options.Threads, cpus)
 	return s, nil
 }
 
@@ -51,7 +52,7 @@ type chunk struct {
 }
 
 // read fills vectors and matrices from their sources.
-func (s *stage) read(ctx context.Context, threads int, progress func(done, total uint64)) error {
+func (s *stage) read(ctx context.Context, threads int, cpus *places, progress func(done, total uint64)) error {
 	for _, v := range s.vectors {
 		raw := make([]byte, v.tensor.Bytes())
 		if err := v.tensor.Source.Rows(raw, 0, v.tensor.Rows); err != nil {
@@ -59,66 +60,78 @@ func (s *stage) read(ctx context.Context, threads int, progress func(done, total
 		}
 		quant.Dequantize(v.tensor.Type, v.data, raw)
 	}
-	var chunks []chunk
-	var total uint64
+	l := &loader{ctx: ctx, chunks: make([][]chunk, threads), progress: progress}
 	for _, m := range s.matrices {
 		if m.data == nil {
 			continue
 		}
-		total += m.tensor.Bytes()
+		l.total += m.tensor.Bytes()
 		step := max(1, chunkBytes/m.stride)
 		for p := range m.parts {
-			for g := 0; g < m.groups; g += step {
-				chunks = append(chunks, chunk{m, p, g, min(g+step, m.groups)})
+			for id := range threads {
+				lo, hi := share(m.groups, id, threads)
+				for g := lo; g < hi; g += step {
+					l.chunks[id] = append(l.chunks[id], chunk{m, p, g, min(g+step, hi)})
+				}
 			}
 		}
 	}
-	return s.readChunks(ctx, chunks, threads, total, progress)
-}
-
-func (s *stage) readChunks(ctx context.Context, chunks []chunk, threads int, total uint64, progress func(done, total uint64)) error {
-	var (
-		mu    sync.Mutex
-		next  int
-		done  uint64
-		first error
-		wg    sync.WaitGroup
-	)
-	// take gives out the next chunk, after the last one's bytes were counted
-	take := func(read uint64, err error) (chunk, bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		if err == nil {
-			err = ctx.Err()
-		}
-		if first == nil {
-			first = err
-		}
-		done += read
-		if progress != nil && read > 0 {
-			progress(done, total)
-		}
-		if first != nil || next == len(chunks) {
-			return chunk{}, false
-		}
-		next++
-		return chunks[next-1], true
-	}
-	for range threads {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+	var wg sync.WaitGroup
+	for id := range threads {
+		wg.Go(func() {
+			cpus.bind(id, false)
+			defer cpus.free()
 			var buf []byte
-			for c, ok := take(0, nil); ok; {
+			for c, ok := l.take(id, !cpus.apart, 0, nil); ok; {
 				var n uint64
 				var err error
 				n, buf, err = c.pack(buf)
-				c, ok = take(n, err)
+				c, ok = l.take(id, !cpus.apart, n, err)
 			}
-		}()
+		})
 	}
 	wg.Wait()
-	return first
+	return l.first
+}
+
+// loader gives out the chunks of a stage.
+type loader struct {
+	ctx      context.Context
+	chunks   [][]chunk // by the worker that will read them: who touches memory first has it near
+	progress func(done, total uint64)
+	total    uint64
+
+	mu    sync.Mutex
+	done  uint64
+	first error
+}
+
+// take gives out the next of worker id's chunks, and then, where all memory is
+// equally near, those of others, after the last one's bytes were counted.
+func (l *loader) take(id int, others bool, read uint64, err error) (chunk, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil {
+		err = l.ctx.Err()
+	}
+	if l.first == nil {
+		l.first = err
+	}
+	l.done += read
+	if l.progress != nil && read > 0 {
+		l.progress(l.done, l.total)
+	}
+	for i := range l.chunks {
+		if l.first != nil || i > 0 && !others {
+			break
+		}
+		if list := &l.chunks[(id+i)%len(l.chunks)]; len(*list) > 0 {
+			c := (*list)[0]
+			*list = (*list)[1:]
+			return c, true
+		}
+	}
+	return chunk{}, false
 }
 
 // pack reads and packs a chunk; buf is reused between calls.

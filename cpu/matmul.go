@@ -26,7 +26,7 @@ type input struct {
 	silu           bool    // x is gate: it becomes silu(x) * up first
 	rowIDs         []int32 // x's rows to take, or nil: all in order
 
-	tile         int // rows in an activation record: 1 or panelRows
+	tile         int // rows in an activation record: 1 or panelRows; 0: by the number of rows
 	quant, float bool
 }
 
@@ -37,14 +37,31 @@ type product struct {
 	dst  []float32
 	ld   int
 
-	first, units, step int // its place among the units; groups in a unit
+	rows []int32   // the input's rows to take, where its tile is 1, or nil: all in order
+	sum  []float32 // dst and bias are added to it (rows, m.rows), or nil
+	bias *vector
+
+	step int // groups in a unit
 }
 
 // products are the matrices that one input is multiplied with.
 type products struct {
 	in   input
-	list [3]product
-	n    int
+	list []product
+	next []counter // by worker: how many units of its share are taken
+}
+
+// share is which of n groups are worker id's of so many: it reads them at load,
+// so that they lie in its memory, and takes them first in products. Even, for the
+// kernels that take two groups at once.
+func share(n, id, workers int) (lo, hi int) {
+	cut := func(id int) int {
+		if id == workers {
+			return n
+		}
+		return n * id / workers &^ 1
+	}
+	return cut(id), cut(id + 1)
 }
 
 type counter struct {
@@ -82,9 +99,11 @@ func (s *stage) claimUnits(worker int) {
 
 // input makes the activations that matrices ms want.
 func (s *stage) input(in input, ms ...*matrix) {
-	in.tile = panelRows
-	if in.rows <= gemvRows {
-		in.tile = 1
+	if in.tile == 0 {
+		in.tile = panelRows
+		if in.rows <= gemvRows {
+			in.tile = 1
+		}
 	}
 	for _, m := range ms {
 		in.float = in.float || m.kind.float()
@@ -127,9 +146,12 @@ func (s *stage) prepRows(_, lo, hi int) {
 // multiply runs the products of the input made last.
 func (s *stage) multiply(list ...product) {
 	p := &s.products
-	p.n = copy(p.list[:], list)
-	units := 0
-	for i := range list {
+	p.list = append(p.list[:0], list...)
+	units, work := 0, 1 // few rows wait for the weights, more for the products
+	if p.in.tile > 1 {
+		work = p.in.rows
+	}
+	for i := range p.list {
 		q := &p.list[i]
 		q.step = 2
 		if p.in.tile == 1 {
@@ -138,39 +160,68 @@ func (s *stage) multiply(list ...product) {
 				q.step = pad(q.step, floatGroups)
 			}
 		}
-		q.first, q.units = units, (q.m.groups+q.step-1)/q.step
-		units += q.units
+		units += (q.m.groups + q.step - 1) / q.step
+		s.pool.did += int64(q.m.groups * q.m.stride * work)
 	}
-	s.each(s.tasks.multiply, units, 1)
+	for i := range p.next {
+		p.next[i].Store(0)
+	}
+	if units == 1 || s.pool.n == 1 {
+		s.multiplyShares(0)
+		return
+	}
+	s.pool.run(s.tasks.multiply)
 }
 
-func (s *stage) multiplyUnits(worker, lo, hi int) {
-	p := &s.products
-	for u := lo; u < hi; u++ {
-		i := 0
-		for u >= p.list[i].first+p.list[i].units {
-			i++
-		}
-		q := &p.list[i]
-		g := (u - q.first) * q.step
-		if p.in.tile == 1 {
-			s.rowsTimes(q, &p.in, g, min(g+q.step, q.m.groups), worker)
-		} else {
-			s.panelsTimes(q, &p.in, g, worker)
+// multiplyShares takes units of the worker's own share, then what the others
+// have left of theirs.
+func (s *stage) multiplyShares(worker int) {
+	n := s.pool.n
+	for i := range n {
+		for owner := (worker + i) % n; ; {
+			q, lo, hi := s.unit(owner, int(s.products.next[owner].Add(1))-1)
+			if q == nil {
+				break
+			}
+			if s.products.in.tile == 1 {
+				s.rowsTimes(q, &s.products.in, lo, hi, worker)
+			} else {
+				s.panelsTimes(q, &s.products.in, lo, worker)
+			}
 		}
 	}
+}
+
+// unit is the groups [lo, hi) that are unit u of the owner's share of all
+// products; nil beyond the last.
+func (s *stage) unit(owner, u int) (q *product, lo, hi int) {
+	for i := range s.products.list {
+		q := &s.products.list[i]
+		lo, hi := share(q.m.groups, owner, s.pool.n)
+		if at := lo + u*q.step; at < hi {
+			return q, at, min(at+q.step, hi)
+		}
+		u -= (hi - lo + q.step - 1) / q.step
+	}
+	return nil, 0, 0
 }
 
 // rowsTimes multiplies groups [lo, hi) with one row after another.
 func (s *stage) rowsTimes(q *product, in *input, lo, hi, worker int) {
-	m, step := q.m, hi-lo
+	m, step, rows := q.m, hi-lo, in.rows
+	if q.rows != nil {
+		rows = len(q.rows)
+	}
 	if m.data == nil {
 		step = 1 // groups are packed one at a time
 	}
 	for g := lo; g < hi; g += step {
 		w := s.group(m, q.part, g, worker, 0)
-		for row := range in.rows {
-			dst := &q.dst[row*q.ld+g*groupRows]
+		for i := range rows {
+			dst, row := &q.dst[i*q.ld+g*groupRows], i
+			if q.rows != nil {
+				row = int(q.rows[i])
+			}
 			if m.kind.float() {
 				s.k.gemv[m.kind](dst, w, bytesOf(&s.actFloat[row*in.cols]), m.cols, step, m.stride)
 				continue
@@ -179,6 +230,7 @@ func (s *stage) rowsTimes(q *product, in *input, lo, hi, worker int) {
 			s.k.gemv[m.kind](dst, w, &s.act[row*n*64], n, step, m.stride)
 		}
 	}
+	s.residual(q, in.rows, lo, hi)
 }
 
 // panelsTimes multiplies groups g and g+1 with every panel of rows.
@@ -190,6 +242,7 @@ func (s *stage) panelsTimes(q *product, in *input, g, worker int) {
 		for row := 0; row < in.rows; row += panelRows {
 			s.k.gemmFloat[m.kind](&q.dst[row*q.ld+g*groupRows], q.ld, a, b, bytesOf(&s.actFloat[row*in.cols]), m.cols)
 		}
+		s.residual(q, in.rows, g, h+1)
 		return
 	}
 	n, kind := m.cols/blockCols, m.kind.panel()
@@ -201,6 +254,22 @@ func (s *stage) panelsTimes(q *product, in *input, g, worker int) {
 	}
 	for row := 0; row < in.rows; row += panelRows {
 		s.k.gemm[kind](&q.dst[row*q.ld+g*groupRows], q.ld, a, b, &s.act[row*n*64], n)
+	}
+	s.residual(q, in.rows, g, h+1)
+}
+
+// residual adds groups [lo, hi) of a product, and bias, to its sum.
+func (s *stage) residual(q *product, rows, lo, hi int) {
+	if q.sum == nil {
+		return
+	}
+	lo, hi = lo*groupRows, min(hi*groupRows, q.m.rows)
+	for row := range rows {
+		dst := &q.dst[row*q.ld+lo]
+		if q.bias != nil {
+			s.k.add(dst, &q.bias.data[lo], hi-lo)
+		}
+		s.k.add(&q.sum[row*q.m.rows+lo], dst, hi-lo)
 	}
 }
 

@@ -7,11 +7,13 @@ import (
 	"drover/backend"
 )
 
-// Measure reads memory and runs the prompt kernel with all workers, for about
+// Measure reads memory and runs the prompt kernels with all workers, for about
 // a second in all.
 func (d *device) Measure(ctx context.Context) (backend.Rates, error) {
-	p := newPool(d.options.Threads)
+	p := newPool(d.options.Threads, choosePlaces(d.options.Threads))
 	defer p.close()
+	p.cpus.bind(0, false)
+	defer p.cpus.free()
 	mem, err := reserve(readBytes, true)
 	if err != nil {
 		return backend.Rates{}, err
@@ -20,7 +22,7 @@ func (d *device) Measure(ctx context.Context) (backend.Rates, error) {
 	p.run(func(id int) { // first touch by the reader
 		part := len(mem) / p.n
 		for i := id * part; i < (id+1)*part; i += 4096 {
-			mem[i] = 1
+			mem[i+3] = 1 // a float32 that is not subnormal
 		}
 	})
 	r := backend.Rates{}
@@ -28,6 +30,9 @@ func (d *device) Measure(ctx context.Context) (backend.Rates, error) {
 		return r, err
 	}
 	if r.Matrix, err = best(ctx, func() float64 { return d.matrixRate(p) }); err != nil {
+		return r, err
+	}
+	if r.Float, err = best(ctx, func() float64 { return d.floatRate(p) }); err != nil {
 		return r, err
 	}
 	r.Copy, err = best(ctx, func() float64 { return copyRate(p, mem) })
@@ -51,17 +56,20 @@ func best(ctx context.Context, run func() float64) (float64, error) {
 	return most, nil
 }
 
-// readRate is bytes/s of all workers summing a buffer.
+// readRate is bytes/s of all workers reading a buffer as decode reads F32 weights,
+// the most bytes for the least arithmetic.
 func (d *device) readRate(p *pool, mem []byte) float64 {
-	part := len(mem) / p.n &^ 63
+	const cols = 4096
+	stride := kindF32.groupBytes(cols)
+	groups := len(mem) / p.n / stride
+	act, dst := make([]float32, cols), make([]float32, p.n*groups*groupRows)
 	start := time.Now()
 	p.run(func(id int) {
-		x := at[float32](&mem[0], id*part, part/4)
-		for ; len(x) > 0; x = x[min(len(x), 1<<18):] {
-			d.k.sumSquares(&x[0], min(len(x), 1<<18))
+		for g := id * groups; g < (id+1)*groups; g += floatGroups {
+			d.k.gemv[kindF32](&dst[g*groupRows], &mem[g*stride], bytesOf(&act[0]), cols, min(floatGroups, (id+1)*groups-g), stride)
 		}
 	})
-	return float64(part*p.n) / time.Since(start).Seconds()
+	return float64(p.n*groups*stride) / time.Since(start).Seconds()
 }
 
 func copyRate(p *pool, mem []byte) float64 {
@@ -87,6 +95,20 @@ func (d *device) matrixRate(p *pool) float64 {
 		}
 	})
 	return float64(p.n*rounds*2*panelRows*2*groupRows*n*blockCols) / time.Since(start).Seconds()
+}
+
+// floatRate is the same of the product that serves F32 prompts.
+func (d *device) floatRate(p *pool) float64 {
+	const cols, rounds = 64, 2000
+	start := time.Now()
+	p.run(func(int) {
+		a, b := make([]byte, kindF32.groupBytes(cols)), make([]byte, kindF32.groupBytes(cols))
+		act, dst := make([]byte, 4*cols*panelRows), make([]float32, panelRows*2*groupRows)
+		for range rounds {
+			d.k.gemmFloat[kindF32](&dst[0], 2*groupRows, &a[0], &b[0], &act[0], cols)
+		}
+	})
+	return float64(p.n*rounds*2*panelRows*2*groupRows*cols) / time.Since(start).Seconds()
 }
 
 // launchCost is the seconds of one barrier.

@@ -11,7 +11,7 @@ import (
 // counts that every worker runs once a call.
 func TestPool(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 7} {
-		p := newPool(n)
+		p := newPool(n, places{})
 		counts := make([]atomic.Int64, n)
 		const runs = 300
 		for i := range runs {

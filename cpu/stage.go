@@ -99,6 +99,7 @@ type stage struct {
 	job          job
 	products     products
 	next         counter
+	profile      *profile // nil: off
 }
 
 // leading is the distance between rows of the buffers that products write.
@@ -185,6 +186,7 @@ func (s *stage) layoutScratch(threads int) {
 	r := pad(min(rows, tileRows), panelRows)
 	heads, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	s.ld = leading{pad(heads, 2*groupRows), pad(kv, 2*groupRows), pad(c.FFN, 2*groupRows), pad(c.Dim, 2*groupRows), pad(c.Vocab, 2*groupRows)}
+	wide := max(r, pairs(c, rows)) // rows of products of experts
 	var attention, ffn bool
 	for _, l := range s.layers {
 		attention, ffn = attention || l.q != nil, ffn || l.down != nil
@@ -195,7 +197,7 @@ func (s *stage) layoutScratch(threads int) {
 		s.cos, s.sin = a.floats(rows*c.Rope.Dims/2), a.floats(rows*c.Rope.Dims/2)
 	}
 	if ffn {
-		s.gate, s.up = a.floats(r*s.ld.ffn), a.floats(r*s.ld.ffn)
+		s.gate, s.up = a.floats(wide*s.ld.ffn), a.floats(wide*s.ld.ffn)
 		s.moe.layout(a, c, r)
 	}
 	if s.embed != nil {
@@ -204,7 +206,7 @@ func (s *stage) layoutScratch(threads int) {
 	if s.output != nil {
 		s.logits = a.floats(headRows * s.ld.vocab)
 	}
-	s.out = a.floats(r * s.ld.dim)
+	s.out = a.floats(wide * s.ld.dim)
 	// activations as wide as the widest matrix of each family; a worker's panel
 	// holds two unpacked groups
 	quantised, float, panel := 0, 0, 0
@@ -216,13 +218,14 @@ func (s *stage) layoutScratch(threads int) {
 		quantised = max(quantised, m.cols/blockCols*64)
 		panel = max(panel, 2*m.cols/blockCols*m.kind.panel().bytes())
 	}
-	s.act, s.actFloat = a.bytes(r*quantised), a.floats(r*float)
+	s.act, s.actFloat = a.bytes(wide*quantised), a.floats(wide*float)
 	s.panels, s.scores = make([][]byte, threads), make([][]float32, threads)
 	for i := range threads {
 		s.panels[i] = a.bytes(panel)
 		s.scores[i] = a.floats(cutRows + 3*c.HeadDim)
 	}
 	s.where = make([]place, rows)
+	s.products = products{list: make([]product, 0, max(3, 2*pairs(c, rows))), next: make([]counter, threads)}
 	s.layoutRaw(threads)
 }
 

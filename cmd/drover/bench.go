@@ -37,6 +37,7 @@ func benchCommand() *cli.Command {
 			intFlag("TESTS", prefix, "repetitions", 5, "how often each test is repeated", "r"),
 			intFlag("TESTS", prefix, "sequences", 1, "sequences at once"),
 			boolFlag("TESTS", prefix, "no-warmup", false, "no unmeasured pass before each test"),
+			boolFlag("TESTS", prefix, "profile", false, "after each test a pass that times each op, beside the op's own limit"),
 			stringFlag(catGeneral, prefix, "output", "md", "`FORMAT`: "+strings.Join(report.Formats(), ", "), "o"),
 			stringFlag(catGeneral, prefix, "output-file", "", "write to `FILE` instead of the standard output", "O"),
 		}, computeFlags(prefix)...),
@@ -146,7 +147,7 @@ func benchDevice(c *cli.Context, f *model.File, d backend.Device, tests []bench.
 	defer bar.end()
 	s := bench.Subject{Model: f.Model, Filename: f.Path, TypeName: f.TypeName, Params: f.Params, Bytes: f.Bytes}
 	return bench.Run(c.Context, d, s, tests, bench.Options{
-		Batch: o.Batch, Repeats: c.Int("repetitions"), Warmup: !c.Bool("no-warmup"), Threads: o.Threads,
+		Batch: o.Batch, Repeats: c.Int("repetitions"), Warmup: !c.Bool("no-warmup"), Profile: c.Bool("profile"), Threads: o.Threads,
 		K: o.K, V: o.V, CPU: cpuName(d),
 		Plan: func(l backend.Limits, n backend.Need, predicted float64) any {
 			return wholePlan(f.Model, d.Info(), l, n, predicted)
@@ -161,7 +162,12 @@ func benchDevice(c *cli.Context, f *model.File, d backend.Device, tests []bench.
 				fmt.Fprintf(c.App.ErrWriter, "%s: %s\n", d.Info().ID, what)
 			}
 		},
-	}, add)
+	}, func(r bench.Record) error {
+		if c.Bool("profile") && r.Profile == nil {
+			fmt.Fprintf(c.App.ErrWriter, "%s: no profile: this backend does not time its ops\n", d.Info().ID)
+		}
+		return add(r)
+	})
 }
 
 // wholePlan says that all of a model lies on one device.

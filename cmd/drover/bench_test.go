@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,6 +91,50 @@ func TestBenchFormats(t *testing.T) {
 	rows, err := csv.NewReader(strings.NewReader(string(data))).ReadAll()
 	if r.exit != 0 || err != nil || len(rows) != 3 || len(r.object(t)["records"].([]any)) != 2 {
 		t.Errorf("csv to a file and JSON: exit %d, %d rows, %v, %q", r.exit, len(rows), err, r.out)
+	}
+}
+
+// The ops of a profile read what the record says that decoding reads, and do a
+// prompt's operations.
+func TestBenchProfile(t *testing.T) {
+	for _, model := range []string{"synthetic:dim=64,layers=2,heads=2,kv=1,ffn=96,vocab=512:Q4_0", "synthetic:dim=64,layers=2,heads=4,kv=2,ffn=96,vocab=512,experts=4:F16"} {
+		r := benchOf(t, "--json", "--profile", "-d", "0,70", "-m", model, "-t", "2")
+		if r.exit != 0 {
+			t.Fatalf("exit %d: %s", r.exit, r.errout)
+		}
+		var doc struct {
+			Records []struct {
+				Prompt  int      `json:"n_prompt"`
+				Samples []int64  `json:"samples_ns"`
+				Bytes   *float64 `json:"bytes_per_token"`
+				Profile []struct {
+					Block, Op string
+					Bytes     float64 `json:"bytes_per_token"`
+					Share     float64
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(r.out), &doc); err != nil || len(doc.Records) != 4 {
+			t.Fatalf("%d records, %v: %s", len(doc.Records), err, r.out)
+		}
+		for i, got := range doc.Records {
+			var bytes, share float64
+			for _, o := range got.Profile {
+				if share += o.Share; o.Block != "embed" {
+					bytes += o.Bytes
+				}
+			}
+			if len(got.Samples) != 2 || len(got.Profile) < 15 || math.Abs(share-1) > 1e-9 {
+				t.Errorf("record %d: %d samples, %d ops, shares add up to %v", i, len(got.Samples), len(got.Profile), share)
+			}
+			if got.Bytes != nil && math.Abs(bytes-*got.Bytes) > 1e-6*bytes {
+				t.Errorf("record %d: ops read %v bytes, want %v", i, bytes, *got.Bytes)
+			}
+		}
+	}
+	r := benchOf(t, "--profile", "-n", "0")
+	if r.exit != 0 || !strings.Contains(r.out, "| attention: attend ") || !strings.Contains(r.out, "barriers: ") {
+		t.Errorf("md: exit %d, %q", r.exit, r.out)
 	}
 }
 

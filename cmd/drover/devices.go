@@ -49,6 +49,7 @@ type ratesDoc struct {
 	Read   float64            `json:"read_bytes_per_s"`
 	Copy   float64            `json:"copy_bytes_per_s"`
 	Matrix float64            `json:"matrix_ops_per_s"`
+	Float  float64            `json:"float_ops_per_s"` // 0: not measured
 	Format map[string]float64 `json:"format_bytes_per_s"`
 	Launch float64            `json:"launch_s"`
 	Link   float64            `json:"link_bytes_per_s"`
@@ -101,7 +102,7 @@ func describe(d backend.Device) deviceDoc {
 }
 
 func rates(r backend.Rates) *ratesDoc {
-	doc := &ratesDoc{Read: r.Read, Copy: r.Copy, Matrix: r.Matrix, Format: map[string]float64{}, Launch: r.Launch, Link: r.Link}
+	doc := &ratesDoc{Read: r.Read, Copy: r.Copy, Matrix: r.Matrix, Float: r.Float, Format: map[string]float64{}, Launch: r.Launch, Link: r.Link}
 	for t, rate := range r.Format {
 		doc.Format[t.String()] = rate
 	}
@@ -130,8 +131,8 @@ func printDevices(c *cli.Context, docs []deviceDoc, none []absentDoc) error {
 		for _, name := range slices.Sorted(maps.Keys(d.Rates.Format)) {
 			formats = append(formats, fmt.Sprintf("%s %.1f GB/s", name, d.Rates.Format[name]/1e9))
 		}
-		if _, err := fmt.Fprintf(c.App.Writer, "%s: read %.1f GB/s, copy %.1f GB/s, matrix %.0f Gop/s, launch %.1f us; decode: %s\n", d.ID,
-			d.Rates.Read/1e9, d.Rates.Copy/1e9, d.Rates.Matrix/1e9, d.Rates.Launch*1e6, strings.Join(formats, ", ")); err != nil {
+		if _, err := fmt.Fprintf(c.App.Writer, "%s: read %.1f GB/s, copy %.1f GB/s, matrix %.0f Gop/s, float32 %.0f Gop/s, launch %.1f us; decode: %s\n", d.ID,
+			d.Rates.Read/1e9, d.Rates.Copy/1e9, d.Rates.Matrix/1e9, d.Rates.Float/1e9, d.Rates.Launch*1e6, strings.Join(formats, ", ")); err != nil {
 			return err
 		}
 	}

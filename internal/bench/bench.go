@@ -77,6 +77,7 @@ type Options struct {
 	Batch   int        // most rows in one Forward
 	Repeats int        // samples of each test
 	Warmup  bool       // one unmeasured pass before each test
+	Profile bool       // one pass after the repeats of each test, taken apart by op
 	Threads int        // as given to the device; 0: not known
 	K, V    quant.Type // cache formats
 	CPU     string     // name of the processor, also where a GPU runs the model
@@ -133,6 +134,9 @@ func Run(ctx context.Context, dev backend.Device, s Subject, tests []Test, o Opt
 		r := newRecord(dev, s, t, o, rates)
 		r.Plan = plan
 		err = measure(ctx, l, dev, t, o, &r)
+		if err == nil && o.Profile {
+			r.Profile, err = l.profile(ctx, t, rates)
+		}
 		if r.finish(t, peak); len(r.SamplesNS) > 0 {
 			err = errors.Join(err, emit(r))
 		}

@@ -253,7 +253,7 @@ func TestRecord(t *testing.T) {
 	for _, name := range []string{"schema", "fingerprint", "backends", "cpu_info", "gpu_info", "driver", "isa", "model_filename", "model_type",
 		"model_size", "model_n_params", "n_batch", "n_threads", "type_k", "type_v", "n_prompt", "n_gen", "n_depth", "sequences", "plan", "test_time",
 		"avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ns", "samples_ts", "predicted_ts", "bytes_per_token", "limit_ts", "limit_share",
-		"joules_per_token", "peak_bytes", "clocks", "throttled", "simulated"} {
+		"joules_per_token", "peak_bytes", "clocks", "throttled", "simulated", "profile"} {
 		if _, ok := fields[name]; !ok {
 			t.Errorf("no field %q", name)
 		}
@@ -262,7 +262,7 @@ func TestRecord(t *testing.T) {
 	if len(fields) > 0 {
 		t.Errorf("fields that the contract does not list: %v", fields)
 	}
-	for _, name := range []string{"gpu_info", "driver", "plan", "throttled"} {
+	for _, name := range []string{"gpu_info", "driver", "plan", "throttled", "profile"} {
 		var all map[string]any
 		if json.Unmarshal(data, &all) == nil && all[name] != nil {
 			t.Errorf("%s is %v, and nothing told it", name, all[name])

@@ -60,6 +60,7 @@ type Record struct {
 	Clocks        []float64 `json:"clocks"`           // MHz, read at the end of each repeat
 	Throttled     *bool     `json:"throttled"`
 	Simulated     *bool     `json:"simulated"` // a software device's time says nothing about a real one
+	Profile       []Op      `json:"profile"`   // where the time went, by op; null: not asked for, or not told
 
 	watts []float64
 }

@@ -8,18 +8,22 @@ import (
 	"drover/internal/bench"
 )
 
-// markdown is a table that also reads well as plain text.
+// markdown is a table that also reads well as plain text. Profiles follow it, a
+// table for each test.
 type markdown struct {
-	w     io.Writer
-	begun bool
+	w        io.Writer
+	begun    bool
+	profiled []bench.Record
 }
 
-// the columns: a head and the least width; numbers stand to the right
-var columns = [...]struct {
+// column is a head and the least width; numbers stand to the right.
+type column struct {
 	head  string
 	width int
 	right bool
-}{
+}
+
+var columns = []column{
 	{"model", 24, false}, {"size", 10, true}, {"device", 12, false}, {"threads", 7, true},
 	{"test", 16, true}, {"t/s", 18, true}, {"limit t/s", 9, true}, {"of limit", 8, true}, {"peak memory", 11, true},
 }
@@ -27,30 +31,51 @@ var columns = [...]struct {
 func (m *markdown) Add(r bench.Record) error {
 	if !m.begun {
 		m.begun = true
-		var head, rule []string
-		for _, c := range columns {
-			head = append(head, c.head)
-			dashes := strings.Repeat("-", c.width)
-			if c.right {
-				dashes = dashes[1:] + ":"
-			}
-			rule = append(rule, dashes)
-		}
-		if err := m.row(head); err != nil {
-			return err
-		}
-		if err := m.row(rule); err != nil {
+		if err := begin(m.w, columns); err != nil {
 			return err
 		}
 	}
-	t := bench.Test{Prompt: r.Prompt, Gen: r.Gen, Depth: r.Depth, Sequences: r.Sequences}
-	return m.row([]string{
+	if r.Profile != nil {
+		m.profiled = append(m.profiled, r)
+	}
+	return row(m.w, columns, []string{
 		r.ModelType, Bytes(r.ModelSize), r.Backends + " " + r.ISA, known(r.Threads, "%d"),
-		t.Name(), fmt.Sprintf("%.2f ± %.2f", r.AvgTS, r.StddevTS), known(r.LimitTS, "%.2f"), share(r.LimitShare), memory(r.PeakBytes),
+		test(r).Name(), fmt.Sprintf("%.2f ± %.2f", r.AvgTS, r.StddevTS), known(r.LimitTS, "%.2f"), share(r.LimitShare), memory(r.PeakBytes),
 	})
 }
 
-func (m *markdown) row(cells []string) error {
+func test(r bench.Record) bench.Test {
+	return bench.Test{Prompt: r.Prompt, Gen: r.Gen, Depth: r.Depth, Sequences: r.Sequences}
+}
+
+// Close writes the profiles.
+func (m *markdown) Close() error {
+	for _, r := range m.profiled {
+		if err := profile(m.w, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin writes a table's head.
+func begin(w io.Writer, columns []column) error {
+	var heads, rules []string
+	for _, c := range columns {
+		heads = append(heads, c.head)
+		dashes := strings.Repeat("-", c.width)
+		if c.right {
+			dashes = dashes[1:] + ":"
+		}
+		rules = append(rules, dashes)
+	}
+	if err := row(w, columns, heads); err != nil {
+		return err
+	}
+	return row(w, columns, rules)
+}
+
+func row(w io.Writer, columns []column, cells []string) error {
 	var line strings.Builder
 	for i, c := range columns {
 		if c.right {
@@ -59,11 +84,9 @@ func (m *markdown) row(cells []string) error {
 			fmt.Fprintf(&line, "| %-*s ", c.width, cells[i])
 		}
 	}
-	_, err := fmt.Fprintln(m.w, line.String()+"|")
+	_, err := fmt.Fprintln(w, line.String()+"|")
 	return err
 }
-
-func (m *markdown) Close() error { return nil }
 
 // known is empty for what was not measured.
 func known[T any](x *T, format string) string {

@@ -44,19 +44,21 @@ func write(t *testing.T, format string, records ...bench.Record) string {
 	return out.String()
 }
 
+// cells are the texts of a table's line.
+func cells(line string) []string {
+	var out []string
+	for _, c := range strings.Split(strings.Trim(line, "|"), "|") {
+		out = append(out, strings.TrimSpace(c))
+	}
+	return out
+}
+
 func TestMarkdown(t *testing.T) {
 	second := record()
 	second.Gen, second.Prompt, second.LimitTS, second.LimitShare, second.Threads, second.PeakBytes = 0, 512, nil, nil, nil, nil
 	got := strings.Split(strings.TrimSpace(write(t, "md", record(), second)), "\n")
 	if len(got) != 4 {
 		t.Fatalf("%d lines, want 4: %q", len(got), got)
-	}
-	cells := func(line string) []string {
-		var out []string
-		for _, c := range strings.Split(strings.Trim(line, "|"), "|") {
-			out = append(out, strings.TrimSpace(c))
-		}
-		return out
 	}
 	for i, want := range map[int][]string{
 		0: {"model", "size", "device", "threads", "test", "t/s", "limit t/s", "of limit", "peak memory"},
@@ -71,6 +73,42 @@ func TestMarkdown(t *testing.T) {
 		if n, want := len([]rune(line)), len([]rune(got[0])); n != want {
 			t.Errorf("line %d is %d wide, the head %d", i, n, want)
 		}
+	}
+}
+
+// Profiles come after the table, one for each test that has one.
+func TestMarkdownProfile(t *testing.T) {
+	limit, share := 600.0, 0.75
+	r := record()
+	r.Profile = []bench.Op{
+		{Block: "attention", Op: "q k v", Calls: 4, Barriers: 4, US: 800, Share: 0.8, Bytes: 3 << 20, Activations: 512, Ops: 1.5e6, LimitUS: &limit, LimitShare: &share},
+		{Block: "attention", Op: "attend", Calls: 4, Barriers: 8, US: 100, Share: 0.1, FloatOps: 999},
+		{Block: "feed-forward", Op: "down", Calls: 2, Barriers: 2, US: 50, Share: 0.05},
+		{Block: "head", Op: "logits", Calls: 1, Barriers: 1, US: 30, Share: 0.03},
+		{Op: "other", US: 20, Share: 0.02},
+	}
+	got := strings.Split(strings.TrimSpace(write(t, "md", r, record(), r)), "\n")
+	if want := 5 + 2*(3+7); len(got) != want {
+		t.Fatalf("%d lines, want %d: %q", len(got), want, got)
+	}
+	if want := "llama 6.7B Q4_0, cpu avx2, tg128: 1000.0 µs a token in a profiled pass, 66666.7 as measured; limits of the ops 600.0; barriers: 15 a token, 4 a layer"; got[6] != want {
+		t.Errorf("%q, want %q", got[6], want)
+	}
+	for i, want := range map[int][]string{
+		8:  {"op", "calls", "barriers", "µs", "of pass", "reads", "activations", "operations", "limit µs", "of limit"},
+		10: {"attention: q k v", "4", "4", "800.00", "80.0 %", "3.00 MiB", "512 B", "1.5 M", "600.00", "75.0 %"},
+		11: {"attention: attend", "4", "8", "100.00", "10.0 %", "", "", "999", "", ""},
+		14: {"other", "0", "0", "20.00", "2.0 %", "", "", "", "", ""},
+	} {
+		if !slices.Equal(cells(got[i]), want) {
+			t.Errorf("line %d: %q, want %q", i, cells(got[i]), want)
+		}
+		if n, want := len([]rune(got[i])), len([]rune(got[8])); n != want {
+			t.Errorf("line %d is %d wide, the head %d", i, n, want)
+		}
+	}
+	if got := write(t, "jsonl", r); !strings.Contains(got, `"profile":[{"block":"attention","op":"q k v","calls_per_token":4,`) {
+		t.Errorf("jsonl: %q", got)
 	}
 }
 
