@@ -127,6 +127,8 @@ type Info struct {
 	Cores  int    // physical cores, multiprocessors
 	Total  uint64 // memory, bytes
 	Free   uint64 // memory, bytes, as of the call
+
+	Simulated bool // a software device: its time says nothing about a real one
 }
 
 // Rates is what Measure finds.

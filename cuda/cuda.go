@@ -141,7 +141,7 @@ func (d *device) identify() error {
 		return err
 	}
 	name, _, _ := bytes.Cut(f.bytes(callArgs, nameBytes), []byte{0})
-	d.info = backend.Info{ID: d.id, Kind: "cuda", Name: string(name), ISA: d.tier(), Driver: "CUDA " + versionText(d.driver.version), Cores: d.multiprocessors}
+	d.info = backend.Info{ID: d.id, Kind: "cuda", Name: string(name), ISA: d.tier(), Driver: "CUDA " + versionText(d.driver.version), Cores: d.multiprocessors, Simulated: d.driver.simulated}
 
 	f = args(0, d.handle)
 	f.out(0, callArgs)

@@ -14,7 +14,8 @@ import (
 // by name when it is opened, so that a build needs no CUDA header and a binary
 // runs without the driver.
 type driver struct {
-	version int // of the driver API: 12080 is CUDA 12.8
+	version   int  // of the driver API: 12080 is CUDA 12.8
+	simulated bool // the library says that it is a software device
 
 	cuInit, cuDriverGetVersion, cuGetErrorName, cuGetErrorString                                    uintptr
 	cuDeviceGetCount, cuDeviceGet, cuDeviceGetName, cuDeviceGetUuid, cuDeviceTotalMem               uintptr
@@ -194,6 +195,7 @@ func notFound(err error, name string) bool {
 
 // find fills the table; missing is a function that is not there and should be.
 func (d *driver) find(handle uintptr) (missing string) {
+	d.simulated = symbol(handle, "drover_simulated") != 0
 	for _, e := range d.table() {
 		*e.address = symbol(handle, e.name)
 		if *e.address == 0 && e.since == 0 && missing == "" {

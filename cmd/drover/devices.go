@@ -131,8 +131,18 @@ func printDevices(c *cli.Context, docs []deviceDoc, none []absentDoc) error {
 		for _, name := range slices.Sorted(maps.Keys(d.Rates.Format)) {
 			formats = append(formats, fmt.Sprintf("%s %.1f GB/s", name, d.Rates.Format[name]/1e9))
 		}
-		if _, err := fmt.Fprintf(c.App.Writer, "%s: read %.1f GB/s, copy %.1f GB/s, matrix %.0f Gop/s, float32 %.0f Gop/s, launch %.1f us; decode: %s\n", d.ID,
-			d.Rates.Read/1e9, d.Rates.Copy/1e9, d.Rates.Matrix/1e9, d.Rates.Float/1e9, d.Rates.Launch*1e6, strings.Join(formats, ", ")); err != nil {
+		line := fmt.Sprintf("%s: read %.1f GB/s, copy %.1f GB/s, matrix %.0f Gop/s", d.ID, d.Rates.Read/1e9, d.Rates.Copy/1e9, d.Rates.Matrix/1e9)
+		if d.Rates.Float > 0 {
+			line += fmt.Sprintf(", float32 %.0f Gop/s", d.Rates.Float/1e9)
+		}
+		line += fmt.Sprintf(", launch %.1f us", d.Rates.Launch*1e6)
+		if d.Rates.Link > 0 {
+			line += fmt.Sprintf(", link %.1f GB/s", d.Rates.Link/1e9)
+		}
+		if len(formats) > 0 {
+			line += "; decode: " + strings.Join(formats, ", ")
+		}
+		if _, err := fmt.Fprintln(c.App.Writer, line); err != nil {
 			return err
 		}
 	}

@@ -112,3 +112,17 @@ func TestConvertedInPlan(t *testing.T) {
 		}
 	}
 }
+
+// A software device's records say what they are.
+func TestSimulatedRecord(t *testing.T) {
+	for device, want := range map[string]bool{"cuda": true, "cpu": false} {
+		r := command(t, "", simulatedCards(t, 1, "1GiB"), "bench", "-m", cudaModel+":Q4_0", "-p", "0", "-n", "2", "-r", "1", "--device", device, "-o", "json")
+		if r.exit != 0 {
+			t.Fatalf("%s: exit %d, %s", device, r.exit, r.errout)
+		}
+		record := r.object(t)["records"].([]any)[0].(map[string]any)
+		if record["simulated"] != want {
+			t.Errorf("%s: simulated %v, want %v", device, record["simulated"], want)
+		}
+	}
+}

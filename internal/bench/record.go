@@ -78,10 +78,8 @@ func newRecord(dev backend.Device, s Subject, t Test, o Options, rates backend.R
 	if o.Threads > 0 {
 		r.Threads = &o.Threads
 	}
-	switch info.Kind {
-	case "cpu":
-		r.Simulated = new(bool)
-	case "cuda", "metal":
+	r.Simulated = &info.Simulated
+	if info.Kind != "cpu" {
 		r.GPUInfo = text(info.Name)
 	}
 	if t.Gen > 0 {

@@ -107,6 +107,9 @@ void drain_everything() {
 
 using namespace sim;
 
+// How drover tells this library from a driver.
+extern "C" const int drover_simulated = 1;
+
 CALL(cuInit)(unsigned flags) {
   if (flags) return 1;
   if (!options().error.empty()) return refused(999, "%s", options().error.c_str());
