@@ -58,6 +58,58 @@ DATA unpacked<>+24(SB)/4, $0x00000003
 DATA unpacked<>+28(SB)/4, $0x00000007
 GLOBL unpacked<>(SB), RODATA|NOPTR, $32
 
+DATA quarters<>+0(SB)/1, $0x00
+DATA quarters<>+1(SB)/1, $0x04
+DATA quarters<>+2(SB)/1, $0x08
+DATA quarters<>+3(SB)/1, $0x0c
+DATA quarters<>+4(SB)/1, $0x01
+DATA quarters<>+5(SB)/1, $0x05
+DATA quarters<>+6(SB)/1, $0x09
+DATA quarters<>+7(SB)/1, $0x0d
+DATA quarters<>+8(SB)/1, $0x02
+DATA quarters<>+9(SB)/1, $0x06
+DATA quarters<>+10(SB)/1, $0x0a
+DATA quarters<>+11(SB)/1, $0x0e
+DATA quarters<>+12(SB)/1, $0x03
+DATA quarters<>+13(SB)/1, $0x07
+DATA quarters<>+14(SB)/1, $0x0b
+DATA quarters<>+15(SB)/1, $0x0f
+GLOBL quarters<>(SB), RODATA|NOPTR, $16
+
+DATA words<>+0(SB)/1, $0x00
+DATA words<>+1(SB)/1, $0x01
+DATA words<>+2(SB)/1, $0x04
+DATA words<>+3(SB)/1, $0x05
+DATA words<>+4(SB)/1, $0x08
+DATA words<>+5(SB)/1, $0x09
+DATA words<>+6(SB)/1, $0x0c
+DATA words<>+7(SB)/1, $0x0d
+DATA words<>+8(SB)/1, $0x02
+DATA words<>+9(SB)/1, $0x03
+DATA words<>+10(SB)/1, $0x06
+DATA words<>+11(SB)/1, $0x07
+DATA words<>+12(SB)/1, $0x0a
+DATA words<>+13(SB)/1, $0x0b
+DATA words<>+14(SB)/1, $0x0e
+DATA words<>+15(SB)/1, $0x0f
+DATA words<>+16(SB)/1, $0x00
+DATA words<>+17(SB)/1, $0x01
+DATA words<>+18(SB)/1, $0x04
+DATA words<>+19(SB)/1, $0x05
+DATA words<>+20(SB)/1, $0x08
+DATA words<>+21(SB)/1, $0x09
+DATA words<>+22(SB)/1, $0x0c
+DATA words<>+23(SB)/1, $0x0d
+DATA words<>+24(SB)/1, $0x02
+DATA words<>+25(SB)/1, $0x03
+DATA words<>+26(SB)/1, $0x06
+DATA words<>+27(SB)/1, $0x07
+DATA words<>+28(SB)/1, $0x0a
+DATA words<>+29(SB)/1, $0x0b
+DATA words<>+30(SB)/1, $0x0e
+DATA words<>+31(SB)/1, $0x0f
+GLOBL words<>(SB), RODATA|NOPTR, $32
+
 DATA x00010001<>+0(SB)/4, $0x00010001
 DATA x00010001<>+4(SB)/4, $0x00010001
 DATA x00010001<>+8(SB)/4, $0x00010001
@@ -137,6 +189,76 @@ DATA x0000007f<>+20(SB)/4, $0x0000007f
 DATA x0000007f<>+24(SB)/4, $0x0000007f
 DATA x0000007f<>+28(SB)/4, $0x0000007f
 GLOBL x0000007f<>(SB), RODATA|NOPTR, $32
+
+DATA x3f3f3f3f<>+0(SB)/4, $0x3f3f3f3f
+DATA x3f3f3f3f<>+4(SB)/4, $0x3f3f3f3f
+DATA x3f3f3f3f<>+8(SB)/4, $0x3f3f3f3f
+DATA x3f3f3f3f<>+12(SB)/4, $0x3f3f3f3f
+DATA x3f3f3f3f<>+16(SB)/4, $0x3f3f3f3f
+DATA x3f3f3f3f<>+20(SB)/4, $0x3f3f3f3f
+DATA x3f3f3f3f<>+24(SB)/4, $0x3f3f3f3f
+DATA x3f3f3f3f<>+28(SB)/4, $0x3f3f3f3f
+GLOBL x3f3f3f3f<>(SB), RODATA|NOPTR, $32
+
+DATA x33333333<>+0(SB)/4, $0x33333333
+DATA x33333333<>+4(SB)/4, $0x33333333
+DATA x33333333<>+8(SB)/4, $0x33333333
+DATA x33333333<>+12(SB)/4, $0x33333333
+DATA x33333333<>+16(SB)/4, $0x33333333
+DATA x33333333<>+20(SB)/4, $0x33333333
+DATA x33333333<>+24(SB)/4, $0x33333333
+DATA x33333333<>+28(SB)/4, $0x33333333
+GLOBL x33333333<>(SB), RODATA|NOPTR, $32
+
+DATA x55555555<>+0(SB)/4, $0x55555555
+DATA x55555555<>+4(SB)/4, $0x55555555
+DATA x55555555<>+8(SB)/4, $0x55555555
+DATA x55555555<>+12(SB)/4, $0x55555555
+DATA x55555555<>+16(SB)/4, $0x55555555
+DATA x55555555<>+20(SB)/4, $0x55555555
+DATA x55555555<>+24(SB)/4, $0x55555555
+DATA x55555555<>+28(SB)/4, $0x55555555
+GLOBL x55555555<>(SB), RODATA|NOPTR, $32
+
+DATA x0000cccc<>+0(SB)/4, $0x0000cccc
+DATA x0000cccc<>+4(SB)/4, $0x0000cccc
+DATA x0000cccc<>+8(SB)/4, $0x0000cccc
+DATA x0000cccc<>+12(SB)/4, $0x0000cccc
+DATA x0000cccc<>+16(SB)/4, $0x0000cccc
+DATA x0000cccc<>+20(SB)/4, $0x0000cccc
+DATA x0000cccc<>+24(SB)/4, $0x0000cccc
+DATA x0000cccc<>+28(SB)/4, $0x0000cccc
+GLOBL x0000cccc<>(SB), RODATA|NOPTR, $32
+
+DATA x00aa00aa<>+0(SB)/4, $0x00aa00aa
+DATA x00aa00aa<>+4(SB)/4, $0x00aa00aa
+DATA x00aa00aa<>+8(SB)/4, $0x00aa00aa
+DATA x00aa00aa<>+12(SB)/4, $0x00aa00aa
+DATA x00aa00aa<>+16(SB)/4, $0x00aa00aa
+DATA x00aa00aa<>+20(SB)/4, $0x00aa00aa
+DATA x00aa00aa<>+24(SB)/4, $0x00aa00aa
+DATA x00aa00aa<>+28(SB)/4, $0x00aa00aa
+GLOBL x00aa00aa<>(SB), RODATA|NOPTR, $32
+
+DATA x0c0c0c0c<>+0(SB)/4, $0x0c0c0c0c
+DATA x0c0c0c0c<>+4(SB)/4, $0x0c0c0c0c
+DATA x0c0c0c0c<>+8(SB)/4, $0x0c0c0c0c
+DATA x0c0c0c0c<>+12(SB)/4, $0x0c0c0c0c
+DATA x0c0c0c0c<>+16(SB)/4, $0x0c0c0c0c
+DATA x0c0c0c0c<>+20(SB)/4, $0x0c0c0c0c
+DATA x0c0c0c0c<>+24(SB)/4, $0x0c0c0c0c
+DATA x0c0c0c0c<>+28(SB)/4, $0x0c0c0c0c
+GLOBL x0c0c0c0c<>(SB), RODATA|NOPTR, $32
+
+DATA x22222222<>+0(SB)/4, $0x22222222
+DATA x22222222<>+4(SB)/4, $0x22222222
+DATA x22222222<>+8(SB)/4, $0x22222222
+DATA x22222222<>+12(SB)/4, $0x22222222
+DATA x22222222<>+16(SB)/4, $0x22222222
+DATA x22222222<>+20(SB)/4, $0x22222222
+DATA x22222222<>+24(SB)/4, $0x22222222
+DATA x22222222<>+28(SB)/4, $0x22222222
+GLOBL x22222222<>(SB), RODATA|NOPTR, $32
 
 DATA xc2d00000<>+0(SB)/4, $0xc2d00000
 DATA xc2d00000<>+4(SB)/4, $0xc2d00000
@@ -4342,6 +4464,2800 @@ block:
 	MOVQ         DI, SI
 	DECQ         R8
 	JNZ          group
+	VZEROUPPER
+	RET
+
+// func packF32AVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packF32AVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x02, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, (AX)
+	VMOVDQU        Y4, 64(AX)
+	VMOVDQU        Y1, 128(AX)
+	VMOVDQU        Y0, 192(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, 32(AX)
+	VMOVDQU        Y4, 96(AX)
+	VMOVDQU        Y1, 160(AX)
+	VMOVDQU        Y0, 224(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	ADDQ           $0x00000100, R10
+	ADDQ           $0x00000010, DX
+	ADDQ           $0x00000010, DI
+	ADDQ           $0x00000010, R8
+	ADDQ           $0x00000010, R9
+	ADDQ           $0x00000100, AX
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packF16AVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packF16AVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x03, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSHUFB        words<>+0(SB), Y6, Y6
+	VPERMQ         $0xd8, Y6, Y6
+	VMOVDQU        X6, (AX)
+	VEXTRACTI128   $0x01, Y6, 32(AX)
+	VPSHUFB        words<>+0(SB), Y4, Y4
+	VPERMQ         $0xd8, Y4, Y4
+	VMOVDQU        X4, 64(AX)
+	VEXTRACTI128   $0x01, Y4, 96(AX)
+	VPSHUFB        words<>+0(SB), Y1, Y1
+	VPERMQ         $0xd8, Y1, Y1
+	VMOVDQU        X1, 128(AX)
+	VEXTRACTI128   $0x01, Y1, 160(AX)
+	VPSHUFB        words<>+0(SB), Y0, Y0
+	VPERMQ         $0xd8, Y0, Y0
+	VMOVDQU        X0, 192(AX)
+	VEXTRACTI128   $0x01, Y0, 224(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSHUFB        words<>+0(SB), Y6, Y6
+	VPERMQ         $0xd8, Y6, Y6
+	VMOVDQU        X6, 16(AX)
+	VEXTRACTI128   $0x01, Y6, 48(AX)
+	VPSHUFB        words<>+0(SB), Y4, Y4
+	VPERMQ         $0xd8, Y4, Y4
+	VMOVDQU        X4, 80(AX)
+	VEXTRACTI128   $0x01, Y4, 112(AX)
+	VPSHUFB        words<>+0(SB), Y1, Y1
+	VPERMQ         $0xd8, Y1, Y1
+	VMOVDQU        X1, 144(AX)
+	VEXTRACTI128   $0x01, Y1, 176(AX)
+	VPSHUFB        words<>+0(SB), Y0, Y0
+	VPERMQ         $0xd8, Y0, Y0
+	VMOVDQU        X0, 208(AX)
+	VEXTRACTI128   $0x01, Y0, 240(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	ADDQ           $0x00000100, R10
+	ADDQ           $0x00000010, DX
+	ADDQ           $0x00000010, DI
+	ADDQ           $0x00000010, R8
+	ADDQ           $0x00000010, R9
+	ADDQ           $0x00000100, AX
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packQ8_0AVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packQ8_0AVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x05, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	VBROADCASTI128 2(DX), Y0
+	VINSERTI128    $0x01, 2(DI), Y0, Y0
+	VBROADCASTI128 2(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 2(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 2(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 2(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 2(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 2(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPXOR          x80808080<>+0(SB), Y6, Y6
+	VPXOR          x80808080<>+0(SB), Y4, Y4
+	VPXOR          x80808080<>+0(SB), Y1, Y1
+	VPXOR          x80808080<>+0(SB), Y0, Y0
+	VMOVDQU        Y6, (AX)
+	VMOVDQU        Y4, 64(AX)
+	VMOVDQU        Y1, 128(AX)
+	VMOVDQU        Y0, 192(AX)
+	VBROADCASTI128 18(DX), Y0
+	VINSERTI128    $0x01, 18(DI), Y0, Y0
+	VBROADCASTI128 18(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 18(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 18(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 18(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 18(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 18(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPXOR          x80808080<>+0(SB), Y6, Y6
+	VPXOR          x80808080<>+0(SB), Y4, Y4
+	VPXOR          x80808080<>+0(SB), Y1, Y1
+	VPXOR          x80808080<>+0(SB), Y0, Y0
+	VMOVDQU        Y6, 256(AX)
+	VMOVDQU        Y4, 320(AX)
+	VMOVDQU        Y1, 384(AX)
+	VMOVDQU        Y0, 448(AX)
+	VBROADCASTI128 2(R8), Y0
+	VINSERTI128    $0x01, 2(R9), Y0, Y0
+	VBROADCASTI128 2(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 2(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 2(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 2(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 2(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 2(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPXOR          x80808080<>+0(SB), Y6, Y6
+	VPXOR          x80808080<>+0(SB), Y4, Y4
+	VPXOR          x80808080<>+0(SB), Y1, Y1
+	VPXOR          x80808080<>+0(SB), Y0, Y0
+	VMOVDQU        Y6, 32(AX)
+	VMOVDQU        Y4, 96(AX)
+	VMOVDQU        Y1, 160(AX)
+	VMOVDQU        Y0, 224(AX)
+	VBROADCASTI128 18(R8), Y0
+	VINSERTI128    $0x01, 18(R9), Y0, Y0
+	VBROADCASTI128 18(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 18(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 18(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 18(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 18(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 18(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPXOR          x80808080<>+0(SB), Y6, Y6
+	VPXOR          x80808080<>+0(SB), Y4, Y4
+	VPXOR          x80808080<>+0(SB), Y1, Y1
+	VPXOR          x80808080<>+0(SB), Y0, Y0
+	VMOVDQU        Y6, 288(AX)
+	VMOVDQU        Y4, 352(AX)
+	VMOVDQU        Y1, 416(AX)
+	VMOVDQU        Y0, 480(AX)
+	MOVWLZX        (DX), R11
+	MOVW           R11, 512(AX)
+	MOVWLZX        (DX)(CX*1), R11
+	MOVW           R11, 514(AX)
+	MOVWLZX        (DX)(CX*2), R11
+	MOVW           R11, 516(AX)
+	MOVWLZX        (DX)(SI*1), R11
+	MOVW           R11, 518(AX)
+	MOVWLZX        (DI), R11
+	MOVW           R11, 520(AX)
+	MOVWLZX        (DI)(CX*1), R11
+	MOVW           R11, 522(AX)
+	MOVWLZX        (DI)(CX*2), R11
+	MOVW           R11, 524(AX)
+	MOVWLZX        (DI)(SI*1), R11
+	MOVW           R11, 526(AX)
+	MOVWLZX        (R8), R11
+	MOVW           R11, 528(AX)
+	MOVWLZX        (R8)(CX*1), R11
+	MOVW           R11, 530(AX)
+	MOVWLZX        (R8)(CX*2), R11
+	MOVW           R11, 532(AX)
+	MOVWLZX        (R8)(SI*1), R11
+	MOVW           R11, 534(AX)
+	MOVWLZX        (R9), R11
+	MOVW           R11, 536(AX)
+	MOVWLZX        (R9)(CX*1), R11
+	MOVW           R11, 538(AX)
+	MOVWLZX        (R9)(CX*2), R11
+	MOVW           R11, 540(AX)
+	MOVWLZX        (R9)(SI*1), R11
+	MOVW           R11, 542(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	PREFETCHT1     256(R10)
+	PREFETCHT1     320(R10)
+	PREFETCHT1     384(R10)
+	PREFETCHT1     448(R10)
+	PREFETCHT1     512(R10)
+	ADDQ           $0x00000220, R10
+	ADDQ           $0x00000022, DX
+	ADDQ           $0x00000022, DI
+	ADDQ           $0x00000022, R8
+	ADDQ           $0x00000022, R9
+	ADDQ           $0x00000220, AX
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packQ4_0AVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packQ4_0AVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x05, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	VBROADCASTI128 2(DX), Y0
+	VINSERTI128    $0x01, 2(DI), Y0, Y0
+	VBROADCASTI128 2(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 2(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 2(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 2(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 2(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 2(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, (AX)
+	VMOVDQU        Y4, 64(AX)
+	VMOVDQU        Y1, 128(AX)
+	VMOVDQU        Y0, 192(AX)
+	VBROADCASTI128 2(R8), Y0
+	VINSERTI128    $0x01, 2(R9), Y0, Y0
+	VBROADCASTI128 2(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 2(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 2(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 2(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 2(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 2(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, 32(AX)
+	VMOVDQU        Y4, 96(AX)
+	VMOVDQU        Y1, 160(AX)
+	VMOVDQU        Y0, 224(AX)
+	MOVWLZX        (DX), R11
+	MOVW           R11, 256(AX)
+	MOVWLZX        (DX)(CX*1), R11
+	MOVW           R11, 258(AX)
+	MOVWLZX        (DX)(CX*2), R11
+	MOVW           R11, 260(AX)
+	MOVWLZX        (DX)(SI*1), R11
+	MOVW           R11, 262(AX)
+	MOVWLZX        (DI), R11
+	MOVW           R11, 264(AX)
+	MOVWLZX        (DI)(CX*1), R11
+	MOVW           R11, 266(AX)
+	MOVWLZX        (DI)(CX*2), R11
+	MOVW           R11, 268(AX)
+	MOVWLZX        (DI)(SI*1), R11
+	MOVW           R11, 270(AX)
+	MOVWLZX        (R8), R11
+	MOVW           R11, 272(AX)
+	MOVWLZX        (R8)(CX*1), R11
+	MOVW           R11, 274(AX)
+	MOVWLZX        (R8)(CX*2), R11
+	MOVW           R11, 276(AX)
+	MOVWLZX        (R8)(SI*1), R11
+	MOVW           R11, 278(AX)
+	MOVWLZX        (R9), R11
+	MOVW           R11, 280(AX)
+	MOVWLZX        (R9)(CX*1), R11
+	MOVW           R11, 282(AX)
+	MOVWLZX        (R9)(CX*2), R11
+	MOVW           R11, 284(AX)
+	MOVWLZX        (R9)(SI*1), R11
+	MOVW           R11, 286(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	PREFETCHT1     256(R10)
+	ADDQ           $0x00000120, R10
+	ADDQ           $0x00000012, DX
+	ADDQ           $0x00000012, DI
+	ADDQ           $0x00000012, R8
+	ADDQ           $0x00000012, R9
+	ADDQ           $0x00000120, AX
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packQ4_1AVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packQ4_1AVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x05, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	VBROADCASTI128 4(DX), Y0
+	VINSERTI128    $0x01, 4(DI), Y0, Y0
+	VBROADCASTI128 4(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 4(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 4(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 4(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 4(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 4(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, (AX)
+	VMOVDQU        Y4, 64(AX)
+	VMOVDQU        Y1, 128(AX)
+	VMOVDQU        Y0, 192(AX)
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y0
+	VPUNPCKLDQ     Y3, Y2, Y1
+	VPUNPCKLQDQ    Y1, Y0, Y0
+	VPSHUFB        words<>+0(SB), Y0, Y0
+	VPERMQ         $0xd8, Y0, Y0
+	VMOVDQU        X0, 256(AX)
+	VEXTRACTI128   $0x01, Y0, 288(AX)
+	VBROADCASTI128 4(R8), Y0
+	VINSERTI128    $0x01, 4(R9), Y0, Y0
+	VBROADCASTI128 4(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 4(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 4(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 4(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 4(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 4(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, 32(AX)
+	VMOVDQU        Y4, 96(AX)
+	VMOVDQU        Y1, 160(AX)
+	VMOVDQU        Y0, 224(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y0
+	VPUNPCKLDQ     Y3, Y2, Y1
+	VPUNPCKLQDQ    Y1, Y0, Y0
+	VPSHUFB        words<>+0(SB), Y0, Y0
+	VPERMQ         $0xd8, Y0, Y0
+	VMOVDQU        X0, 272(AX)
+	VEXTRACTI128   $0x01, Y0, 304(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	PREFETCHT1     256(R10)
+	ADDQ           $0x00000140, R10
+	ADDQ           $0x00000014, DX
+	ADDQ           $0x00000014, DI
+	ADDQ           $0x00000014, R8
+	ADDQ           $0x00000014, R9
+	ADDQ           $0x00000140, AX
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packQ5_0AVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packQ5_0AVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x05, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	VBROADCASTI128 6(DX), Y0
+	VINSERTI128    $0x01, 6(DI), Y0, Y0
+	VBROADCASTI128 6(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 6(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 6(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 6(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 6(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 6(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, (AX)
+	VMOVDQU        Y4, 64(AX)
+	VMOVDQU        Y1, 128(AX)
+	VMOVDQU        Y0, 192(AX)
+	VBROADCASTI128 2(DX), Y0
+	VINSERTI128    $0x01, 2(DI), Y0, Y0
+	VBROADCASTI128 2(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 2(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 2(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 2(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 2(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 2(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y0
+	VPUNPCKLDQ     Y3, Y2, Y1
+	VPUNPCKLQDQ    Y1, Y0, Y0
+	VPSRLD         $0x0e, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x0000cccc<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x0e, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSRLD         $0x07, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x00aa00aa<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x07, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSRLD         $0x02, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x0c0c0c0c<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x02, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSRLD         $0x01, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x22222222<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x01, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VMOVDQU        Y0, 256(AX)
+	VBROADCASTI128 6(R8), Y0
+	VINSERTI128    $0x01, 6(R9), Y0, Y0
+	VBROADCASTI128 6(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 6(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 6(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 6(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 6(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 6(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, 32(AX)
+	VMOVDQU        Y4, 96(AX)
+	VMOVDQU        Y1, 160(AX)
+	VMOVDQU        Y0, 224(AX)
+	VBROADCASTI128 2(R8), Y0
+	VINSERTI128    $0x01, 2(R9), Y0, Y0
+	VBROADCASTI128 2(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 2(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 2(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 2(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 2(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 2(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y0
+	VPUNPCKLDQ     Y3, Y2, Y1
+	VPUNPCKLQDQ    Y1, Y0, Y0
+	VPSRLD         $0x0e, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x0000cccc<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x0e, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSRLD         $0x07, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x00aa00aa<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x07, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSRLD         $0x02, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x0c0c0c0c<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x02, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSRLD         $0x01, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x22222222<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x01, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VMOVDQU        Y0, 288(AX)
+	MOVWLZX        (DX), R11
+	MOVW           R11, 320(AX)
+	MOVWLZX        (DX)(CX*1), R11
+	MOVW           R11, 322(AX)
+	MOVWLZX        (DX)(CX*2), R11
+	MOVW           R11, 324(AX)
+	MOVWLZX        (DX)(SI*1), R11
+	MOVW           R11, 326(AX)
+	MOVWLZX        (DI), R11
+	MOVW           R11, 328(AX)
+	MOVWLZX        (DI)(CX*1), R11
+	MOVW           R11, 330(AX)
+	MOVWLZX        (DI)(CX*2), R11
+	MOVW           R11, 332(AX)
+	MOVWLZX        (DI)(SI*1), R11
+	MOVW           R11, 334(AX)
+	MOVWLZX        (R8), R11
+	MOVW           R11, 336(AX)
+	MOVWLZX        (R8)(CX*1), R11
+	MOVW           R11, 338(AX)
+	MOVWLZX        (R8)(CX*2), R11
+	MOVW           R11, 340(AX)
+	MOVWLZX        (R8)(SI*1), R11
+	MOVW           R11, 342(AX)
+	MOVWLZX        (R9), R11
+	MOVW           R11, 344(AX)
+	MOVWLZX        (R9)(CX*1), R11
+	MOVW           R11, 346(AX)
+	MOVWLZX        (R9)(CX*2), R11
+	MOVW           R11, 348(AX)
+	MOVWLZX        (R9)(SI*1), R11
+	MOVW           R11, 350(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	PREFETCHT1     256(R10)
+	PREFETCHT1     320(R10)
+	ADDQ           $0x00000160, R10
+	ADDQ           $0x00000016, DX
+	ADDQ           $0x00000016, DI
+	ADDQ           $0x00000016, R8
+	ADDQ           $0x00000016, R9
+	ADDQ           $0x00000160, AX
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packQ5_1AVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packQ5_1AVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x05, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	VBROADCASTI128 8(DX), Y0
+	VINSERTI128    $0x01, 8(DI), Y0, Y0
+	VBROADCASTI128 8(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 8(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 8(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 8(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 8(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 8(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, (AX)
+	VMOVDQU        Y4, 64(AX)
+	VMOVDQU        Y1, 128(AX)
+	VMOVDQU        Y0, 192(AX)
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y0
+	VPUNPCKLDQ     Y3, Y2, Y1
+	VPUNPCKLQDQ    Y1, Y0, Y2
+	VPUNPCKHQDQ    Y1, Y0, Y0
+	VPSHUFB        words<>+0(SB), Y2, Y2
+	VPERMQ         $0xd8, Y2, Y2
+	VMOVDQU        X2, 320(AX)
+	VEXTRACTI128   $0x01, Y2, 352(AX)
+	VPSRLD         $0x0e, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x0000cccc<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x0e, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSRLD         $0x07, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x00aa00aa<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x07, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSRLD         $0x02, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x0c0c0c0c<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x02, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSRLD         $0x01, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x22222222<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x01, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VMOVDQU        Y0, 256(AX)
+	VBROADCASTI128 8(R8), Y0
+	VINSERTI128    $0x01, 8(R9), Y0, Y0
+	VBROADCASTI128 8(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 8(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 8(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 8(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 8(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 8(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, 32(AX)
+	VMOVDQU        Y4, 96(AX)
+	VMOVDQU        Y1, 160(AX)
+	VMOVDQU        Y0, 224(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y0
+	VPUNPCKLDQ     Y3, Y2, Y1
+	VPUNPCKLQDQ    Y1, Y0, Y2
+	VPUNPCKHQDQ    Y1, Y0, Y0
+	VPSHUFB        words<>+0(SB), Y2, Y2
+	VPERMQ         $0xd8, Y2, Y2
+	VMOVDQU        X2, 336(AX)
+	VEXTRACTI128   $0x01, Y2, 368(AX)
+	VPSRLD         $0x0e, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x0000cccc<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x0e, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSRLD         $0x07, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x00aa00aa<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x07, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSRLD         $0x02, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x0c0c0c0c<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x02, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSRLD         $0x01, Y0, Y1
+	VPXOR          Y0, Y1, Y1
+	VPAND          x22222222<>+0(SB), Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VPSLLD         $0x01, Y1, Y1
+	VPXOR          Y1, Y0, Y0
+	VMOVDQU        Y0, 288(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	PREFETCHT1     256(R10)
+	PREFETCHT1     320(R10)
+	ADDQ           $0x00000180, R10
+	ADDQ           $0x00000018, DX
+	ADDQ           $0x00000018, DI
+	ADDQ           $0x00000018, R8
+	ADDQ           $0x00000018, R9
+	ADDQ           $0x00000180, AX
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packQ4_KAVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packQ4_KAVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x08, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSHUFB        words<>+0(SB), Y6, Y6
+	VPERMQ         $0xd8, Y6, Y6
+	VMOVDQU        X6, (AX)
+	VEXTRACTI128   $0x01, Y6, 32(AX)
+	VPAND          x0f0f0f0f<>+0(SB), Y0, Y2
+	VPSRLD         $0x02, Y4, Y3
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y2, Y2
+	VPSRLD         $0x04, Y0, Y0
+	VPAND          x0f0f0f0f<>+0(SB), Y0, Y0
+	VPSRLD         $0x02, Y1, Y3
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y0, Y0
+	VPAND          x3f3f3f3f<>+0(SB), Y4, Y4
+	VPAND          x3f3f3f3f<>+0(SB), Y1, Y1
+	VBROADCASTI128 quarters<>+0(SB), Y5
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y5, Y4, Y4
+	VPERMD         Y4, Y3, Y4
+	VEXTRACTI128   $0x01, Y4, X3
+	VMOVQ          X4, 64(AX)
+	VMOVHPS        X4, 80(AX)
+	VMOVQ          X3, 96(AX)
+	VMOVHPS        X3, 112(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y4
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y4, Y2, Y2
+	VPERMD         Y2, Y3, Y2
+	VEXTRACTI128   $0x01, Y2, X3
+	VMOVQ          X2, 128(AX)
+	VMOVHPS        X2, 144(AX)
+	VMOVQ          X3, 160(AX)
+	VMOVHPS        X3, 176(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y1, Y1
+	VPERMD         Y1, Y2, Y1
+	VEXTRACTI128   $0x01, Y1, X2
+	VMOVQ          X1, 192(AX)
+	VMOVHPS        X1, 208(AX)
+	VMOVQ          X2, 224(AX)
+	VMOVHPS        X2, 240(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y2
+	VMOVDQU        unpacked<>+0(SB), Y1
+	VPSHUFB        Y2, Y0, Y0
+	VPERMD         Y0, Y1, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VMOVQ          X0, 256(AX)
+	VMOVHPS        X0, 272(AX)
+	VMOVQ          X1, 288(AX)
+	VMOVHPS        X1, 304(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSHUFB        words<>+0(SB), Y6, Y6
+	VPERMQ         $0xd8, Y6, Y6
+	VMOVDQU        X6, 16(AX)
+	VEXTRACTI128   $0x01, Y6, 48(AX)
+	VPAND          x0f0f0f0f<>+0(SB), Y0, Y2
+	VPSRLD         $0x02, Y4, Y3
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y2, Y2
+	VPSRLD         $0x04, Y0, Y0
+	VPAND          x0f0f0f0f<>+0(SB), Y0, Y0
+	VPSRLD         $0x02, Y1, Y3
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y0, Y0
+	VPAND          x3f3f3f3f<>+0(SB), Y4, Y4
+	VPAND          x3f3f3f3f<>+0(SB), Y1, Y1
+	VBROADCASTI128 quarters<>+0(SB), Y5
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y5, Y4, Y4
+	VPERMD         Y4, Y3, Y4
+	VEXTRACTI128   $0x01, Y4, X3
+	VMOVQ          X4, 72(AX)
+	VMOVHPS        X4, 88(AX)
+	VMOVQ          X3, 104(AX)
+	VMOVHPS        X3, 120(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y4
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y4, Y2, Y2
+	VPERMD         Y2, Y3, Y2
+	VEXTRACTI128   $0x01, Y2, X3
+	VMOVQ          X2, 136(AX)
+	VMOVHPS        X2, 152(AX)
+	VMOVQ          X3, 168(AX)
+	VMOVHPS        X3, 184(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y1, Y1
+	VPERMD         Y1, Y2, Y1
+	VEXTRACTI128   $0x01, Y1, X2
+	VMOVQ          X1, 200(AX)
+	VMOVHPS        X1, 216(AX)
+	VMOVQ          X2, 232(AX)
+	VMOVHPS        X2, 248(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y2
+	VMOVDQU        unpacked<>+0(SB), Y1
+	VPSHUFB        Y2, Y0, Y0
+	VPERMD         Y0, Y1, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VMOVQ          X0, 264(AX)
+	VMOVHPS        X0, 280(AX)
+	VMOVQ          X1, 296(AX)
+	VMOVHPS        X1, 312(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	ADDQ           $0x00000100, R10
+	ADDQ           $0x00000010, DX
+	ADDQ           $0x00000010, DI
+	ADDQ           $0x00000010, R8
+	ADDQ           $0x00000010, R9
+	ADDQ           $0x00000140, AX
+	MOVQ           $0x00000004, R11
+
+pair:
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 16(DX), Y2
+	VINSERTI128    $0x01, 16(DI), Y2, Y2
+	VBROADCASTI128 16(DX)(CX*1), Y3
+	VINSERTI128    $0x01, 16(DI)(CX*1), Y3, Y3
+	VBROADCASTI128 16(DX)(CX*2), Y5
+	VINSERTI128    $0x01, 16(DI)(CX*2), Y5, Y5
+	VBROADCASTI128 16(DX)(SI*1), Y7
+	VINSERTI128    $0x01, 16(DI)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VMOVDQU        Y6, (AX)
+	VMOVDQU        Y4, 64(AX)
+	VMOVDQU        Y1, 128(AX)
+	VMOVDQU        Y0, 192(AX)
+	VMOVDQU        Y10, 256(AX)
+	VMOVDQU        Y8, 320(AX)
+	VMOVDQU        Y3, 384(AX)
+	VMOVDQU        Y2, 448(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 16(R8), Y2
+	VINSERTI128    $0x01, 16(R9), Y2, Y2
+	VBROADCASTI128 16(R8)(CX*1), Y3
+	VINSERTI128    $0x01, 16(R9)(CX*1), Y3, Y3
+	VBROADCASTI128 16(R8)(CX*2), Y5
+	VINSERTI128    $0x01, 16(R9)(CX*2), Y5, Y5
+	VBROADCASTI128 16(R8)(SI*1), Y7
+	VINSERTI128    $0x01, 16(R9)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VMOVDQU        Y6, 32(AX)
+	VMOVDQU        Y4, 96(AX)
+	VMOVDQU        Y1, 160(AX)
+	VMOVDQU        Y0, 224(AX)
+	VMOVDQU        Y10, 288(AX)
+	VMOVDQU        Y8, 352(AX)
+	VMOVDQU        Y3, 416(AX)
+	VMOVDQU        Y2, 480(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	PREFETCHT1     256(R10)
+	PREFETCHT1     320(R10)
+	PREFETCHT1     384(R10)
+	PREFETCHT1     448(R10)
+	ADDQ           $0x00000200, R10
+	ADDQ           $0x00000020, DX
+	ADDQ           $0x00000020, DI
+	ADDQ           $0x00000020, R8
+	ADDQ           $0x00000020, R9
+	ADDQ           $0x00000200, AX
+	DECQ           R11
+	JNZ            pair
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packQ5_KAVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packQ5_KAVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x08, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSHUFB        words<>+0(SB), Y6, Y6
+	VPERMQ         $0xd8, Y6, Y6
+	VMOVDQU        X6, (AX)
+	VEXTRACTI128   $0x01, Y6, 32(AX)
+	VPAND          x0f0f0f0f<>+0(SB), Y0, Y2
+	VPSRLD         $0x02, Y4, Y3
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y2, Y2
+	VPSRLD         $0x04, Y0, Y0
+	VPAND          x0f0f0f0f<>+0(SB), Y0, Y0
+	VPSRLD         $0x02, Y1, Y3
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y0, Y0
+	VPAND          x3f3f3f3f<>+0(SB), Y4, Y4
+	VPAND          x3f3f3f3f<>+0(SB), Y1, Y1
+	VBROADCASTI128 quarters<>+0(SB), Y5
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y5, Y4, Y4
+	VPERMD         Y4, Y3, Y4
+	VEXTRACTI128   $0x01, Y4, X3
+	VMOVQ          X4, 64(AX)
+	VMOVHPS        X4, 80(AX)
+	VMOVQ          X3, 96(AX)
+	VMOVHPS        X3, 112(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y4
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y4, Y2, Y2
+	VPERMD         Y2, Y3, Y2
+	VEXTRACTI128   $0x01, Y2, X3
+	VMOVQ          X2, 128(AX)
+	VMOVHPS        X2, 144(AX)
+	VMOVQ          X3, 160(AX)
+	VMOVHPS        X3, 176(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y1, Y1
+	VPERMD         Y1, Y2, Y1
+	VEXTRACTI128   $0x01, Y1, X2
+	VMOVQ          X1, 192(AX)
+	VMOVHPS        X1, 208(AX)
+	VMOVQ          X2, 224(AX)
+	VMOVHPS        X2, 240(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y2
+	VMOVDQU        unpacked<>+0(SB), Y1
+	VPSHUFB        Y2, Y0, Y0
+	VPERMD         Y0, Y1, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VMOVQ          X0, 256(AX)
+	VMOVHPS        X0, 272(AX)
+	VMOVQ          X1, 288(AX)
+	VMOVHPS        X1, 304(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSHUFB        words<>+0(SB), Y6, Y6
+	VPERMQ         $0xd8, Y6, Y6
+	VMOVDQU        X6, 16(AX)
+	VEXTRACTI128   $0x01, Y6, 48(AX)
+	VPAND          x0f0f0f0f<>+0(SB), Y0, Y2
+	VPSRLD         $0x02, Y4, Y3
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y2, Y2
+	VPSRLD         $0x04, Y0, Y0
+	VPAND          x0f0f0f0f<>+0(SB), Y0, Y0
+	VPSRLD         $0x02, Y1, Y3
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y0, Y0
+	VPAND          x3f3f3f3f<>+0(SB), Y4, Y4
+	VPAND          x3f3f3f3f<>+0(SB), Y1, Y1
+	VBROADCASTI128 quarters<>+0(SB), Y5
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y5, Y4, Y4
+	VPERMD         Y4, Y3, Y4
+	VEXTRACTI128   $0x01, Y4, X3
+	VMOVQ          X4, 72(AX)
+	VMOVHPS        X4, 88(AX)
+	VMOVQ          X3, 104(AX)
+	VMOVHPS        X3, 120(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y4
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y4, Y2, Y2
+	VPERMD         Y2, Y3, Y2
+	VEXTRACTI128   $0x01, Y2, X3
+	VMOVQ          X2, 136(AX)
+	VMOVHPS        X2, 152(AX)
+	VMOVQ          X3, 168(AX)
+	VMOVHPS        X3, 184(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y1, Y1
+	VPERMD         Y1, Y2, Y1
+	VEXTRACTI128   $0x01, Y1, X2
+	VMOVQ          X1, 200(AX)
+	VMOVHPS        X1, 216(AX)
+	VMOVQ          X2, 232(AX)
+	VMOVHPS        X2, 248(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y2
+	VMOVDQU        unpacked<>+0(SB), Y1
+	VPSHUFB        Y2, Y0, Y0
+	VPERMD         Y0, Y1, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VMOVQ          X0, 264(AX)
+	VMOVHPS        X0, 280(AX)
+	VMOVQ          X1, 296(AX)
+	VMOVHPS        X1, 312(AX)
+	VBROADCASTI128 16(DX), Y0
+	VINSERTI128    $0x01, 16(DI), Y0, Y0
+	VBROADCASTI128 16(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 16(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 16(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 16(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 16(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 16(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 32(DX), Y2
+	VINSERTI128    $0x01, 32(DI), Y2, Y2
+	VBROADCASTI128 32(DX)(CX*1), Y3
+	VINSERTI128    $0x01, 32(DI)(CX*1), Y3, Y3
+	VBROADCASTI128 32(DX)(CX*2), Y5
+	VINSERTI128    $0x01, 32(DI)(CX*2), Y5, Y5
+	VBROADCASTI128 32(DX)(SI*1), Y7
+	VINSERTI128    $0x01, 32(DI)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VPSRLD         $0x02, Y6, Y5
+	VPXOR          Y1, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x02, Y4, Y5
+	VPXOR          Y0, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x02, Y10, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSRLD         $0x02, Y8, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSRLD         $0x01, Y6, Y5
+	VPXOR          Y4, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x01, Y1, Y5
+	VPXOR          Y0, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x01, Y10, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSRLD         $0x01, Y3, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VMOVDQU        Y6, 576(AX)
+	VMOVDQU        Y4, 896(AX)
+	VMOVDQU        Y1, 1216(AX)
+	VMOVDQU        Y0, 1536(AX)
+	VMOVDQU        Y10, 1856(AX)
+	VMOVDQU        Y8, 2176(AX)
+	VMOVDQU        Y3, 2496(AX)
+	VMOVDQU        Y2, 2816(AX)
+	VBROADCASTI128 16(R8), Y0
+	VINSERTI128    $0x01, 16(R9), Y0, Y0
+	VBROADCASTI128 16(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 16(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 16(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 16(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 16(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 16(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 32(R8), Y2
+	VINSERTI128    $0x01, 32(R9), Y2, Y2
+	VBROADCASTI128 32(R8)(CX*1), Y3
+	VINSERTI128    $0x01, 32(R9)(CX*1), Y3, Y3
+	VBROADCASTI128 32(R8)(CX*2), Y5
+	VINSERTI128    $0x01, 32(R9)(CX*2), Y5, Y5
+	VBROADCASTI128 32(R8)(SI*1), Y7
+	VINSERTI128    $0x01, 32(R9)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VPSRLD         $0x02, Y6, Y5
+	VPXOR          Y1, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x02, Y4, Y5
+	VPXOR          Y0, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x02, Y10, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSRLD         $0x02, Y8, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSRLD         $0x01, Y6, Y5
+	VPXOR          Y4, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x01, Y1, Y5
+	VPXOR          Y0, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x01, Y10, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSRLD         $0x01, Y3, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VMOVDQU        Y6, 608(AX)
+	VMOVDQU        Y4, 928(AX)
+	VMOVDQU        Y1, 1248(AX)
+	VMOVDQU        Y0, 1568(AX)
+	VMOVDQU        Y10, 1888(AX)
+	VMOVDQU        Y8, 2208(AX)
+	VMOVDQU        Y3, 2528(AX)
+	VMOVDQU        Y2, 2848(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	PREFETCHT1     256(R10)
+	PREFETCHT1     320(R10)
+	PREFETCHT1     384(R10)
+	PREFETCHT1     448(R10)
+	PREFETCHT1     512(R10)
+	PREFETCHT1     576(R10)
+	PREFETCHT1     640(R10)
+	PREFETCHT1     704(R10)
+	ADDQ           $0x00000300, R10
+	ADDQ           $0x00000030, DX
+	ADDQ           $0x00000030, DI
+	ADDQ           $0x00000030, R8
+	ADDQ           $0x00000030, R9
+	ADDQ           $0x00000140, AX
+	MOVQ           $0x00000004, R11
+
+pair:
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 16(DX), Y2
+	VINSERTI128    $0x01, 16(DI), Y2, Y2
+	VBROADCASTI128 16(DX)(CX*1), Y3
+	VINSERTI128    $0x01, 16(DI)(CX*1), Y3, Y3
+	VBROADCASTI128 16(DX)(CX*2), Y5
+	VINSERTI128    $0x01, 16(DI)(CX*2), Y5, Y5
+	VBROADCASTI128 16(DX)(SI*1), Y7
+	VINSERTI128    $0x01, 16(DI)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VMOVDQU        Y6, (AX)
+	VMOVDQU        Y4, 64(AX)
+	VMOVDQU        Y1, 128(AX)
+	VMOVDQU        Y0, 192(AX)
+	VMOVDQU        Y10, 320(AX)
+	VMOVDQU        Y8, 384(AX)
+	VMOVDQU        Y3, 448(AX)
+	VMOVDQU        Y2, 512(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 16(R8), Y2
+	VINSERTI128    $0x01, 16(R9), Y2, Y2
+	VBROADCASTI128 16(R8)(CX*1), Y3
+	VINSERTI128    $0x01, 16(R9)(CX*1), Y3, Y3
+	VBROADCASTI128 16(R8)(CX*2), Y5
+	VINSERTI128    $0x01, 16(R9)(CX*2), Y5, Y5
+	VBROADCASTI128 16(R8)(SI*1), Y7
+	VINSERTI128    $0x01, 16(R9)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VMOVDQU        Y6, 32(AX)
+	VMOVDQU        Y4, 96(AX)
+	VMOVDQU        Y1, 160(AX)
+	VMOVDQU        Y0, 224(AX)
+	VMOVDQU        Y10, 352(AX)
+	VMOVDQU        Y8, 416(AX)
+	VMOVDQU        Y3, 480(AX)
+	VMOVDQU        Y2, 544(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	PREFETCHT1     256(R10)
+	PREFETCHT1     320(R10)
+	PREFETCHT1     384(R10)
+	PREFETCHT1     448(R10)
+	ADDQ           $0x00000200, R10
+	ADDQ           $0x00000020, DX
+	ADDQ           $0x00000020, DI
+	ADDQ           $0x00000020, R8
+	ADDQ           $0x00000020, R9
+	ADDQ           $0x00000280, AX
+	DECQ           R11
+	JNZ            pair
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packQ6_KAVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packQ6_KAVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x08, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	MOVWLZX        208(DX), R11
+	MOVW           R11, (AX)
+	MOVWLZX        208(DX)(CX*1), R11
+	MOVW           R11, 2(AX)
+	MOVWLZX        208(DX)(CX*2), R11
+	MOVW           R11, 4(AX)
+	MOVWLZX        208(DX)(SI*1), R11
+	MOVW           R11, 6(AX)
+	MOVWLZX        208(DI), R11
+	MOVW           R11, 8(AX)
+	MOVWLZX        208(DI)(CX*1), R11
+	MOVW           R11, 10(AX)
+	MOVWLZX        208(DI)(CX*2), R11
+	MOVW           R11, 12(AX)
+	MOVWLZX        208(DI)(SI*1), R11
+	MOVW           R11, 14(AX)
+	MOVWLZX        208(R8), R11
+	MOVW           R11, 16(AX)
+	MOVWLZX        208(R8)(CX*1), R11
+	MOVW           R11, 18(AX)
+	MOVWLZX        208(R8)(CX*2), R11
+	MOVW           R11, 20(AX)
+	MOVWLZX        208(R8)(SI*1), R11
+	MOVW           R11, 22(AX)
+	MOVWLZX        208(R9), R11
+	MOVW           R11, 24(AX)
+	MOVWLZX        208(R9)(CX*1), R11
+	MOVW           R11, 26(AX)
+	MOVWLZX        208(R9)(CX*2), R11
+	MOVW           R11, 28(AX)
+	MOVWLZX        208(R9)(SI*1), R11
+	MOVW           R11, 30(AX)
+	VBROADCASTI128 192(DX), Y0
+	VINSERTI128    $0x01, 192(DI), Y0, Y0
+	VBROADCASTI128 192(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 192(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 192(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 192(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 192(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 192(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y6, Y6
+	VPERMD         Y6, Y2, Y6
+	VEXTRACTI128   $0x01, Y6, X2
+	VMOVQ          X6, 32(AX)
+	VMOVHPS        X6, 48(AX)
+	VMOVQ          X2, 64(AX)
+	VMOVHPS        X2, 80(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y4, Y4
+	VPERMD         Y4, Y2, Y4
+	VEXTRACTI128   $0x01, Y4, X2
+	VMOVQ          X4, 96(AX)
+	VMOVHPS        X4, 112(AX)
+	VMOVQ          X2, 128(AX)
+	VMOVHPS        X2, 144(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y1, Y1
+	VPERMD         Y1, Y2, Y1
+	VEXTRACTI128   $0x01, Y1, X2
+	VMOVQ          X1, 160(AX)
+	VMOVHPS        X1, 176(AX)
+	VMOVQ          X2, 192(AX)
+	VMOVHPS        X2, 208(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y2
+	VMOVDQU        unpacked<>+0(SB), Y1
+	VPSHUFB        Y2, Y0, Y0
+	VPERMD         Y0, Y1, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VMOVQ          X0, 224(AX)
+	VMOVHPS        X0, 240(AX)
+	VMOVQ          X1, 256(AX)
+	VMOVHPS        X1, 272(AX)
+	VBROADCASTI128 192(R8), Y0
+	VINSERTI128    $0x01, 192(R9), Y0, Y0
+	VBROADCASTI128 192(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 192(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 192(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 192(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 192(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 192(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y6, Y6
+	VPERMD         Y6, Y2, Y6
+	VEXTRACTI128   $0x01, Y6, X2
+	VMOVQ          X6, 40(AX)
+	VMOVHPS        X6, 56(AX)
+	VMOVQ          X2, 72(AX)
+	VMOVHPS        X2, 88(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y4, Y4
+	VPERMD         Y4, Y2, Y4
+	VEXTRACTI128   $0x01, Y4, X2
+	VMOVQ          X4, 104(AX)
+	VMOVHPS        X4, 120(AX)
+	VMOVQ          X2, 136(AX)
+	VMOVHPS        X2, 152(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y1, Y1
+	VPERMD         Y1, Y2, Y1
+	VEXTRACTI128   $0x01, Y1, X2
+	VMOVQ          X1, 168(AX)
+	VMOVHPS        X1, 184(AX)
+	VMOVQ          X2, 200(AX)
+	VMOVHPS        X2, 216(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y2
+	VMOVDQU        unpacked<>+0(SB), Y1
+	VPSHUFB        Y2, Y0, Y0
+	VPERMD         Y0, Y1, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VMOVQ          X0, 232(AX)
+	VMOVHPS        X0, 248(AX)
+	VMOVQ          X1, 264(AX)
+	VMOVHPS        X1, 280(AX)
+	VBROADCASTI128 128(DX), Y0
+	VINSERTI128    $0x01, 128(DI), Y0, Y0
+	VBROADCASTI128 128(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 128(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 128(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 128(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 128(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 128(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 544(AX)
+	VMOVDQU        Y4, 928(AX)
+	VMOVDQU        Y1, 1312(AX)
+	VMOVDQU        Y0, 1696(AX)
+	VBROADCASTI128 144(DX), Y0
+	VINSERTI128    $0x01, 144(DI), Y0, Y0
+	VBROADCASTI128 144(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 144(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 144(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 144(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 144(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 144(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 608(AX)
+	VMOVDQU        Y4, 992(AX)
+	VMOVDQU        Y1, 1376(AX)
+	VMOVDQU        Y0, 1760(AX)
+	VBROADCASTI128 128(R8), Y0
+	VINSERTI128    $0x01, 128(R9), Y0, Y0
+	VBROADCASTI128 128(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 128(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 128(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 128(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 128(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 128(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 576(AX)
+	VMOVDQU        Y4, 960(AX)
+	VMOVDQU        Y1, 1344(AX)
+	VMOVDQU        Y0, 1728(AX)
+	VBROADCASTI128 144(R8), Y0
+	VINSERTI128    $0x01, 144(R9), Y0, Y0
+	VBROADCASTI128 144(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 144(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 144(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 144(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 144(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 144(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 640(AX)
+	VMOVDQU        Y4, 1024(AX)
+	VMOVDQU        Y1, 1408(AX)
+	VMOVDQU        Y0, 1792(AX)
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 16(DX), Y2
+	VINSERTI128    $0x01, 16(DI), Y2, Y2
+	VBROADCASTI128 16(DX)(CX*1), Y3
+	VINSERTI128    $0x01, 16(DI)(CX*1), Y3, Y3
+	VBROADCASTI128 16(DX)(CX*2), Y5
+	VINSERTI128    $0x01, 16(DI)(CX*2), Y5, Y5
+	VBROADCASTI128 16(DX)(SI*1), Y7
+	VINSERTI128    $0x01, 16(DI)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VMOVDQU        Y6, 288(AX)
+	VMOVDQU        Y4, 352(AX)
+	VMOVDQU        Y1, 416(AX)
+	VMOVDQU        Y0, 480(AX)
+	VMOVDQU        Y10, 1056(AX)
+	VMOVDQU        Y8, 1120(AX)
+	VMOVDQU        Y3, 1184(AX)
+	VMOVDQU        Y2, 1248(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 16(R8), Y2
+	VINSERTI128    $0x01, 16(R9), Y2, Y2
+	VBROADCASTI128 16(R8)(CX*1), Y3
+	VINSERTI128    $0x01, 16(R9)(CX*1), Y3, Y3
+	VBROADCASTI128 16(R8)(CX*2), Y5
+	VINSERTI128    $0x01, 16(R9)(CX*2), Y5, Y5
+	VBROADCASTI128 16(R8)(SI*1), Y7
+	VINSERTI128    $0x01, 16(R9)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VMOVDQU        Y6, 320(AX)
+	VMOVDQU        Y4, 384(AX)
+	VMOVDQU        Y1, 448(AX)
+	VMOVDQU        Y0, 512(AX)
+	VMOVDQU        Y10, 1088(AX)
+	VMOVDQU        Y8, 1152(AX)
+	VMOVDQU        Y3, 1216(AX)
+	VMOVDQU        Y2, 1280(AX)
+	VBROADCASTI128 32(DX), Y0
+	VINSERTI128    $0x01, 32(DI), Y0, Y0
+	VBROADCASTI128 32(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 32(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 32(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 32(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 32(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 32(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 48(DX), Y2
+	VINSERTI128    $0x01, 48(DI), Y2, Y2
+	VBROADCASTI128 48(DX)(CX*1), Y3
+	VINSERTI128    $0x01, 48(DI)(CX*1), Y3, Y3
+	VBROADCASTI128 48(DX)(CX*2), Y5
+	VINSERTI128    $0x01, 48(DI)(CX*2), Y5, Y5
+	VBROADCASTI128 48(DX)(SI*1), Y7
+	VINSERTI128    $0x01, 48(DI)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VMOVDQU        Y6, 672(AX)
+	VMOVDQU        Y4, 736(AX)
+	VMOVDQU        Y1, 800(AX)
+	VMOVDQU        Y0, 864(AX)
+	VMOVDQU        Y10, 1440(AX)
+	VMOVDQU        Y8, 1504(AX)
+	VMOVDQU        Y3, 1568(AX)
+	VMOVDQU        Y2, 1632(AX)
+	VBROADCASTI128 32(R8), Y0
+	VINSERTI128    $0x01, 32(R9), Y0, Y0
+	VBROADCASTI128 32(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 32(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 32(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 32(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 32(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 32(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 48(R8), Y2
+	VINSERTI128    $0x01, 48(R9), Y2, Y2
+	VBROADCASTI128 48(R8)(CX*1), Y3
+	VINSERTI128    $0x01, 48(R9)(CX*1), Y3, Y3
+	VBROADCASTI128 48(R8)(CX*2), Y5
+	VINSERTI128    $0x01, 48(R9)(CX*2), Y5, Y5
+	VBROADCASTI128 48(R8)(SI*1), Y7
+	VINSERTI128    $0x01, 48(R9)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VMOVDQU        Y6, 704(AX)
+	VMOVDQU        Y4, 768(AX)
+	VMOVDQU        Y1, 832(AX)
+	VMOVDQU        Y0, 896(AX)
+	VMOVDQU        Y10, 1472(AX)
+	VMOVDQU        Y8, 1536(AX)
+	VMOVDQU        Y3, 1600(AX)
+	VMOVDQU        Y2, 1664(AX)
+	VBROADCASTI128 160(DX), Y0
+	VINSERTI128    $0x01, 160(DI), Y0, Y0
+	VBROADCASTI128 160(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 160(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 160(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 160(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 160(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 160(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 2080(AX)
+	VMOVDQU        Y4, 2464(AX)
+	VMOVDQU        Y1, 2848(AX)
+	VMOVDQU        Y0, 3232(AX)
+	VBROADCASTI128 176(DX), Y0
+	VINSERTI128    $0x01, 176(DI), Y0, Y0
+	VBROADCASTI128 176(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 176(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 176(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 176(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 176(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 176(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 2144(AX)
+	VMOVDQU        Y4, 2528(AX)
+	VMOVDQU        Y1, 2912(AX)
+	VMOVDQU        Y0, 3296(AX)
+	VBROADCASTI128 160(R8), Y0
+	VINSERTI128    $0x01, 160(R9), Y0, Y0
+	VBROADCASTI128 160(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 160(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 160(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 160(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 160(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 160(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 2112(AX)
+	VMOVDQU        Y4, 2496(AX)
+	VMOVDQU        Y1, 2880(AX)
+	VMOVDQU        Y0, 3264(AX)
+	VBROADCASTI128 176(R8), Y0
+	VINSERTI128    $0x01, 176(R9), Y0, Y0
+	VBROADCASTI128 176(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 176(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 176(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 176(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 176(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 176(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 2176(AX)
+	VMOVDQU        Y4, 2560(AX)
+	VMOVDQU        Y1, 2944(AX)
+	VMOVDQU        Y0, 3328(AX)
+	VBROADCASTI128 64(DX), Y0
+	VINSERTI128    $0x01, 64(DI), Y0, Y0
+	VBROADCASTI128 64(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 64(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 64(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 64(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 64(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 64(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 80(DX), Y2
+	VINSERTI128    $0x01, 80(DI), Y2, Y2
+	VBROADCASTI128 80(DX)(CX*1), Y3
+	VINSERTI128    $0x01, 80(DI)(CX*1), Y3, Y3
+	VBROADCASTI128 80(DX)(CX*2), Y5
+	VINSERTI128    $0x01, 80(DI)(CX*2), Y5, Y5
+	VBROADCASTI128 80(DX)(SI*1), Y7
+	VINSERTI128    $0x01, 80(DI)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VMOVDQU        Y6, 1824(AX)
+	VMOVDQU        Y4, 1888(AX)
+	VMOVDQU        Y1, 1952(AX)
+	VMOVDQU        Y0, 2016(AX)
+	VMOVDQU        Y10, 2592(AX)
+	VMOVDQU        Y8, 2656(AX)
+	VMOVDQU        Y3, 2720(AX)
+	VMOVDQU        Y2, 2784(AX)
+	VBROADCASTI128 64(R8), Y0
+	VINSERTI128    $0x01, 64(R9), Y0, Y0
+	VBROADCASTI128 64(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 64(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 64(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 64(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 64(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 64(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 80(R8), Y2
+	VINSERTI128    $0x01, 80(R9), Y2, Y2
+	VBROADCASTI128 80(R8)(CX*1), Y3
+	VINSERTI128    $0x01, 80(R9)(CX*1), Y3, Y3
+	VBROADCASTI128 80(R8)(CX*2), Y5
+	VINSERTI128    $0x01, 80(R9)(CX*2), Y5, Y5
+	VBROADCASTI128 80(R8)(SI*1), Y7
+	VINSERTI128    $0x01, 80(R9)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VMOVDQU        Y6, 1856(AX)
+	VMOVDQU        Y4, 1920(AX)
+	VMOVDQU        Y1, 1984(AX)
+	VMOVDQU        Y0, 2048(AX)
+	VMOVDQU        Y10, 2624(AX)
+	VMOVDQU        Y8, 2688(AX)
+	VMOVDQU        Y3, 2752(AX)
+	VMOVDQU        Y2, 2816(AX)
+	VBROADCASTI128 96(DX), Y0
+	VINSERTI128    $0x01, 96(DI), Y0, Y0
+	VBROADCASTI128 96(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 96(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 96(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 96(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 96(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 96(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 112(DX), Y2
+	VINSERTI128    $0x01, 112(DI), Y2, Y2
+	VBROADCASTI128 112(DX)(CX*1), Y3
+	VINSERTI128    $0x01, 112(DI)(CX*1), Y3, Y3
+	VBROADCASTI128 112(DX)(CX*2), Y5
+	VINSERTI128    $0x01, 112(DI)(CX*2), Y5, Y5
+	VBROADCASTI128 112(DX)(SI*1), Y7
+	VINSERTI128    $0x01, 112(DI)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VMOVDQU        Y6, 2208(AX)
+	VMOVDQU        Y4, 2272(AX)
+	VMOVDQU        Y1, 2336(AX)
+	VMOVDQU        Y0, 2400(AX)
+	VMOVDQU        Y10, 2976(AX)
+	VMOVDQU        Y8, 3040(AX)
+	VMOVDQU        Y3, 3104(AX)
+	VMOVDQU        Y2, 3168(AX)
+	VBROADCASTI128 96(R8), Y0
+	VINSERTI128    $0x01, 96(R9), Y0, Y0
+	VBROADCASTI128 96(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 96(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 96(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 96(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 96(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 96(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 112(R8), Y2
+	VINSERTI128    $0x01, 112(R9), Y2, Y2
+	VBROADCASTI128 112(R8)(CX*1), Y3
+	VINSERTI128    $0x01, 112(R9)(CX*1), Y3, Y3
+	VBROADCASTI128 112(R8)(CX*2), Y5
+	VINSERTI128    $0x01, 112(R9)(CX*2), Y5, Y5
+	VBROADCASTI128 112(R8)(SI*1), Y7
+	VINSERTI128    $0x01, 112(R9)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VMOVDQU        Y6, 2240(AX)
+	VMOVDQU        Y4, 2304(AX)
+	VMOVDQU        Y1, 2368(AX)
+	VMOVDQU        Y0, 2432(AX)
+	VMOVDQU        Y10, 3008(AX)
+	VMOVDQU        Y8, 3072(AX)
+	VMOVDQU        Y3, 3136(AX)
+	VMOVDQU        Y2, 3200(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	PREFETCHT1     256(R10)
+	PREFETCHT1     320(R10)
+	PREFETCHT1     384(R10)
+	PREFETCHT1     448(R10)
+	PREFETCHT1     512(R10)
+	PREFETCHT1     576(R10)
+	PREFETCHT1     640(R10)
+	PREFETCHT1     704(R10)
+	PREFETCHT1     768(R10)
+	PREFETCHT1     832(R10)
+	PREFETCHT1     896(R10)
+	PREFETCHT1     960(R10)
+	PREFETCHT1     1024(R10)
+	PREFETCHT1     1088(R10)
+	PREFETCHT1     1152(R10)
+	PREFETCHT1     1216(R10)
+	PREFETCHT1     1280(R10)
+	PREFETCHT1     1344(R10)
+	PREFETCHT1     1408(R10)
+	PREFETCHT1     1472(R10)
+	PREFETCHT1     1536(R10)
+	PREFETCHT1     1600(R10)
+	PREFETCHT1     1664(R10)
+	PREFETCHT1     1728(R10)
+	PREFETCHT1     1792(R10)
+	PREFETCHT1     1856(R10)
+	PREFETCHT1     1920(R10)
+	PREFETCHT1     1984(R10)
+	PREFETCHT1     2048(R10)
+	PREFETCHT1     2112(R10)
+	PREFETCHT1     2176(R10)
+	PREFETCHT1     2240(R10)
+	PREFETCHT1     2304(R10)
+	PREFETCHT1     2368(R10)
+	PREFETCHT1     2432(R10)
+	PREFETCHT1     2496(R10)
+	PREFETCHT1     2560(R10)
+	PREFETCHT1     2624(R10)
+	PREFETCHT1     2688(R10)
+	PREFETCHT1     2752(R10)
+	PREFETCHT1     2816(R10)
+	PREFETCHT1     2880(R10)
+	PREFETCHT1     2944(R10)
+	PREFETCHT1     3008(R10)
+	PREFETCHT1     3072(R10)
+	PREFETCHT1     3136(R10)
+	PREFETCHT1     3200(R10)
+	PREFETCHT1     3264(R10)
+	PREFETCHT1     3328(R10)
+	ADDQ           $0x00000d20, R10
+	ADDQ           $0x000000d2, DX
+	ADDQ           $0x000000d2, DI
+	ADDQ           $0x000000d2, R8
+	ADDQ           $0x000000d2, R9
+	ADDQ           $0x00000d20, AX
+	DECQ           BX
+	JNZ            block
 	VZEROUPPER
 	RET
 

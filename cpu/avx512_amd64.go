@@ -124,6 +124,56 @@ func gemm16AVX512(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
 //go:noescape
 func gemm16MAVX512(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
 
+// packF32AVX512: packer.group of kindF32, 16 rows.
+//
+//go:noescape
+func packF32AVX512(dst *byte, src *byte, row int, cols int)
+
+// packF16AVX512: packer.group of kindF16, 16 rows.
+//
+//go:noescape
+func packF16AVX512(dst *byte, src *byte, row int, cols int)
+
+// packQ8_0AVX512: packer.group of kindQ8_0, 16 rows.
+//
+//go:noescape
+func packQ8_0AVX512(dst *byte, src *byte, row int, cols int)
+
+// packQ4_0AVX512: packer.group of kindQ4_0, 16 rows.
+//
+//go:noescape
+func packQ4_0AVX512(dst *byte, src *byte, row int, cols int)
+
+// packQ4_1AVX512: packer.group of kindQ4_1, 16 rows.
+//
+//go:noescape
+func packQ4_1AVX512(dst *byte, src *byte, row int, cols int)
+
+// packQ5_0AVX512: packer.group of kindQ5_0, 16 rows.
+//
+//go:noescape
+func packQ5_0AVX512(dst *byte, src *byte, row int, cols int)
+
+// packQ5_1AVX512: packer.group of kindQ5_1, 16 rows.
+//
+//go:noescape
+func packQ5_1AVX512(dst *byte, src *byte, row int, cols int)
+
+// packQ4_KAVX512: packer.group of kindQ4_K, 16 rows.
+//
+//go:noescape
+func packQ4_KAVX512(dst *byte, src *byte, row int, cols int)
+
+// packQ5_KAVX512: packer.group of kindQ5_K, 16 rows.
+//
+//go:noescape
+func packQ5_KAVX512(dst *byte, src *byte, row int, cols int)
+
+// packQ6_KAVX512: packer.group of kindQ6_K, 16 rows.
+//
+//go:noescape
+func packQ6_KAVX512(dst *byte, src *byte, row int, cols int)
+
 // peakAVX512: n times 12 integer products of vectors, for benchmarks.
 //
 //go:noescape

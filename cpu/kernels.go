@@ -165,6 +165,11 @@ type kernels struct {
 	// unpack turns a packed group into n panel blocks; nil for float kinds, I8 and I8M.
 	unpack [kinds]func(panel, w *byte, n int)
 
+	// pack makes a packed group of 16 whole rows of a file's blocks, row bytes
+	// apart; cols is a multiple of packCols. nil: packer.group, its definition,
+	// does it itself.
+	pack [kinds]func(dst, src *byte, row, cols int)
+
 	// quantize makes row t of an activation record of T rows from n*32 values:
 	// scale = max|x|/127, q = round to nearest even of x*(127/max|x|);
 	// both 0 where max|x| < tiny.

@@ -34,6 +34,10 @@ func avx512() *kernels {
 		kindQ8_0: unpackQ8_0AVX512, kindQ4_0: unpackQ4_0AVX512, kindQ4_1: unpackQ4_1AVX512, kindQ5_0: unpackQ5_0AVX512,
 		kindQ5_1: unpackQ5_1AVX512, kindQ4_K: unpackQ4_KAVX512, kindQ5_K: unpackQ5_KAVX512, kindQ6_K: unpackQ6_KAVX512,
 		kindIQ4_NL: unpackIQ4_NLAVX512}
+	k.pack = [kinds]func(dst, src *byte, row, cols int){
+		kindF32: packF32AVX512, kindF16: packF16AVX512, kindBF16: packF16AVX512, kindQ8_0: packQ8_0AVX512,
+		kindQ4_0: packQ4_0AVX512, kindIQ4_NL: packQ4_0AVX512, kindQ4_1: packQ4_1AVX512, kindQ5_0: packQ5_0AVX512,
+		kindQ5_1: packQ5_1AVX512, kindQ4_K: packQ4_KAVX512, kindQ5_K: packQ5_KAVX512, kindQ6_K: packQ6_KAVX512}
 	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		panel32: gemm32AVX512, panel32M: gemm32MAVX512, panel16: gemm16AVX512, panel16M: gemm16MAVX512}
 	k.gemmFloat = [kinds]func(dst *float32, ld int, a, b, act *byte, n int){
@@ -64,6 +68,10 @@ func avx2() *kernels {
 		kindQ8_0: unpackQ8_0AVX2, kindQ4_0: unpackQ4_0AVX2, kindQ4_1: unpackQ4_1AVX2, kindQ5_0: unpackQ5_0AVX2,
 		kindQ5_1: unpackQ5_1AVX2, kindQ4_K: unpackQ4_KAVX2, kindQ5_K: unpackQ5_KAVX2, kindQ6_K: unpackQ6_KAVX2,
 		kindIQ4_NL: unpackIQ4_NLAVX2}
+	k.pack = [kinds]func(dst, src *byte, row, cols int){
+		kindF32: packF32AVX2, kindF16: packF16AVX2, kindBF16: packF16AVX2, kindQ8_0: packQ8_0AVX2,
+		kindQ4_0: packQ4_0AVX2, kindIQ4_NL: packQ4_0AVX2, kindQ4_1: packQ4_1AVX2, kindQ5_0: packQ5_0AVX2,
+		kindQ5_1: packQ5_1AVX2, kindQ4_K: packQ4_KAVX2, kindQ5_K: packQ5_KAVX2, kindQ6_K: packQ6_KAVX2}
 	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		panel32: gemm32AVX2, panel32M: gemm32MAVX2, panel16: gemm16AVX2, panel16M: gemm16MAVX2}
 	k.gemmFloat = [kinds]func(dst *float32, ld int, a, b, act *byte, n int){

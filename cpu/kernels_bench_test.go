@@ -208,6 +208,57 @@ func BenchmarkUnpack(b *testing.B) {
 	})
 }
 
+// BenchmarkPack packs rows from memory into memory, 4 MiB at a time, and again
+// and again the same group, as products do where weights stay in the file. It
+// reports bytes of the file. The limit of the first is what copy reports.
+func BenchmarkPack(b *testing.B) {
+	const cols = 4096
+	src, err := reserve(inMemory, true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer release(src)
+	dst, err := reserve(inMemory*5/4, true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer release(dst)
+	fill(src, 1)
+	clear(dst)
+	b.Run("copy", func(b *testing.B) {
+		const each = 4 << 20
+		at := 0
+		fastest(b, each, "GB/s", limit{}, timed(func() {
+			copy(dst[at:at+each], src[at:at+each])
+			if at += each; at == inMemory {
+				at = 0
+			}
+		}))
+	})
+	from, to := 0, 0 // go on where the last left off: what lies there has left the caches
+	for _, k := range kernelSets() {
+		for kd := range kindI8 {
+			p := newPacker(k, typeOf[kd], cols)
+			size, stride := groupRows*typeOf[kd].RowBytes(cols), kd.groupBytes(cols)
+			b.Run(k.isa+"/"+kd.String()+"/memory", func(b *testing.B) {
+				each := 4 << 20 / size
+				fastest(b, each*size, "GB/s", limit{}, timed(func() {
+					if from+each*size > len(src) || to+each*stride > len(dst) {
+						from, to = 0, 0
+					}
+					for range each {
+						p.group(dst[to:to+stride], src[from:from+size], groupRows)
+						from, to = from+size, to+stride
+					}
+				}))
+			})
+			b.Run(k.isa+"/"+kd.String()+"/cache", func(b *testing.B) {
+				fastest(b, size, "GB/s", limit{}, timed(func() { p.group(dst[:stride], src[:size], groupRows) }))
+			})
+		}
+	}
+}
+
 // BenchmarkVectors reports bytes of the float32 (or cache) values read; all stay
 // in the cache.
 func BenchmarkVectors(b *testing.B) {

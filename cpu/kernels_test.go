@@ -64,7 +64,7 @@ func (c *matrixCase) pack(raw []byte, size int) {
 		if g > 0 && g == c.groups-1 {
 			rows = 11
 		}
-		newPacker(typeOf[c.kind], c.cols()).group(c.w[g*c.stride:(g+1)*c.stride], raw[g*groupRows*size:], rows)
+		newPacker(generic(), typeOf[c.kind], c.cols()).group(c.w[g*c.stride:(g+1)*c.stride], raw[g*groupRows*size:], rows)
 	}
 }
 

@@ -85,7 +85,7 @@ func (s *stage) read(ctx context.Context, threads int, cpus *places, progress fu
 			for c, ok := l.take(id, !cpus.apart, 0, nil); ok; {
 				var n uint64
 				var err error
-				n, buf, err = c.pack(buf)
+				n, buf, err = c.pack(s.k, buf)
 				c, ok = l.take(id, !cpus.apart, n, err)
 			}
 		})
@@ -135,7 +135,7 @@ func (l *loader) take(id int, others bool, read uint64, err error) (chunk, bool)
 }
 
 // pack reads and packs a chunk; buf is reused between calls.
-func (c chunk) pack(buf []byte) (read uint64, _ []byte, err error) {
+func (c chunk) pack(k *kernels, buf []byte) (read uint64, _ []byte, err error) {
 	m, t := c.m, c.m.tensor
 	// a mapped file that has become shorter faults; that is no reason to crash
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -161,7 +161,7 @@ func (c chunk) pack(buf []byte) (read uint64, _ []byte, err error) {
 			return 0, buf, fmt.Errorf("read %s: %w", t.Name, err)
 		}
 	}
-	p := newPacker(t.Type, m.cols)
+	p := newPacker(k, t.Type, m.cols)
 	for g := c.lo; g < c.hi; g++ {
 		at := (c.part*m.groups + g) * m.stride
 		from := (g - c.lo) * groupRows

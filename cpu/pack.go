@@ -43,6 +43,7 @@ func kindOf(t quant.Type) kind {
 
 // packer turns rows of a file's blocks into packed groups.
 type packer struct {
+	k    *kernels
 	t    quant.Type
 	kind kind
 	cols int
@@ -51,17 +52,25 @@ type packer struct {
 	scale, min []float32
 }
 
-func newPacker(t quant.Type, cols int) *packer {
-	p := &packer{t: t, kind: kindOf(t), cols: cols}
+func newPacker(k *kernels, t quant.Type, cols int) *packer {
+	p := &packer{k: k, t: t, kind: kindOf(t), cols: cols}
 	if p.kind >= kindI8 {
 		p.q, p.scale, p.min = make([]int8, cols), make([]float32, cols/16), make([]float32, cols/16)
 	}
 	return p
 }
 
-// group packs up to 16 rows of src (rows contiguous) into dst, which is zero.
+// packCols: a set's pack takes multiples of so many columns.
+const packCols = 8
+
+// group packs up to 16 rows of src (rows contiguous) into dst, which is zero
+// where a group has fewer rows or ends in padding.
 func (p *packer) group(dst, src []byte, rows int) {
 	size := p.t.RowBytes(p.cols)
+	if pack := p.k.pack[p.kind]; pack != nil && rows == groupRows && p.cols%packCols == 0 {
+		pack(&dst[0], &src[0], size, p.cols)
+		return
+	}
 	for r := range rows {
 		row := src[r*size : (r+1)*size]
 		switch p.kind {

@@ -1,7 +1,9 @@
 package cpu
 
 import (
+	"bytes"
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"drover/internal/quant"
@@ -17,7 +19,7 @@ func TestPack(t *testing.T) {
 		raw := make([]byte, rows*size)
 		quant.Random(typ, raw, 7, 0.5)
 		group := make([]byte, k.groupBytes(cols))
-		newPacker(typ, cols).group(group, raw, rows)
+		newPacker(generic(), typ, cols).group(group, raw, rows)
 		want := make([]float32, cols)
 		got := make([]float32, cols)
 		for r := range groupRows {
@@ -30,6 +32,45 @@ func TestPack(t *testing.T) {
 				// the product scale*q+min may round once more than the format's own
 				if diff := math.Abs(float64(got[c] - want[c])); diff > 3e-7*(math.Abs(float64(want[c]))+0.5) {
 					t.Fatalf("%v row %d column %d: got %g, want %g", typ, r, c, got[c], want[c])
+				}
+			}
+		}
+	}
+}
+
+// TestPackSets holds every set's packed groups to those of packer.group, bit for
+// bit, over numbers of rows and columns, where memory ends behind both.
+func TestPackSets(t *testing.T) {
+	const seed = 31
+	r := rand.New(rand.NewPCG(seed, 0))
+	for _, k := range kernelSets() {
+		for _, typ := range quant.Types() {
+			kd, step := kindOf(typ), max(1, typ.BlockElems())
+			if kd < kindI8 && k.pack[kd] == nil && k.isa != "generic" && k.isa != "neon" {
+				t.Errorf("%s %v: packed by Go alone", k.isa, typ)
+			}
+			for _, n := range []int{1, 2, 3, 4, 5, 7, 8, 11, 16, 24, 37} {
+				cols := n * step
+				if cols%blockCols != 0 && !kd.float() {
+					cols = pad(cols, blockCols)
+				}
+				for _, rows := range []int{groupRows, 1, 5, 15} {
+					if rows < groupRows && n != 3 && n != 8 {
+						continue
+					}
+					raw := guarded(t, rows*typ.RowBytes(cols))
+					for i := range raw {
+						raw[i] = byte(r.Uint32())
+					}
+					if kd >= kindI8 { // some of these want their scales finite
+						quant.Random(typ, raw, r.Uint64(), 1)
+					}
+					got, want := guarded(t, kd.groupBytes(cols)), make([]byte, kd.groupBytes(cols))
+					newPacker(k, typ, cols).group(got, raw, rows)
+					newPacker(generic(), typ, cols).group(want, raw, rows)
+					if !bytes.Equal(got, want) {
+						t.Fatalf("%s %v: %d rows of %d columns differ from packer.group's", k.isa, typ, rows, cols)
+					}
 				}
 			}
 		}

@@ -3,8 +3,9 @@ package cpu
 import "drover/backend"
 
 // With Options.Raw weights stay in the mapped file: a worker packs a group
-// into its scratch each time it is needed. The products are the same to the
-// bit; memory is the file's, which the system may drop and read again.
+// into its scratch, which stays in its cache, each time it is needed. The
+// products are the same to the bit; memory is the file's, which the system may
+// drop and read again.
 
 // stays is the tensor's mapped bytes where they are to be used in place.
 func stays(o Options, t *backend.Tensor) []byte {
@@ -34,7 +35,7 @@ func (s *stage) layoutRaw(threads int) {
 	for i := range s.raw {
 		r := &s.raw[i]
 		r.data = [2][]byte{s.scratch.bytes(stride), s.scratch.bytes(stride)}
-		r.packer = packer{q: make([]int8, cols), scale: make([]float32, cols/16), min: make([]float32, cols/16)}
+		r.packer = packer{k: s.k, q: make([]int8, cols), scale: make([]float32, cols/16), min: make([]float32, cols/16)}
 	}
 }
 

@@ -30,7 +30,7 @@ func TestSets(t *testing.T) {
 			stride := kd.groupBytes(cols)
 			w := make([]byte, groups*stride)
 			for i := range groups {
-				newPacker(typ, cols).group(w[i*stride:(i+1)*stride], raw[i*groupRows*typ.RowBytes(cols):], groupRows)
+				newPacker(generic(), typ, cols).group(w[i*stride:(i+1)*stride], raw[i*groupRows*typ.RowBytes(cols):], groupRows)
 			}
 			want := oneByOne(g, kd, w, x, cols, groups)
 			one := oneByOne(k, kd, w, x, cols, groups)

@@ -39,6 +39,7 @@ func main() {
 	for _, p := range panels {
 		s.gemm(p)
 	}
+	s.pack()
 	s.peak()
 	for _, f := range []string{"F32", "F16", "BF16"} {
 		s.gemvFloat(f)

@@ -124,7 +124,7 @@ func (s set) dword(v uint32) VecVirtual {
 
 // constants are the dwords that AVX2 kernels read from memory, where registers are few.
 var constants = append([]uint32{0x00010001, 0x0f0f0f0f, 0x10101010, 0x30303030, 0x80808080,
-	0x80000000, 0x7fffffff, 127}, expConstants()...)
+	0x80000000, 0x7fffffff, 127, 0x3f3f3f3f, 0x33333333, 0x55555555, 0x0000cccc, 0x00aa00aa, 0x0c0c0c0c, 0x22222222}, expConstants()...)
 
 // constant is v in every lane: a register with AVX-512, memory with AVX2.
 func (s set) constant(v uint32) Op {
@@ -151,20 +151,41 @@ func (s set) tables() {
 		for i := range 16 {
 			DATA(2*i, U16(1<<i-1))
 		}
+		s.orders()
 		return
 	}
 	for i := range 16 { // the 8 dwords before dword 8-i have i that are set, first
 		DATA(4*i, U32(0xffffffff*uint32((15-i)/8)))
 	}
-	GLOBL("unpacked", rodata) // dwords in the order of VPACKSSDW and VPACKSSWB
-	for i, v := range []uint32{0, 4, 1, 5, 2, 6, 3, 7} {
-		DATA(4*i, U32(v))
-	}
+	s.orders()
 	for _, v := range constants {
 		GLOBL(fmt.Sprintf("x%08x", v), rodata)
 		for i := range 8 {
 			DATA(4*i, U32(v))
 		}
+	}
+}
+
+// orders are those in which dwords and bytes are taken from a register.
+func (s set) orders() {
+	GLOBL("unpacked", rodata) // dword i of every lane, i = 0 to 3: also of VPACKSSDW and VPACKSSWB
+	lanes := s.lanes() / 4
+	for i := range s.lanes() {
+		DATA(4*i, U32(uint32(i%lanes*4+i/lanes)))
+	}
+	GLOBL("quarters", rodata) // byte i of every dword of a lane
+	for i := range 16 {
+		DATA(i, U8(uint8(i%4*4+i/4)))
+	}
+	GLOBL("words", rodata) // the lower words of all dwords, then the upper
+	if s.wide() {
+		for i := range 32 {
+			DATA(2*i, U16(uint16(i%16*2+i/16)))
+		}
+		return
+	}
+	for i := range 32 { // of each lane
+		DATA(i, U8(uint8(i%8/2*4+i/8%2*2+i%2)))
 	}
 }
 
