@@ -8,9 +8,7 @@ import (
 
 // gemv writes the products of groups with one row. The limit is the memory that
 // brings the weights: they are read in the order in which they lie, group after
-// group, which the processor fetches ahead by itself. On Zen 4 that is as fast
-// as reading alone; lines out of order, several groups at once or prefetch
-// instructions far ahead cost a fifth to a half.
+// group, and asked for some KiB ahead.
 func (s set) gemv(l layout) {
 	s.text("gemv"+l.name, "dst *float32, w, act *byte, n, groups, stride int", "gemvGeneric of kind"+l.name+".")
 	dst, group, act := arg("dst"), arg("w"), arg("act")

@@ -276,10 +276,24 @@ func (l layout) count() int {
 	return 1
 }
 
+// ahead is how far before their use the lines of weights are asked for, in bytes.
+// One core of this project's machine, of the bandwidth that it reads with, when
+// nothing is asked for, 4096 bytes ahead and 8192: Q4_K 90, 93 and 104 %, Q5_K 72,
+// 88 and 103 %, Q6_K 58, 79 and 96 %. Farther ahead gains nothing.
+const ahead = 8192
+
+// fetch asks for a block's lines.
+func (c *scales) fetch() {
+	for at := 0; at < c.block; at += 64 {
+		PREFETCHT0(mem(c.w, at+ahead))
+	}
+}
+
 // blocks repeats block n times and moves w on; n is used up.
 func (c *scales) blocks(n Register, block func()) {
 	if !c.super {
 		loop("block", n, func() {
+			c.fetch()
 			block()
 			size := c.block
 			if !c.panel {
@@ -296,13 +310,10 @@ func (c *scales) blocks(n Register, block func()) {
 		MOVQ(c.w, c.head)
 		MOVQ(c.w, c.sub)
 		ADDQ(num(c.scales), c.w)
-		// all of the head before the blocks: else its lines come out of order
-		for at := 0; at < c.layout.scales; at += 64 {
-			PREFETCHT0(mem(c.head, at))
-		}
 		c.superblock()
 		MOVQ(num(8), eight)
 		loop("block", eight, func() {
+			c.fetch()
 			block()
 			ADDQ(num(c.block), c.w)
 			ADDQ(num(16*c.count()), c.sub)
