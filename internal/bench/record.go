@@ -78,9 +78,11 @@ func newRecord(dev backend.Device, s Subject, t Test, o Options, rates backend.R
 	if o.Threads > 0 {
 		r.Threads = &o.Threads
 	}
-	r.Simulated = &info.Simulated
-	if info.Kind != "cpu" {
-		r.GPUInfo = text(info.Name)
+	switch info.Kind {
+	case "cpu":
+		r.Simulated = &info.Simulated
+	case "cuda", "metal":
+		r.GPUInfo, r.Simulated = text(info.Name), &info.Simulated
 	}
 	if t.Gen > 0 {
 		r.BytesPerToken = positive(stepBytes(s.Model, t, o.K, o.V) / float64(t.Sequences))
