@@ -1,6 +1,11 @@
 package backend
 
-import "drover/internal/quant"
+import (
+	"fmt"
+	"runtime/debug"
+
+	"drover/internal/quant"
+)
 
 // Config is a model's shape. internal/model checks it once: every count is
 // positive and bounded, Heads is a multiple of KVHeads, and so on.
@@ -65,6 +70,30 @@ type Tensor struct {
 
 // Bytes is the size of the tensor's blocks.
 func (t *Tensor) Bytes() uint64 { return uint64(t.Rows) * uint64(t.Type.RowBytes(t.Cols)) }
+
+// Read fills dst with rows [lo, hi). The error names the tensor.
+func (t *Tensor) Read(dst []byte, lo, hi int) error {
+	return t.Guard(func() error { return t.Source.Rows(dst, lo, hi) })
+}
+
+// Guard runs f, which reads the tensor's mapped memory, and makes an error of what
+// would end the process: a file that has become shorter faults. The error names
+// the tensor.
+func (t *Tensor) Guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			if _, fault := p.(interface{ Addr() uintptr }); !fault {
+				panic(p)
+			}
+			err = fmt.Errorf("read %s: the file was changed while it was read", t.Name)
+		}
+	}()
+	if err := f(); err != nil {
+		return fmt.Errorf("read %s: %w", t.Name, err)
+	}
+	return nil
+}
 
 // Source gives a tensor's bytes. It may be used from several goroutines.
 type Source interface {

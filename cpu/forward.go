@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"context"
-	"fmt"
 	"math"
 
 	"drover/backend"
@@ -81,8 +80,8 @@ func (s *stage) Forward(ctx context.Context, run int, b *backend.Batch) error {
 func (s *stage) embedRows() error {
 	dim := s.config.Dim
 	for i, id := range s.b.Tokens {
-		if err := s.embed.Source.Rows(s.row, int(id), int(id)+1); err != nil {
-			return fmt.Errorf("read %s: %w", s.embed.Name, err)
+		if err := s.embed.Read(s.row, int(id), int(id)+1); err != nil {
+			return err
 		}
 		quant.Dequantize(s.embed.Type, s.x[i*dim:(i+1)*dim], s.row)
 		if i%64 == 63 { // a prompt would leave the whole table resident

@@ -3,7 +3,6 @@ package cpu
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"sync"
 
 	"drover/backend"
@@ -55,8 +54,8 @@ type chunk struct {
 func (s *stage) read(ctx context.Context, threads int, cpus *places, progress func(done, total uint64)) error {
 	for _, v := range s.vectors {
 		raw := make([]byte, v.tensor.Bytes())
-		if err := v.tensor.Source.Rows(raw, 0, v.tensor.Rows); err != nil {
-			return fmt.Errorf("read %s: %w", v.tensor.Name, err)
+		if err := v.tensor.Read(raw, 0, v.tensor.Rows); err != nil {
+			return err
 		}
 		quant.Dequantize(v.tensor.Type, v.data, raw)
 	}
@@ -137,36 +136,32 @@ func (l *loader) take(id int, others bool, read uint64, err error) (chunk, bool)
 // pack reads and packs a chunk; buf is reused between calls.
 func (c chunk) pack(k *kernels, buf []byte) (read uint64, _ []byte, err error) {
 	m, t := c.m, c.m.tensor
-	// a mapped file that has become shorter faults; that is no reason to crash
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			if _, fault := p.(interface{ Addr() uintptr }); !fault {
-				panic(p)
-			}
-			err = fmt.Errorf("read %s: the file was changed while it was read", t.Name)
-		}
-	}()
 	size := t.Type.RowBytes(m.cols)
 	lo, hi := c.part*m.rows+c.lo*groupRows, c.part*m.rows+min(c.hi*groupRows, m.rows)
-	src := t.Source.Mapped()
-	if src != nil {
-		src = src[lo*size : hi*size]
-	} else {
-		if n := (hi - lo) * size; cap(buf) < n {
-			buf = make([]byte, n)
+	err = t.Guard(func() error {
+		src := t.Source.Mapped()
+		if src != nil {
+			src = src[lo*size : hi*size]
+		} else {
+			if n := (hi - lo) * size; cap(buf) < n {
+				buf = make([]byte, n)
+			}
+			src = buf[:(hi-lo)*size]
+			if err := t.Source.Rows(src, lo, hi); err != nil {
+				return err
+			}
 		}
-		src = buf[:(hi-lo)*size]
-		if err := t.Source.Rows(src, lo, hi); err != nil {
-			return 0, buf, fmt.Errorf("read %s: %w", t.Name, err)
+		p := newPacker(k, t.Type, m.cols)
+		for g := c.lo; g < c.hi; g++ {
+			at := (c.part*m.groups + g) * m.stride
+			from := (g - c.lo) * groupRows
+			rows := min(groupRows, hi-lo-from)
+			p.group(m.data[at:at+m.stride], src[from*size:], rows)
 		}
-	}
-	p := newPacker(k, t.Type, m.cols)
-	for g := c.lo; g < c.hi; g++ {
-		at := (c.part*m.groups + g) * m.stride
-		from := (g - c.lo) * groupRows
-		rows := min(groupRows, hi-lo-from)
-		p.group(m.data[at:at+m.stride], src[from*size:], rows)
+		return nil
+	})
+	if err != nil {
+		return 0, buf, err
 	}
 	t.Source.Drop(lo, hi)
 	return uint64((hi - lo) * size), buf, nil

@@ -120,20 +120,6 @@ func (d *device) hostFree(b []byte) error {
 	return d.call("free pinned memory", d.driver.cuMemFreeHost, &f)
 }
 
-// hostRegister pins memory that is not Go's, as a mapped file, until
-// hostUnregister.
-func (d *device) hostRegister(b []byte) error {
-	const portable = 1
-	f := args(0, uint64(len(b)), portable)
-	f.host = unsafe.Pointer(unsafe.SliceData(b))
-	return d.call("pin memory", d.driver.cuMemHostRegister, &f)
-}
-
-func (d *device) hostUnregister(b []byte) error {
-	f := frame{host: unsafe.Pointer(unsafe.SliceData(b))}
-	return d.call("unpin memory", d.driver.cuMemHostUnregister, &f)
-}
-
 // stream is a queue of work on a device: what is put there runs in order, and
 // beside other streams.
 type stream struct {
@@ -324,12 +310,6 @@ func (s *stream) record(e *event) error {
 	return s.d.call("record an event", s.d.driver.cuEventRecord, &f)
 }
 
-// wait lets what is queued from here on begin after e.
-func (s *stream) wait(e *event) error {
-	f := args(s.handle, e.handle, 0)
-	return s.d.call("wait for an event", s.d.driver.cuStreamWaitEvent, &f)
-}
-
 // since is the time between two events that were reached.
 func (e *event) since(earlier *event) (seconds float64, err error) {
 	f := args(0, earlier.handle, e.handle)
@@ -410,31 +390,4 @@ func (k *kernel) allowShared(bytes int) error {
 	const maxDynamicShared = 8
 	f := args(k.handle, maxDynamicShared, uint64(bytes))
 	return k.d.call("raise the shared memory of "+k.name, k.d.driver.cuFuncSetAttribute, &f)
-}
-
-// attributes are a thread's registers, a block's static shared memory and a
-// thread's local memory (where registers spill) in bytes.
-func (k *kernel) attributes() (registers, shared, local int, err error) {
-	const sharedBytes, localBytes, numRegisters = 1, 3, 4
-	for _, a := range []struct {
-		which uint64
-		value *int
-	}{{numRegisters, &registers}, {sharedBytes, &shared}, {localBytes, &local}} {
-		f := args(0, a.which, k.handle)
-		f.out(0, callArgs)
-		if err := k.d.call("read the attributes of "+k.name, k.d.driver.cuFuncGetAttribute, &f); err != nil {
-			return 0, 0, 0, err
-		}
-		*a.value = int(int32(f.slots[callArgs]))
-	}
-	return registers, shared, local, nil
-}
-
-// occupancy is how many blocks of so many threads and bytes of dynamic shared
-// memory a multiprocessor holds.
-func (k *kernel) occupancy(block, shared int) (int, error) {
-	f := args(0, k.handle, uint64(block), uint64(shared))
-	f.out(0, callArgs)
-	err := k.d.call("read the occupancy of "+k.name, k.d.driver.cuOccupancyMaxActiveBlocksPerMultiprocessor, &f)
-	return int(int32(f.slots[callArgs])), err
 }

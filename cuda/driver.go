@@ -17,18 +17,18 @@ type driver struct {
 	version   int  // of the driver API: 12080 is CUDA 12.8
 	simulated bool // the library says that it is a software device
 
-	cuInit, cuDriverGetVersion, cuGetErrorName, cuGetErrorString                                    uintptr
-	cuDeviceGetCount, cuDeviceGet, cuDeviceGetName, cuDeviceGetUuid, cuDeviceTotalMem               uintptr
-	cuDeviceGetAttribute, cuDevicePrimaryCtxRetain, cuCtxSetCurrent                                 uintptr
-	cuMemGetInfo, cuMemGetAllocationGranularity, cuMemAlloc, cuMemFree                              uintptr
-	cuMemHostAlloc, cuMemFreeHost, cuMemHostRegister, cuMemHostUnregister                           uintptr
-	cuMemcpyHtoDAsync, cuMemcpyDtoHAsync, cuMemcpyDtoDAsync, cuMemsetD8Async                        uintptr
-	cuModuleLoadDataEx, cuModuleUnload, cuModuleGetFunction, cuFuncGetAttribute, cuFuncSetAttribute uintptr
-	cuOccupancyMaxActiveBlocksPerMultiprocessor, cuLaunchKernel, cuLaunchKernelEx                   uintptr
-	cuStreamCreate, cuStreamDestroy, cuStreamSynchronize, cuStreamWaitEvent                         uintptr
-	cuStreamBeginCapture, cuStreamEndCapture, cuGraphInstantiate, cuGraphLaunch                     uintptr
-	cuGraphDestroy, cuGraphExecDestroy                                                              uintptr
-	cuEventCreate, cuEventDestroy, cuEventRecord, cuEventElapsedTime                                uintptr
+	cuInit, cuDriverGetVersion, cuGetErrorName, cuGetErrorString                      uintptr
+	cuDeviceGetCount, cuDeviceGet, cuDeviceGetName, cuDeviceGetUuid, cuDeviceTotalMem uintptr
+	cuDeviceGetAttribute, cuDevicePrimaryCtxRetain, cuCtxSetCurrent                   uintptr
+	cuMemGetInfo, cuMemGetAllocationGranularity, cuMemAlloc, cuMemFree                uintptr
+	cuMemHostAlloc, cuMemFreeHost                                                     uintptr
+	cuMemcpyHtoDAsync, cuMemcpyDtoHAsync, cuMemcpyDtoDAsync, cuMemsetD8Async          uintptr
+	cuModuleLoadDataEx, cuModuleUnload, cuModuleGetFunction, cuFuncSetAttribute       uintptr
+	cuLaunchKernel, cuLaunchKernelEx                                                  uintptr
+	cuStreamCreate, cuStreamDestroy, cuStreamSynchronize                              uintptr
+	cuStreamBeginCapture, cuStreamEndCapture, cuGraphInstantiate, cuGraphLaunch       uintptr
+	cuGraphDestroy, cuGraphExecDestroy                                                uintptr
+	cuEventCreate, cuEventDestroy, cuEventRecord, cuEventElapsedTime                  uintptr
 }
 
 // entry is a function of the driver: its name in the library, where its address
@@ -61,8 +61,6 @@ func (d *driver) table() []entry {
 		{"cuMemFree_v2", &d.cuMemFree, 0},
 		{"cuMemHostAlloc", &d.cuMemHostAlloc, 0},
 		{"cuMemFreeHost", &d.cuMemFreeHost, 0},
-		{"cuMemHostRegister_v2", &d.cuMemHostRegister, 0},
-		{"cuMemHostUnregister", &d.cuMemHostUnregister, 0},
 		{"cuMemcpyHtoDAsync_v2", &d.cuMemcpyHtoDAsync, 0},
 		{"cuMemcpyDtoHAsync_v2", &d.cuMemcpyDtoHAsync, 0},
 		{"cuMemcpyDtoDAsync_v2", &d.cuMemcpyDtoDAsync, 0},
@@ -70,15 +68,12 @@ func (d *driver) table() []entry {
 		{"cuModuleLoadDataEx", &d.cuModuleLoadDataEx, 0},
 		{"cuModuleUnload", &d.cuModuleUnload, 0},
 		{"cuModuleGetFunction", &d.cuModuleGetFunction, 0},
-		{"cuFuncGetAttribute", &d.cuFuncGetAttribute, 0},
 		{"cuFuncSetAttribute", &d.cuFuncSetAttribute, 0},
-		{"cuOccupancyMaxActiveBlocksPerMultiprocessor", &d.cuOccupancyMaxActiveBlocksPerMultiprocessor, 0},
 		{"cuLaunchKernel", &d.cuLaunchKernel, 0},
 		{"cuLaunchKernelEx", &d.cuLaunchKernelEx, dependentVersion},
 		{"cuStreamCreate", &d.cuStreamCreate, 0},
 		{"cuStreamDestroy_v2", &d.cuStreamDestroy, 0},
 		{"cuStreamSynchronize", &d.cuStreamSynchronize, 0},
-		{"cuStreamWaitEvent", &d.cuStreamWaitEvent, 0},
 		{"cuStreamBeginCapture_v2", &d.cuStreamBeginCapture, 0},
 		{"cuStreamEndCapture", &d.cuStreamEndCapture, 0},
 		{"cuGraphInstantiateWithFlags", &d.cuGraphInstantiate, 0},

@@ -192,7 +192,7 @@ func TestNoAllocation(t *testing.T) {
 		n := testing.AllocsPerRun(100, func() {
 			args := struct{ a, b uint64 }{1, 2}
 			err = errors.Join(s.launch(k, [3]uint32{1, 1, 1}, 32, 0, unsafe.Pointer(&args)),
-				s.copyIn(512, src), s.copyOut(src, 512), s.copyOn(512, 1024, 8), s.fill(512, 0, 8), s.replay(g), s.record(e), s.wait(e), s.sync())
+				s.copyIn(512, src), s.copyOut(src, 512), s.copyOn(512, 1024, 8), s.fill(512, 0, 8), s.replay(g), s.record(e), s.sync())
 		})
 		if n != 0 || err != nil {
 			t.Errorf("dependent %v: %v allocations, %v", dependent, n, err)

@@ -120,8 +120,7 @@ type stageKernels struct {
 // kernels compiles and finds what a layout needs.
 func (d *device) kernels(l *layout) (*stageKernels, error) {
 	names := []string{"ops"}
-	attention := l.cos != 0
-	if attention {
+	if l.attends {
 		names = append(names, "attention_"+cacheType(l.lim.K)+"_"+cacheType(l.lim.V))
 	}
 	var used []*format
@@ -143,7 +142,7 @@ func (d *device) kernels(l *layout) (*stageKernels, error) {
 	k.ops = opsKernels{f.kernel("norm"), f.kernel("convert"), f.kernel("act"), f.kernel("combine"), f.kernel("route"), f.kernel("list_experts"), f.kernel("mix"),
 		f.kernel("top_parts"), f.kernel("top_merge")}
 	found = found[1:]
-	if attention {
+	if l.attends {
 		f.m, found = found[0], found[1:]
 		k.cache = f.cache(l, d.multiprocessors)
 	}

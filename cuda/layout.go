@@ -64,7 +64,7 @@ type forms struct {
 	cols, ld, kpad    int
 	plain             uint64 // f32 (rows, ld)
 	half, scale, bf16 uint64 // A16, AB16
-	floats, a16, b    bool   // which of them products of both classes read
+	floats, f16, b16  bool   // which of them products of both classes read
 }
 
 // decodeRows is the most rows of a batch of the decode class. Larger batches are
@@ -82,6 +82,7 @@ type layout struct {
 	runs    []backend.Range
 	tier    int // 75, 80 or 90
 	layers  map[int]*layer
+	attends bool // there is an attention block
 	embed   *matrix
 	norm    *vector
 	output  *matrix
@@ -223,9 +224,9 @@ func (f *forms) takes(tier int, ms ...*matrix) {
 			continue
 		case m.f.float:
 			f.floats = true
-			f.b = f.b || m.f.multiplies(tier)
+			f.b16 = f.b16 || m.f.multiplies(tier)
 		default:
-			f.a16 = true
+			f.f16 = true
 		}
 	}
 }
@@ -239,10 +240,10 @@ func (s *layout) forms(f *forms, cols, slots int, plain bool) {
 	if f.floats || plain {
 		f.plain = a.floats(rows * f.ld)
 	}
-	if f.a16 {
+	if f.f16 {
 		f.half, f.scale = a.bytes(2*uint64(rows)*uint64(f.kpad)), a.floats(rows)
 	}
-	if f.b && s.lim.Rows > decodeRows {
+	if f.b16 && s.lim.Rows > decodeRows {
 		f.bf16 = a.bytes(2 * uint64(rows) * uint64(f.kpad))
 	}
 }
@@ -250,9 +251,9 @@ func (s *layout) forms(f *forms, cols, slots int, plain bool) {
 func (s *layout) placeScratch() {
 	c, a, l := s.c, &s.scratch, s.lim
 	heads, slots := c.Heads*c.HeadDim, max(1, c.ExpertsUsed)
-	var attention, ffn bool
+	var ffn bool
 	for _, l := range s.layers {
-		attention, ffn = attention || l.q != nil, ffn || l.down != nil
+		s.attends, ffn = s.attends || l.q != nil, ffn || l.down != nil
 		s.in.takes(s.tier, l.q, l.k, l.v, l.router, l.gate, l.up)
 		s.att.takes(s.tier, l.o)
 		s.act.takes(s.tier, l.down)
@@ -260,7 +261,7 @@ func (s *layout) placeScratch() {
 	s.in.takes(s.tier, s.output)
 	s.x = a.floats(l.Rows * s.ld.dim)
 	s.forms(&s.in, c.Dim, 1, true)
-	if attention {
+	if s.attends {
 		s.forms(&s.att, heads, 1, true)
 		s.q, s.k, s.v = a.floats(s.tile*s.ld.q), a.floats(s.tile*s.ld.kv), a.floats(s.tile*s.ld.kv)
 		s.partial = a.bytes(uint64(min(s.tile, decodeRows)) * partialBytes(c.Heads, s.maxCuts, c.HeadDim))

@@ -5,9 +5,7 @@ package cuda
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"math"
-	"runtime/debug"
 	"sync"
 	"unsafe"
 
@@ -24,7 +22,7 @@ type piece struct {
 // load fills the stage's memory: zeros, RoPE tables, vectors, and the matrices,
 // which loaders read and the card packs, piece by piece.
 func (s *stage) load(ctx context.Context, progress func(done, total uint64)) error {
-	if err := s.stream.fill(s.cache.base, 0, s.used.Total()-s.used.Weights-(s.used.Total()-s.allocation())); err != nil {
+	if err := s.stream.fill(s.cache.base, 0, s.allocation()-s.used.Weights); err != nil {
 		return err
 	}
 	if err := s.loadVectors(); err != nil {
@@ -48,7 +46,7 @@ func (s *stage) load(ctx context.Context, progress func(done, total uint64)) err
 	if err := s.stream.fill(s.staging, 0, uint64(loadSlots*s.stagingBytes)); err != nil {
 		return err
 	}
-	if s.cos != 0 {
+	if s.attends {
 		if err := s.loadRope(); err != nil {
 			return err
 		}
@@ -61,8 +59,8 @@ func (s *stage) loadVectors() error {
 	for _, v := range s.vectors {
 		t := v.tensor
 		raw, w := make([]byte, t.Bytes()), make([]float32, t.Rows*t.Cols)
-		if err := t.Source.Rows(raw, 0, t.Rows); err != nil {
-			return fmt.Errorf("read %s: %w", t.Name, err)
+		if err := t.Read(raw, 0, t.Rows); err != nil {
+			return err
 		}
 		quant.Dequantize(t.Type, w, raw)
 		if err := s.upload(v.at, w); err != nil {
@@ -206,28 +204,16 @@ func (l *loader) load(p piece) (read uint64, err error) {
 }
 
 // read fills dst with rows [lo, hi) as pack takes them.
-func (l *loader) read(p piece, dst []byte, lo, hi int) (err error) {
+func (l *loader) read(p piece, dst []byte, lo, hi int) error {
 	t := p.m.tensor
-	// a mapped file that has become shorter faults; that is no reason to crash
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			if _, fault := p.(interface{ Addr() uintptr }); !fault {
-				panic(p)
-			}
-			err = fmt.Errorf("read %s: the file was changed while it was read", t.Name)
-		}
-	}()
-	src := dst
-	if p.m.f.converted {
-		src = l.unpacked.bytes((hi - lo) * t.Type.RowBytes(t.Cols))
+	if !p.m.f.converted {
+		return t.Read(dst, lo, hi)
 	}
-	if err := t.Source.Rows(src, lo, hi); err != nil {
-		return fmt.Errorf("read %s: %w", t.Name, err)
+	src := l.unpacked.bytes((hi - lo) * t.Type.RowBytes(t.Cols))
+	if err := t.Read(src, lo, hi); err != nil {
+		return err
 	}
-	if p.m.f.converted {
-		l.unpacked.ints(t.Type, dst, src, (hi-lo)*t.Cols)
-	}
+	l.unpacked.ints(t.Type, dst, src, (hi-lo)*t.Cols)
 	return nil
 }
 

@@ -95,7 +95,7 @@ func (d *device) Load(ctx context.Context, m *backend.Model, runs []backend.Rang
 	if err := d.open(); err != nil {
 		return nil, err
 	}
-	k, err := d.kernels(newLayout(m, runs, l, tierNumber(d.info.ISA), 1))
+	k, err := d.kernels(newLayout(m, runs, l, tierNumber(d.info.ISA), 0))
 	if err != nil {
 		return nil, err
 	}

@@ -206,7 +206,6 @@ DEVICE half_bits float_half(float f) {
 	asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
 	return h;
 }
-DEVICE float bf16_float(bf16_bits b) { return bits_float((uint32_t)b << 16); }
 DEVICE bf16_bits float_bf16(float f) { // round to nearest even; NaN stays NaN
 	uint32_t u = float_bits(f);
 	return (u & 0x7fffffff) > 0x7f800000 ? (bf16_bits)(u >> 16 | 64) : (bf16_bits)((u + 0x7fff + (u >> 16 & 1)) >> 16);
@@ -248,7 +247,7 @@ DEVICE uint32_t and_or(uint32_t a, uint32_t b, uint32_t c) {
 	asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
 	return d;
 }
-// exp2 and reciprocals: relative error at most 2^-22, 2^-23 and 2^-22.4.
+// exp2 and reciprocal: relative error at most 2^-22 and 2^-23.
 DEVICE float exp2_approx(float x) {
 	float y;
 	asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -263,11 +262,6 @@ DEVICE float exp2_flushed(float x) {
 DEVICE float rcp_approx(float x) {
 	float y;
 	asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-	return y;
-}
-DEVICE float rsqrt_approx(float x) {
-	float y;
-	asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
 	return y;
 }
 DEVICE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
