@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"drover/backend"
+	"drover/backend/backendtest"
 	"drover/internal/quant"
 )
 
@@ -44,11 +45,11 @@ type attending struct {
 func (t *bed) attention(b *testing.B, typ quant.Type, layers, heads, kv, rows, pos int) *attending {
 	const dim, headDim = 32, 128
 	const pages = 4096 / backend.PageRows
-	m := llama(quant.F32, 0, dim, 1, 1, dim, 1, 0)
+	m := backendtest.Llama(quant.F32, 0, dim, 1, 1, dim, 1, 0)
 	m.Config.Layers, m.Config.Heads, m.Config.KVHeads, m.Config.HeadDim, m.Config.Rope.Dims = layers, heads, kv, headDim, headDim
 	var runs []backend.Range
 	for i := range layers {
-		w := func(rows, cols int) *backend.Tensor { return tensor(quant.F32, rows, cols, uint64(i)) }
+		w := func(rows, cols int) *backend.Tensor { return backendtest.Tensor(quant.F32, rows, cols, uint64(i)) }
 		m.Layers = append(m.Layers, backend.Layer{AttnNorm: w(1, dim), Q: w(heads*headDim, dim), K: w(kv*headDim, dim), V: w(kv*headDim, dim), O: w(dim, heads*headDim)})
 		runs = append(runs, backend.Range{Lo: 1 + 2*i, Hi: 2 + 2*i})
 	}

@@ -8,51 +8,9 @@ import (
 	"testing"
 
 	"drover/backend"
+	"drover/backend/backendtest"
 	"drover/internal/quant"
 )
-
-// bytesSource is a tensor in memory.
-type bytesSource struct {
-	data []byte
-	row  int
-}
-
-func (s bytesSource) Rows(dst []byte, lo, hi int) error {
-	copy(dst, s.data[lo*s.row:hi*s.row])
-	return nil
-}
-func (s bytesSource) Mapped() []byte  { return s.data }
-func (s bytesSource) Drop(lo, hi int) {}
-
-func tensor(typ quant.Type, rows, cols int, seed uint64) *backend.Tensor {
-	t := &backend.Tensor{Name: "test", Type: typ, Rows: rows, Cols: cols}
-	data := make([]byte, t.Bytes())
-	quant.Random(typ, data, seed, 0.02)
-	t.Source = bytesSource{data, typ.RowBytes(cols)}
-	return t
-}
-
-// llama is a random model of that shape with every matrix in typ.
-func llama(typ quant.Type, layers, dim, heads, kv, ffn, vocab, experts int) *backend.Model {
-	c := backend.Config{Arch: "llama", Dim: dim, Layers: layers, Heads: heads, KVHeads: kv, HeadDim: dim / heads, FFN: ffn,
-		Vocab: vocab, Context: 4096, NormEps: 1e-5, Rope: backend.Rope{Base: 10000, Dims: dim / heads, Factor: 1}, Experts: experts, ExpertsUsed: min(experts, 2)}
-	seed := uint64(0)
-	next := func(typ quant.Type, rows, cols int) *backend.Tensor {
-		seed++
-		return tensor(typ, rows, cols, seed)
-	}
-	m := &backend.Model{Config: c, Embed: next(typ, vocab, dim), Output: next(typ, vocab, dim), Norm: next(quant.F32, 1, dim)}
-	for range layers {
-		l := backend.Layer{AttnNorm: next(quant.F32, 1, dim), FFNNorm: next(quant.F32, 1, dim),
-			Q: next(typ, dim, dim), K: next(typ, kv*c.HeadDim, dim), V: next(typ, kv*c.HeadDim, dim), O: next(typ, dim, dim),
-			Gate: next(typ, max(1, experts)*ffn, dim), Up: next(typ, max(1, experts)*ffn, dim), Down: next(typ, max(1, experts)*dim, ffn)}
-		if experts > 0 {
-			l.Router = next(quant.F32, experts, dim)
-		}
-		m.Layers = append(m.Layers, l)
-	}
-	return m
-}
 
 func load(t testing.TB, o Options, m *backend.Model, l backend.Limits) backend.Stage {
 	t.Helper()
@@ -86,7 +44,7 @@ func TestForwardAllocates(t *testing.T) {
 	for _, experts := range []int{0, 3} {
 		for _, cache := range []quant.Type{quant.F32, quant.F16, quant.Q8_0} {
 			for _, raw := range []bool{false, true} {
-				m := llama(quant.Q4_0, 1, 64, 2, 1, 96, 100, experts)
+				m := backendtest.Llama(quant.Q4_0, 1, 64, 2, 1, 96, 100, experts)
 				s := load(t, Options{Threads: 2, Raw: raw}, m, backend.Limits{Pages: 2, Rows: 20, Seqs: 1, Context: 128, Outs: 1, K: cache, V: cache})
 				for _, rows := range []int{1, 2, 8} {
 					b := decodeBatch(m, rows)
@@ -116,7 +74,7 @@ func TestBarriers(t *testing.T) {
 	for _, experts := range []int{0, 6} {
 		for _, rows := range []int{1, 3} {
 			runs := func(layers int) int {
-				m := llama(quant.Q4_0, layers, 256, 4, 2, 512, 100, experts)
+				m := backendtest.Llama(quant.Q4_0, layers, 256, 4, 2, 512, 100, experts)
 				s := load(t, Options{Threads: 2}, m, backend.Limits{Pages: 2, Rows: 4, Seqs: 1, Context: 128, Outs: 1, K: quant.F16, V: quant.F16}).(*stage)
 				before := s.pool.runs()
 				if err := s.Forward(context.Background(), 0, decodeBatch(m, rows)); err != nil {
@@ -135,7 +93,7 @@ func TestBarriers(t *testing.T) {
 // same bits; more workers than groups too.
 func TestWorkers(t *testing.T) {
 	for _, experts := range []int{0, 3} {
-		m := llama(quant.Q4_K, 1, 256, 4, 2, 256, 1000, experts)
+		m := backendtest.Llama(quant.Q4_K, 1, 256, 4, 2, 256, 1000, experts)
 		var want [2][]float32
 		for _, n := range []int{1, 2, 3, 40} {
 			s := load(t, Options{Threads: n}, m, backend.Limits{Pages: 2, Rows: 8, Seqs: 1, Context: 128, Outs: 1, K: quant.F16, V: quant.F16}).(*stage)
@@ -238,7 +196,7 @@ func TestLoaderOwners(t *testing.T) {
 // TestTiles holds a batch of several tiles to the same rows in small batches.
 func TestTiles(t *testing.T) {
 	const rows = tileRows + 100
-	m := llama(quant.Q4_0, 2, 64, 4, 2, 96, 50, 3)
+	m := backendtest.Llama(quant.Q4_0, 2, 64, 4, 2, 96, 50, 3)
 	pages := make([]int32, (rows+backend.PageRows-1)/backend.PageRows)
 	for i := range pages {
 		pages[i] = int32(i)
@@ -285,7 +243,7 @@ func TestNewErrors(t *testing.T) {
 
 // BenchmarkDecode is one token of a small llama through every block.
 func BenchmarkDecode(b *testing.B) {
-	m := llama(quant.Q4_0, 4, 2048, 32, 4, 5632, 32000, 0)
+	m := backendtest.Llama(quant.Q4_0, 4, 2048, 32, 4, 5632, 32000, 0)
 	s := load(b, Options{}, m, backend.Limits{Pages: 2, Rows: 1, Seqs: 1, Context: 128, Outs: 1, K: quant.F16, V: quant.F16})
 	batch := decodeBatch(m, 1)
 	weights := s.(*stage).Used().Weights

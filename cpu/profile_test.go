@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"drover/backend"
+	"drover/backend/backendtest"
 	"drover/internal/quant"
 )
 
@@ -17,7 +18,7 @@ func TestProfile(t *testing.T) {
 		experts, window, threads int
 		typ                      quant.Type
 	}{{0, 0, 1, quant.Q4_0}, {0, 100, 2, quant.F16}, {3, 0, 2, quant.Q4_K}, {0, 0, 2, quant.Q4_K}} {
-		m := llama(c.typ, 2, 256, 4, 2, 512, 50, c.experts)
+		m := backendtest.Llama(c.typ, 2, 256, 4, 2, 512, 50, c.experts)
 		m.Config.Window = c.window
 		s := load(t, Options{Threads: c.threads}, m, backend.Limits{Pages: pages + 1, Rows: rows, Seqs: 2, Context: one, Outs: 2, K: quant.F16, V: quant.Q8_0}).(*stage)
 		b := &backend.Batch{Seqs: []backend.Seq{{Rows: one}, {Rows: two, Pages: []int32{pages}}}, Out: []int32{one - 1, rows - 1}, Logits: make([]float32, 2*50)}
@@ -99,7 +100,7 @@ func TestProfile(t *testing.T) {
 // TestProfileExperts counts the experts of a few rows, all of which run at once.
 func TestProfileExperts(t *testing.T) {
 	const rows, used, dim, ffn, experts = gemvRows, 2, 256, 512, 6
-	m := llama(quant.Q4_0, 1, dim, 4, 2, ffn, 50, experts)
+	m := backendtest.Llama(quant.Q4_0, 1, dim, 4, 2, ffn, 50, experts)
 	s := load(t, Options{Threads: 2}, m, backend.Limits{Pages: 2, Rows: rows, Seqs: 1, Context: 128, Outs: 1, K: quant.F16, V: quant.F16}).(*stage)
 	s.Profile(true)
 	if err := s.Forward(context.Background(), 0, decodeBatch(m, rows)); err != nil {

@@ -240,18 +240,7 @@ func TestMatmulExperts(t *testing.T) {
 		at := upload(c, list)
 		for share := range 2 {
 			in := c.promptInput(n*used, cols, 9)
-			var want []float64
-			for row, ranks := range chosen {
-				for rank, e := range ranks {
-					x := in.x[row*used+rank]
-					if share == 1 {
-						x = in.x[row]
-					}
-					for r := range rows {
-						want = append(want, m.times(int(e)*rows+r, x))
-					}
-				}
-			}
+			want := m.ofExperts(chosen, share, rows, in.x)
 			var first []float32
 			for _, w := range widths {
 				p := in.product(cols, n)

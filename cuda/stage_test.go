@@ -10,47 +10,9 @@ import (
 	"testing"
 
 	"drover/backend"
+	"drover/backend/backendtest"
 	"drover/internal/quant"
 )
-
-// bytesSource is a tensor in memory.
-type bytesSource struct {
-	data []byte
-	row  int
-}
-
-func (s bytesSource) Rows(dst []byte, lo, hi int) error {
-	copy(dst, s.data[lo*s.row:hi*s.row])
-	return nil
-}
-func (s bytesSource) Mapped() []byte  { return nil }
-func (s bytesSource) Drop(lo, hi int) {}
-
-// llama is a random model with every matrix in typ.
-func llama(typ quant.Type, layers, dim, heads, kv, ffn, vocab, experts int) *backend.Model {
-	c := backend.Config{Arch: "llama", Dim: dim, Layers: layers, Heads: heads, KVHeads: kv, HeadDim: dim / heads, FFN: ffn,
-		Vocab: vocab, Context: 4096, NormEps: 1e-5, Rope: backend.Rope{Base: 10000, Dims: dim / heads, Factor: 1}, Experts: experts, ExpertsUsed: min(experts, 2)}
-	seed := uint64(0)
-	next := func(typ quant.Type, rows, cols int) *backend.Tensor {
-		seed++
-		t := &backend.Tensor{Name: "test", Type: typ, Rows: rows, Cols: cols}
-		data := make([]byte, t.Bytes())
-		quant.Random(typ, data, seed, 0.05)
-		t.Source = bytesSource{data, typ.RowBytes(cols)}
-		return t
-	}
-	m := &backend.Model{Config: c, Embed: next(typ, vocab, dim), Output: next(typ, vocab, dim), Norm: next(quant.F32, 1, dim)}
-	for range layers {
-		l := backend.Layer{AttnNorm: next(quant.F32, 1, dim), FFNNorm: next(quant.F32, 1, dim),
-			Q: next(typ, dim, dim), K: next(typ, kv*c.HeadDim, dim), V: next(typ, kv*c.HeadDim, dim), O: next(typ, dim, dim),
-			Gate: next(typ, max(1, experts)*ffn, dim), Up: next(typ, max(1, experts)*ffn, dim), Down: next(typ, max(1, experts)*dim, ffn)}
-		if experts > 0 {
-			l.Router = next(quant.F32, experts, dim)
-		}
-		m.Layers = append(m.Layers, l)
-	}
-	return m
-}
 
 func tinyLimits() backend.Limits {
 	return backend.Limits{Pages: 4, Rows: 64, Seqs: 4, Context: 256, Outs: 64, K: quant.F16, V: quant.F16}
@@ -86,8 +48,8 @@ func rowsBatch(m *backend.Model, pos, rows int) *backend.Batch {
 func TestNeedIsTaken(t *testing.T) {
 	d := cards(t, 0)[0]
 	for _, experts := range []int{0, 4} {
-		m := llama(quant.Q4_K, 2, 512, 8, 4, 768, 300, experts)
-		if _, err := d.kernels(newLayout(m, whole(m), tinyLimits(), tierNumber(d.info.ISA), 1)); err != nil {
+		m := backendtest.Llama(quant.Q4_K, 2, 512, 8, 4, 768, 300, experts)
+		if _, err := d.kernels(newLayout(m, whole(m), tinyLimits(), tierNumber(d.info.ISA), 0)); err != nil {
 			t.Fatal(err)
 		}
 		need, err := d.Need(m, whole(m), tinyLimits())
@@ -120,7 +82,7 @@ func TestNeedIsTaken(t *testing.T) {
 // Need of a card that is only described is a real card's: of whole granules, and
 // with room for what is beside the stage.
 func TestNeedOfDescription(t *testing.T) {
-	m := llama(quant.Q4_0, 2, 512, 8, 4, 768, 300, 0)
+	m := backendtest.Llama(quant.Q4_0, 2, 512, 8, 4, 768, 300, 0)
 	for _, isa := range []string{"sm_75", "sm_80", "sm_90"} {
 		real, err := Need(backend.Info{ISA: isa}, m, whole(m), tinyLimits())
 		if err != nil {
@@ -138,8 +100,8 @@ func TestNeedOfDescription(t *testing.T) {
 
 // What the kernels cannot do is refused with what to do instead.
 func TestUnsupported(t *testing.T) {
-	wide := llama(quant.F16, 1, 1024, 2, 2, 64, 64, 0)
-	odd := llama(quant.F16, 1, 80, 2, 2, 64, 64, 0)
+	wide := backendtest.Llama(quant.F16, 1, 1024, 2, 2, 64, 64, 0)
+	odd := backendtest.Llama(quant.F16, 1, 80, 2, 2, 64, 64, 0)
 	for _, c := range []struct {
 		m    *backend.Model
 		k    quant.Type
@@ -156,7 +118,7 @@ func TestUnsupported(t *testing.T) {
 // A forward pass allocates nothing, of either class.
 func TestForwardAllocates(t *testing.T) {
 	d := cards(t, 0)[0]
-	m := llama(quant.Q4_0, 2, 256, 4, 2, 512, 300, 0)
+	m := backendtest.Llama(quant.Q4_0, 2, 256, 4, 2, 512, 300, 0)
 	s := loadStage(t, d, m, tinyLimits())
 	for _, rows := range []int{1, 3, 12} {
 		b := rowsBatch(m, 0, rows)
@@ -175,7 +137,7 @@ func TestForwardAllocates(t *testing.T) {
 // end, and gives the same.
 func TestManyGraphs(t *testing.T) {
 	d := cards(t, 0)[0]
-	m := llama(quant.Q8_0, 1, 128, 2, 2, 128, 300, 0)
+	m := backendtest.Llama(quant.Q8_0, 1, 128, 2, 2, 128, 300, 0)
 	s := loadStage(t, d, m, tinyLimits())
 	var want []int32
 	for top := mostGraphs + 5; top > 0; top-- {
@@ -200,7 +162,7 @@ func TestManyGraphs(t *testing.T) {
 // Batches of more rows than go through a block at once.
 func TestTiles(t *testing.T) {
 	d := cards(t, 0)[0]
-	m := llama(quant.F16, 1, 64, 2, 1, 64, 100, 0)
+	m := backendtest.Llama(quant.F16, 1, 64, 2, 1, 64, 100, 0)
 	l := backend.Limits{Pages: 20, Rows: tileRows + 40, Seqs: 2, Context: 640, Outs: 100, K: quant.F16, V: quant.F16}
 	s := loadStage(t, d, m, l)
 	batch := func(first, second int) *backend.Batch {

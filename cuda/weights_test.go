@@ -207,6 +207,23 @@ func (m *packedMatrix) times(r int, x []float64) float64 {
 	return sum
 }
 
+// ofExperts is the products of every slot's expert, of which each has so many
+// rows, with the row's x (share 1) or the slot's own.
+func (m *packedMatrix) ofExperts(chosen [][]int32, share, rows int, x [][]float64) (want []float64) {
+	for row, ranks := range chosen {
+		for rank, e := range ranks {
+			at := row
+			if share == 0 {
+				at = row*len(ranks) + rank
+			}
+			for r := range rows {
+				want = append(want, m.times(int(e)*rows+r, x[at]))
+			}
+		}
+	}
+	return want
+}
+
 func errorOf(got []float32, want []float64) float64 {
 	var e, s float64
 	for i, w := range want {
@@ -414,18 +431,7 @@ func TestMatvecExperts(t *testing.T) {
 			name, l := c.f.matvecName(1), c.f.matvecLaunch(1, []int{rows}, cols, len(chosen)*used)
 			c.launch(name, l, unsafe.Pointer(&p))
 			got := download[float32](c, y, len(chosen)*used*rows)
-			var want []float64
-			for row, ranks := range chosen {
-				for rank, e := range ranks {
-					x := in.x[row*used+rank]
-					if share == 1 {
-						x = in.x[row]
-					}
-					for r := range rows {
-						want = append(want, m.times(int(e)*rows+r, x))
-					}
-				}
-			}
+			want := m.ofExperts(chosen, share, rows, in.x)
 			if e := errorOf(got, want); !(e <= decodeTolerance) {
 				c.t.Fatalf("%s of %v, share %d: NMSE %.1e", name, typ, share, e)
 			}
