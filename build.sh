@@ -189,11 +189,17 @@ cuda_counts() (
 		{ say "docs/cuda-counts.txt is not what was counted here; if it should be: cp bin/cuda-counts.txt docs/"; return 1; }
 )
 
+# deadline_only LOG: the fuzzer found nothing, and go test reports the end of
+# its time as a failure, as it does now and then before Go 1.27 (golang/go#75804)
+deadline_only() {
+	[ "$(sed -n '/^--- FAIL: /{n;s/^ *//p;}' "$1")" = "context deadline exceeded" ] && ! grep -qi 'failing input' "$1"
+}
+
 # fuzz TIME: each fuzzer for a while; the seeds ran among the tests
 fuzz() (
 	for file in $(git ls-files '*_test.go' | xargs grep -l '^func Fuzz'); do
 		for name in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file"); do
-			go test -run '^$' -fuzz "^$name\$" -fuzztime "$1" "./$(dirname "$file")" >"$scratch/fuzz.log" 2>&1 ||
+			go test -run '^$' -fuzz "^$name\$" -fuzztime "$1" "./$(dirname "$file")" >"$scratch/fuzz.log" 2>&1 || deadline_only "$scratch/fuzz.log" ||
 				{ echo "$file: $name"; cat "$scratch/fuzz.log"; return 1; }
 			echo "$name: $(grep -o 'execs: [0-9]*' "$scratch/fuzz.log" | tail -n 1)"
 		done
