@@ -2,75 +2,346 @@ package cpu
 
 import (
 	"math"
+	"sync/atomic"
 
 	"drover/backend"
+	"drover/internal/quant"
 )
 
 // cutRows: the context is cut at multiples of so many positions. Each cut is
 // summed in order, and cuts are combined in order, whatever the batch.
 const cutRows = 256
 
-// attendUnits makes attention of units [lo, hi); a unit is one row
-// of the tile and one key/value head, with all the query heads that share it.
+// blockLines is about how many lines (a line is a query head of a row) go
+// through the cache together. They share the widening of keys and values to
+// float32, which takes as long as the products of two lines.
+const blockLines = 64
+
+// wideLines: keys and values are widened for more lines than this. For fewer
+// the kernels read them as they lie in the cache, to the same bits.
+const wideLines = 8
+
+// A page of one head's keys is (headDim, PageRows), so that a vector has one
+// dimension of many positions and scores need no sum over lanes. In q8_0 it has,
+// for every 32 dimensions, PageRows f16 scales and (32, PageRows) int8. A page of
+// values is (PageRows, headDim).
+
+// attending is the attention of the tile under way. A unit of work is a block's
+// lines of one key/value head, or, where that would leave workers idle, one cut
+// of it: whoever ends a unit's last cut combines them.
+type attending struct {
+	blocks []lineBlock
+	cuts   int // units of each block and key/value head: 1, or one a cut
+	space  []lineSpace
+
+	// split units: those of (block, key/value head)
+	left  []atomic.Int32 // cuts to come
+	parts []part         // (units, cuts, group)
+	sums  []float32      // (units, cuts, group, headDim)
+}
+
+// lineBlock is consecutive rows of one sequence in the tile.
+type lineBlock struct{ row, rows int }
+
+// part is the largest score of a line in a cut, and the sum of the exponentials
+// of all, less that.
+type part struct{ most, total float32 }
+
+// span is the positions of a cut that a row sees; none where hi <= lo.
+type span struct{ lo, hi int }
+
+// lineSpace is one worker's room for a block's lines.
+type lineSpace struct {
+	scaled []float32 // (lines, headDim) queries
+	scores []float32 // (lines, cutRows)
+	sums   []float32 // (lines, headDim) of a cut
+	page   []float32 // of keys or values, widened
+	key    []byte    // one key, on its way to the cache
+	spans  []span    // by row
+	parts  []part    // by line
+	soFar  []part    // by line: the cuts before
+}
+
+// lines is the most lines in a block.
+func lines(c *backend.Config) int { return max(1, blockLines/c.Group()) * c.Group() }
+
+// splitUnits is the most units that are split.
+func splitUnits(threads int) int { return 2*threads - 1 }
+
+func (at *attending) layout(a *arena, c *backend.Config, l backend.Limits, rows, threads, keyRow int) {
+	n := lines(c)
+	at.blocks, at.space = make([]lineBlock, 0, rows), make([]lineSpace, threads)
+	for i := range at.space {
+		at.space[i] = lineSpace{scaled: a.floats(n * c.HeadDim), scores: a.floats(n * cutRows), sums: a.floats(n * c.HeadDim),
+			page: a.floats(backend.PageRows * c.HeadDim), key: a.bytes(keyRow),
+			spans: make([]span, n/c.Group()), parts: make([]part, n), soFar: make([]part, n)}
+	}
+	if units := min(splitUnits(threads), rows*c.KVHeads); threads > 1 {
+		cuts := (l.Context + cutRows - 1) / cutRows
+		at.left, at.parts = make([]atomic.Int32, units), make([]part, units*cuts*c.Group())
+		at.sums = a.floats(units * cuts * c.Group() * c.HeadDim)
+	}
+}
+
+// attend makes the attention of the tile's rows.
+func (s *stage) attend(rows int) {
+	c, at := s.config, &s.attending
+	units := rows * c.KVHeads
+	split := s.pool.n > 1 && units <= splitUnits(s.pool.n)
+	most := max(1, min(lines(c)/c.Group(), units/(4*s.pool.n)))
+	if split {
+		most = 1
+	}
+	at.blocks, at.cuts = at.blocks[:0], 1
+	row := 0
+	for i := range s.b.Seqs {
+		end := min(row+s.b.Seqs[i].Rows, s.lo+rows)
+		for row = max(row, s.lo); row < end; {
+			n := min(most, end-row)
+			at.blocks = append(at.blocks, lineBlock{row - s.lo, n})
+			row += n
+			if split {
+				at.cuts = max(at.cuts, s.where[row-1].pos/cutRows+1)
+			}
+		}
+		row = end
+	}
+	units = len(at.blocks) * c.KVHeads
+	if at.cuts > 1 {
+		for i := range units {
+			at.left[i].Store(int32(at.cuts))
+		}
+	}
+	s.each(s.tasks.attend, units*at.cuts, 1)
+}
+
+// attendUnits makes units [lo, hi).
 func (s *stage) attendUnits(worker, lo, hi int) {
+	c, at := s.config, &s.attending
+	sp := &at.space[worker]
+	for u := lo; u < hi; u++ {
+		unit, cut := u/at.cuts, u%at.cuts
+		b, kv := at.blocks[unit/c.KVHeads], unit%c.KVHeads
+		s.scaleQueries(sp, b, kv)
+		if at.cuts == 1 {
+			s.attendBlock(sp, b, kv)
+			continue
+		}
+		group := c.Group()
+		part := (unit*at.cuts + cut) * group
+		s.attendCut(sp, b, kv, cut*cutRows, at.parts[part:part+group], at.sums[part*c.HeadDim:(part+group)*c.HeadDim])
+		if at.left[unit].Add(-1) > 0 {
+			continue
+		}
+		for cut := range at.cuts {
+			part := (unit*at.cuts + cut) * group
+			s.spansOf(sp, b, cut*cutRows)
+			s.combineCut(sp, b, kv, cut*cutRows, at.parts[part:part+group], at.sums[part*c.HeadDim:])
+		}
+	}
+}
+
+// scaleQueries takes a block's queries, scaled.
+func (s *stage) scaleQueries(sp *lineSpace, b lineBlock, kv int) {
+	n := s.config.Group() * s.config.HeadDim
+	for r := range b.rows {
+		dst := sp.scaled[r*n : (r+1)*n]
+		for i, v := range s.queries[(b.row+r)*s.ld.q+kv*n:][:n] {
+			dst[i] = v * s.attnScale
+		}
+	}
+}
+
+// attendBlock goes over the cuts that a block's rows see (Dao et al. 2022,
+// arXiv 2205.14135: the online softmax).
+func (s *stage) attendBlock(sp *lineSpace, b lineBlock, kv int) {
+	first, last := s.first(&s.where[s.lo+b.row]), s.where[s.lo+b.row+b.rows-1].pos
+	for cut := first / cutRows * cutRows; cut <= last; cut += cutRows {
+		s.attendCut(sp, b, kv, cut, sp.parts, sp.sums)
+		s.combineCut(sp, b, kv, cut, sp.parts, sp.sums)
+	}
+}
+
+// first is the first position that a row sees.
+func (s *stage) first(p *place) int {
+	if w := s.config.Window; w > 0 {
+		return max(0, p.pos-w+1)
+	}
+	return 0
+}
+
+// spansOf finds what each row of a block sees of a cut.
+func (s *stage) spansOf(sp *lineSpace, b lineBlock, cut int) {
+	for r := range b.rows {
+		p := &s.where[s.lo+b.row+r]
+		sp.spans[r] = span{max(cut, s.first(p)), min(cut+cutRows, p.pos+1)}
+	}
+}
+
+// attendCut sums one cut: parts and sums by line, of the lines that see it.
+func (s *stage) attendCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part, sums []float32) {
+	group, hd := s.config.Group(), s.config.HeadDim
+	s.spansOf(sp, b, cut)
+	spans := sp.spans[:b.rows]
+	for page := cut; page < cut+cutRows; page += backend.PageRows {
+		lo, hi := seeing(spans, page)
+		if lo == hi {
+			continue
+		}
+		n := (hi - lo) * group
+		k := s.pageOf(s.layer.keys, s.keyRow, b, page, kv)
+		score := s.score
+		if s.widenKeys != nil && n > wideLines {
+			s.widenKeys(&sp.page[0], k)
+			k, score = bytesOf(&sp.page[0]), s.k.scoreF32
+		}
+		score(&sp.scores[lo*group*cutRows+page-cut], &sp.scaled[lo*group*hd], k, n, hd)
+	}
+	for r, seen := range spans {
+		if seen.hi <= seen.lo {
+			continue
+		}
+		for l := r * group; l < (r+1)*group; l++ {
+			x, n := &sp.scores[l*cutRows+seen.lo-cut], seen.hi-seen.lo
+			m := s.k.maxOf(x, n)
+			parts[l] = part{m, s.k.expSum(x, n, m)}
+		}
+	}
+	clear(sums[:b.rows*group*hd])
+	for page := cut; page < cut+cutRows; page += backend.PageRows {
+		lo, hi := seeing(spans, page)
+		if lo == hi {
+			continue
+		}
+		v := s.pageOf(s.layer.values, s.valueRow, b, page, kv)
+		x := pageSums{accum: s.accum, v: v, row: s.valueRow, cut: cut, page: page, group: group, hd: hd, p: sp.scores, sums: sums}
+		if s.widenValues != nil && (hi-lo)*group > wideLines {
+			s.widenValues(&sp.page[0], v)
+			x.v, x.row, x.accum = bytesOf(&sp.page[0]), 4*hd, s.k.accumF32
+		}
+		x.rows(spans, lo, hi)
+	}
+}
+
+// seeing is the rows [lo, hi) that see any of a page's positions.
+func seeing(spans []span, page int) (lo, hi int) {
+	sees := func(s span) bool { return s.lo < s.hi && s.lo < page+backend.PageRows && s.hi > page }
+	for lo < len(spans) && !sees(spans[lo]) {
+		lo++
+	}
+	for hi = lo; hi < len(spans) && sees(spans[hi]); hi++ {
+	}
+	return lo, hi
+}
+
+// pageOf is one head's page of keys or values that holds a position.
+func (s *stage) pageOf(cache []byte, row int, b lineBlock, pos, kv int) *byte {
+	page := int(s.where[s.lo+b.row].pages[pos/backend.PageRows])
+	return &cache[(page*s.config.KVHeads+kv)*backend.PageRows*row]
+}
+
+// pageSums adds a page of values to the sums of lines.
+type pageSums struct {
+	accum     func(acc, p *float32, v *byte, lines, n, dim int)
+	v         *byte
+	row       int // bytes
+	cut, page int
+	group, hd int
+	p, sums   []float32
+}
+
+// rows adds what rows [lo, hi) see: all of them at once where that is the whole
+// page; else as many as make four lines, and what only some of those see apart.
+func (x *pageSums) rows(spans []span, lo, hi int) {
+	end := x.page + backend.PageRows
+	if common := meet(spans[lo:hi]); common.lo <= x.page && common.hi >= end {
+		x.add(lo, hi, x.page, end)
+		return
+	}
+	step := max(1, 4/x.group)
+	for r := lo; r < hi; r += step {
+		some := spans[r:min(r+step, hi)]
+		common := meet(some)
+		common.lo, common.hi = max(common.lo, x.page), min(common.hi, end)
+		common.hi = max(common.lo, common.hi)
+		for i, seen := range some {
+			x.add(r+i, r+i+1, max(seen.lo, x.page), min(common.lo, seen.hi))
+		}
+		x.add(r, r+len(some), common.lo, common.hi)
+		for i, seen := range some {
+			x.add(r+i, r+i+1, max(common.hi, seen.lo), min(seen.hi, end))
+		}
+	}
+}
+
+// meet is what all spans have in common.
+func meet(spans []span) span {
+	all := spans[0]
+	for _, s := range spans[1:] {
+		all.lo, all.hi = max(all.lo, s.lo), min(all.hi, s.hi)
+	}
+	return all
+}
+
+// add adds positions [from, to) to the lines of rows [lo, hi).
+func (x *pageSums) add(lo, hi, from, to int) {
+	if from < to {
+		v := at[byte](x.v, (from-x.page)*x.row, 1)
+		x.accum(&x.sums[lo*x.group*x.hd], &x.p[lo*x.group*cutRows+from-x.cut], &v[0], (hi-lo)*x.group, to-from, x.hd)
+	}
+}
+
+// combineCut adds a cut to the lines that see it.
+func (s *stage) combineCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part, sums []float32) {
 	c := s.config
 	group, hd := c.Group(), c.HeadDim
-	space := s.scores[worker]
-	for u := lo; u < hi; u++ {
-		row, kv := u/c.KVHeads, u%c.KVHeads
-		for h := kv * group; h < (kv+1)*group; h++ {
-			s.attendHead(s.attended[(row*c.Heads+h)*hd:][:hd], s.queries[row*s.ld.q+h*hd:][:hd], &s.where[s.lo+row], kv, space)
+	for r, seen := range sp.spans[:b.rows] {
+		if seen.hi <= seen.lo {
+			continue
+		}
+		p := &s.where[s.lo+b.row+r]
+		for g := range group {
+			l := r*group + g
+			now, next := parts[l], float32(1)
+			all, old := part{now.most, now.total}, float32(0)
+			if seen.lo > s.first(p) { // there are cuts before
+				all, old = sp.soFar[l], 1
+				if now.most > all.most {
+					old = float32(math.Exp(float64(all.most - now.most)))
+					all.most = now.most
+				} else {
+					next = float32(math.Exp(float64(now.most - all.most)))
+				}
+				all.total = float32(all.total*old) + float32(now.total*next)
+			}
+			sp.soFar[l] = all
+			if seen.hi > p.pos { // this is the last
+				old, next = old/all.total, next/all.total
+			}
+			dst := s.attended[((b.row+r)*c.Heads+kv*group+g)*hd:][:hd]
+			if seen.lo == s.first(p) {
+				clear(dst) // whatever it was
+			}
+			s.k.combine(&dst[0], &sums[l*hd], old, next, hd)
 		}
 	}
 }
 
-// attendHead is one query head's attention (Dao et al. 2022, arXiv 2205.14135:
-// the online softmax over cuts). space holds a cut's scores, the scaled query,
-// a cut's sum and one value more.
-func (s *stage) attendHead(dst, q []float32, p *place, kv int, space []float32) {
-	hd := len(q)
-	scores, scaled, sum := space[:cutRows], space[cutRows:cutRows+hd], space[cutRows+hd:cutRows+2*hd]
-	for i, v := range q {
-		scaled[i] = v * s.attnScale
-	}
-	first := 0
-	if w := s.config.Window; w > 0 {
-		first = max(0, p.pos-w+1)
-	}
-	clear(dst)
-	most, total := float32(math.Inf(-1)), float32(0)
-	for cut := first / cutRows * cutRows; cut <= p.pos; cut += cutRows {
-		lo, hi := max(cut, first), min(cut+cutRows, p.pos+1)
-		n := hi - lo
-		s.overPages(p, kv, lo, hi, func(off, n, at int) {
-			s.score(&scores[off], &scaled[0], &s.layer.keys[at*s.keyRow], n, hd)
-		})
-		m := s.k.maxOf(&scores[0], n)
-		l := s.k.expSum(&scores[0], n, m)
-		clear(sum)
-		s.overPages(p, kv, lo, hi, func(off, n, at int) {
-			s.accum(&sum[0], &scores[off], &s.layer.values[at*s.valueRow], n, hd)
-		})
-		top := max(m, most)
-		old, now := float32(math.Exp(float64(most-top))), float32(math.Exp(float64(m-top)))
-		total = float32(total*old) + float32(l*now)
-		for i, v := range sum {
-			dst[i] = float32(dst[i]*old) + float32(v*now)
+// storeKey writes one head's key to its place in a page.
+func storeKey(t quant.Type, page []byte, at int, x []float32, space []byte) {
+	store(t, space, x)
+	if t != quant.Q8_0 {
+		size := len(space) / len(x)
+		for d := range x {
+			copy(page[(d*backend.PageRows+at)*size:][:size], space[d*size:])
 		}
-		most = top
+		return
 	}
-	for i := range dst {
-		dst[i] /= total
-	}
-}
-
-// overPages calls f for each page's part of positions [lo, hi): its offset
-// from lo, its length, and its first row in the layer's cache.
-func (s *stage) overPages(p *place, kv, lo, hi int, f func(off, n, at int)) {
-	for pos := lo; pos < hi; {
-		page, in := int(p.pages[pos/backend.PageRows]), pos%backend.PageRows
-		n := min(backend.PageRows-in, hi-pos)
-		f(pos-lo, n, (page*s.config.KVHeads+kv)*backend.PageRows+in)
-		pos += n
+	for b := range len(x) / blockCols {
+		from, to := space[b*34:(b+1)*34], page[b*34*backend.PageRows:(b+1)*34*backend.PageRows]
+		copy(to[2*at:2*at+2], from)
+		for d, q := range from[2:] {
+			to[(2+d)*backend.PageRows+at] = q
+		}
 	}
 }

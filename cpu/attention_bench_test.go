@@ -32,8 +32,8 @@ func BenchmarkAttention(b *testing.B) {
 	})
 }
 
-// attending sends a batch through the attention of one layer after another.
-type attending struct {
+// attendBench sends a batch through the attention of one layer after another.
+type attendBench struct {
 	b     *testing.B
 	s     *stage
 	batch backend.Batch
@@ -42,7 +42,7 @@ type attending struct {
 
 // attention is rows at position pos and after, in a model that is little else
 // than attention.
-func (t *bed) attention(b *testing.B, typ quant.Type, layers, heads, kv, rows, pos int) *attending {
+func (t *bed) attention(b *testing.B, typ quant.Type, layers, heads, kv, rows, pos int) *attendBench {
 	const dim, headDim = 32, 128
 	const pages = 4096 / backend.PageRows
 	m := backendtest.Llama(quant.F32, 0, dim, 1, 1, dim, 1, 0)
@@ -59,7 +59,7 @@ func (t *bed) attention(b *testing.B, typ quant.Type, layers, heads, kv, rows, p
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { s.Close() })
-	a := &attending{b: b, s: s.(*stage)}
+	a := &attendBench{b: b, s: s.(*stage)}
 	for _, l := range a.s.layers { // untouched, all of it would be one page of zeros
 		fill(l.keys, 1)
 		fill(l.values, 2)
@@ -75,7 +75,7 @@ func (t *bed) attention(b *testing.B, typ quant.Type, layers, heads, kv, rows, p
 }
 
 // once is what the attend op of the next layer took.
-func (a *attending) once() backend.OpTime {
+func (a *attendBench) once() backend.OpTime {
 	a.s.Profile(true)
 	if err := a.s.Forward(context.Background(), a.run, &a.batch); err != nil {
 		a.b.Fatal(err)
@@ -84,4 +84,4 @@ func (a *attending) once() backend.OpTime {
 	return a.s.profile.ops[opAttend]
 }
 
-func (a *attending) time() time.Duration { return a.once().Time }
+func (a *attendBench) time() time.Duration { return a.once().Time }

@@ -175,12 +175,20 @@ type kernels struct {
 	// both 0 where max|x| < tiny.
 	quantize func(dst *byte, x *float32, n, T, t int)
 
-	// score: dst[i] = sum over d of q[d]*k[i][d], for n keys of dim values each, contiguous;
-	// k is float32, float16, or q8_0 blocks (34 bytes: f16 scale, 32 int8).
-	scoreF32, scoreF16, scoreQ8 func(dst, q *float32, k *byte, n, dim int)
+	// score: dst[l*cutRows+i] = sum over d of q[l*dim+d]*k[d][i], in order, one fma each, for lines l and
+	// every position i of a page of keys (see cacheLayout).
+	scoreF32, scoreF16, scoreQ8 func(dst, q *float32, k *byte, lines, dim int)
 
-	// accumulate: acc[d] += p[i]*v[i][d] for i = 0..n-1 in order, one fma each.
-	accumF32, accumF16, accumQ8 func(acc, p *float32, v *byte, n, dim int)
+	// accumulate: acc[l*dim+d] += p[l*cutRows+i]*v[i][d] for i = 0..n-1, in order, one fma each; v is rows
+	// of a page of values.
+	accumF32, accumF16, accumQ8 func(acc, p *float32, v *byte, lines, n, dim int)
+
+	// widenF16 makes float32 of n f16, a multiple of 64; widenKeysQ8 a float32 page of keys of a q8_0 one;
+	// widenQ8 32*n values of n blocks.
+	widenF16, widenKeysQ8, widenQ8 func(dst *float32, src *byte, n int)
+
+	// combine: dst[i] = dst[i]*old + x[i]*now.
+	combine func(dst, x *float32, old, now float32, n int)
 
 	// maxOf is the largest of n >= 1 values.
 	maxOf func(x *float32, n int) float32
@@ -201,6 +209,7 @@ func generic() *kernels {
 	k := &kernels{isa: "generic", quantize: quantizeGeneric,
 		scoreF32: scoreF32Generic, scoreF16: scoreF16Generic, scoreQ8: scoreQ8Generic,
 		accumF32: accumF32Generic, accumF16: accumF16Generic, accumQ8: accumQ8Generic,
+		widenF16: widenF16Generic, widenKeysQ8: widenKeysQ8Generic, widenQ8: widenQ8Generic, combine: combineGeneric,
 		maxOf: maxOfGeneric, expSum: expSumGeneric, siluMul: siluMulGeneric,
 		sumSquares: sumSquaresGeneric, scaleMul: scaleMulGeneric, add: addGeneric}
 	for kd := kindF32; kd < kinds; kd++ {

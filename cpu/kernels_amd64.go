@@ -44,12 +44,11 @@ func avx512() *kernels {
 		kindF32: gemmF32AVX512, kindF16: gemmF16AVX512, kindBF16: gemmBF16AVX512}
 	k.quantize = quantizeAVX512
 	narrow := avx2() // for head dimensions that AVX-512 does not divide
-	k.scoreF32 = byDim(16, scoreF32AVX512, narrow.scoreF32)
-	k.scoreF16 = byDim(16, scoreF16AVX512, narrow.scoreF16)
-	k.scoreQ8 = scoreQ8AVX512
+	k.scoreF32, k.scoreF16, k.scoreQ8 = scoreF32AVX512, scoreF16AVX512, scoreQ8AVX512
 	k.accumF32 = byDim(16, accumF32AVX512, narrow.accumF32)
 	k.accumF16 = byDim(16, accumF16AVX512, narrow.accumF16)
 	k.accumQ8 = accumQ8AVX512
+	k.widenF16, k.widenKeysQ8, k.widenQ8, k.combine = widenF16AVX512, widenKeysQ8AVX512, widenQ8AVX512, combineAVX512
 	k.maxOf, k.expSum, k.siluMul = maxOfAVX512, expSumAVX512, siluMulAVX512
 	k.sumSquares, k.scaleMul, k.add = sumSquaresAVX512, scaleMulAVX512, addAVX512
 	return k
@@ -77,28 +76,27 @@ func avx2() *kernels {
 	k.gemmFloat = [kinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		kindF32: gemmF32AVX2, kindF16: gemmF16AVX2, kindBF16: gemmBF16AVX2}
 	k.quantize = quantizeAVX2
-	k.scoreF32 = byDim(8, scoreF32AVX2, scoreF32Generic)
-	k.scoreF16 = byDim(8, scoreF16AVX2, scoreF16Generic)
-	k.scoreQ8 = scoreQ8AVX2
+	k.scoreF32, k.scoreF16, k.scoreQ8 = scoreF32AVX2, scoreF16AVX2, scoreQ8AVX2
 	k.accumF32 = byDim(8, accumF32AVX2, accumF32Generic)
 	k.accumF16 = byDim(8, accumF16AVX2, accumF16Generic)
 	k.accumQ8 = accumQ8AVX2
+	k.widenF16, k.widenKeysQ8, k.widenQ8, k.combine = widenF16AVX2, widenKeysQ8AVX2, widenQ8AVX2, combineAVX2
 	k.maxOf, k.expSum, k.siluMul = maxOfAVX2, expSumAVX2, siluMulAVX2
 	k.sumSquares, k.scaleMul, k.add = sumSquaresAVX2, scaleMulAVX2, addAVX2
 	return k
 }
 
-// attend is score or accumulate.
-type attend = func(out, in *float32, cache *byte, n, dim int)
+// accumulate is one of the kernels of that name.
+type accumulate = func(acc, p *float32, v *byte, lines, n, dim int)
 
 // byDim is fast for rows of whole vectors of values, and slow for others. The
 // choice depends on the model alone, so a row's result does not change.
-func byDim(values int, fast, slow attend) attend {
-	return func(out, in *float32, cache *byte, n, dim int) {
+func byDim(values int, fast, slow accumulate) accumulate {
+	return func(acc, p *float32, v *byte, lines, n, dim int) {
 		if dim%values == 0 {
-			fast(out, in, cache, n, dim)
+			fast(acc, p, v, lines, n, dim)
 			return
 		}
-		slow(out, in, cache, n, dim)
+		slow(acc, p, v, lines, n, dim)
 	}
 }

@@ -1,11 +1,13 @@
 package cpu
 
 import (
+	"fmt"
 	"math"
 	"testing"
 	"time"
 	"unsafe"
 
+	"drover/backend"
 	"drover/internal/quant"
 )
 
@@ -262,9 +264,10 @@ func BenchmarkPack(b *testing.B) {
 // BenchmarkVectors reports bytes of the float32 (or cache) values read; all stay
 // in the cache.
 func BenchmarkVectors(b *testing.B) {
-	const n, keys, dim = 4096, 256, 128
-	x, y, z := values(n), values(n), make([]float32, n)
-	act, cache := make([]byte, n*4*panelRows), make([]byte, keys*dim*4)
+	const n, dim = 4096, 128
+	const page = backend.PageRows * dim
+	x, y, z := values(n), values(n), make([]float32, page)
+	act, cache := make([]byte, n*4*panelRows), make([]byte, page*2)
 	eachSet(b, func(b *testing.B, t *bed) {
 		k := t.k
 		for _, c := range []struct {
@@ -274,12 +277,9 @@ func BenchmarkVectors(b *testing.B) {
 		}{
 			{"quantize1", n * 4, func() { k.quantize(&act[0], &x[0], n/32, 1, 0) }},
 			{"quantize6", n * 4, func() { k.quantize(&act[0], &x[0], n/32, panelRows, 3) }},
-			{"scoreF32", keys * dim * 4, func() { k.scoreF32(&z[0], &x[0], &cache[0], keys, dim) }},
-			{"scoreF16", keys * dim * 2, func() { k.scoreF16(&z[0], &x[0], &cache[0], keys, dim) }},
-			{"scoreQ8", keys * dim / 32 * 34, func() { k.scoreQ8(&z[0], &x[0], &cache[0], keys, dim) }},
-			{"accumF32", keys * dim * 4, func() { k.accumF32(&z[0], &x[0], &cache[0], keys, dim) }},
-			{"accumF16", keys * dim * 2, func() { k.accumF16(&z[0], &x[0], &cache[0], keys, dim) }},
-			{"accumQ8", keys * dim / 32 * 34, func() { k.accumQ8(&z[0], &x[0], &cache[0], keys, dim) }},
+			{"widenF16", page * 2, func() { k.widenF16(&z[0], &cache[0], page) }},
+			{"widenKeysQ8", page / 32 * 34, func() { k.widenKeysQ8(&z[0], &cache[0], dim) }},
+			{"widenQ8", page / 32 * 34, func() { k.widenQ8(&z[0], &cache[0], page/32) }},
 			{"maxOf", n * 4, func() { k.maxOf(&x[0], n) }},
 			{"expSum", n * 4, func() { k.expSum(&z[0], n, 1) }},
 			{"siluMul", n * 8, func() { k.siluMul(&z[0], &x[0], &y[0], n) }},
@@ -292,6 +292,35 @@ func BenchmarkVectors(b *testing.B) {
 				clear(z)
 				fastest(b, c.bytes, "GB/s", limit{}, timed(c.f))
 			})
+		}
+	})
+}
+
+// BenchmarkLines reports the operations of lines on one page of keys, or of
+// values, that stays in the cache.
+func BenchmarkLines(b *testing.B) {
+	const most, dim = 8, 128
+	const page = backend.PageRows * dim
+	eachSet(b, func(b *testing.B, t *bed) {
+		k := t.k
+		cache := make([]byte, page*4)
+		q, x, acc := values(most*dim), values(most*cutRows), make([]float32, most*dim)
+		for _, lines := range []int{1, most} {
+			for _, c := range []struct {
+				name string
+				f    func()
+			}{
+				{"scoreF32", func() { k.scoreF32(&x[0], &q[0], &cache[0], lines, dim) }},
+				{"scoreF16", func() { k.scoreF16(&x[0], &q[0], &cache[0], lines, dim) }},
+				{"scoreQ8", func() { k.scoreQ8(&x[0], &q[0], &cache[0], lines, dim) }},
+				{"accumF32", func() { k.accumF32(&acc[0], &x[0], &cache[0], lines, backend.PageRows, dim) }},
+				{"accumF16", func() { k.accumF16(&acc[0], &x[0], &cache[0], lines, backend.PageRows, dim) }},
+				{"accumQ8", func() { k.accumQ8(&acc[0], &x[0], &cache[0], lines, backend.PageRows, dim) }},
+			} {
+				b.Run(fmt.Sprintf("%s/%d", c.name, lines), func(b *testing.B) {
+					fastest(b, 2*lines*page, "GOP/s", t.float32, timed(c.f))
+				})
+			}
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"unsafe"
 
+	"drover/backend"
 	"drover/internal/quant"
 )
 
@@ -323,70 +324,112 @@ func quantizeGeneric(dst *byte, x *float32, n, T, t int) {
 	}
 }
 
-func scoreF32Generic(dst, q *float32, k *byte, n, dim int) {
+// scores adds dimension d of a page of keys, x, to the scores of lines.
+func scores(dst, q *float32, x *[backend.PageRows]float32, lines, dim, d int) {
+	for l := range lines {
+		out := at[float32](bytesOf(dst), l*cutRows*4, backend.PageRows)
+		w := floats(q, lines*dim)[l*dim+d]
+		if d == 0 {
+			clear(out)
+		}
+		for i, k := range x {
+			out[i] += float32(w * k)
+		}
+	}
+}
+
+func scoreF32Generic(dst, q *float32, k *byte, lines, dim int) {
+	for d := range dim {
+		scores(dst, q, (*[backend.PageRows]float32)(at[float32](k, d*4*backend.PageRows, backend.PageRows)), lines, dim, d)
+	}
+}
+
+func scoreF16Generic(dst, q *float32, k *byte, lines, dim int) {
+	var x [backend.PageRows]float32
+	for d := range dim {
+		widenF16Generic(&x[0], &at[byte](k, d*2*backend.PageRows, 1)[0], backend.PageRows)
+		scores(dst, q, &x, lines, dim, d)
+	}
+}
+
+func scoreQ8Generic(dst, q *float32, k *byte, lines, dim int) {
+	var x [blockCols][backend.PageRows]float32
+	for d := range dim {
+		if d%blockCols == 0 {
+			widenKeysQ8Generic(&x[0][0], &at[byte](k, d/blockCols*34*backend.PageRows, 1)[0], blockCols)
+		}
+		scores(dst, q, &x[d%blockCols], lines, dim, d)
+	}
+}
+
+// sums adds columns d and after of row i of values, x, to the sums of lines.
+func sums(acc, p *float32, x []float32, lines, dim, i, d int) {
+	for l := range lines {
+		a, w := at[float32](bytesOf(acc), (l*dim+d)*4, len(x)), at[float32](bytesOf(p), (l*cutRows+i)*4, 1)[0]
+		for j, v := range x {
+			a[j] += float32(w * v)
+		}
+	}
+}
+
+func accumF32Generic(acc, p *float32, v *byte, lines, n, dim int) {
 	for i := range n {
-		var s float32
-		key := at[float32](k, i*dim*4, dim)
-		for d, v := range floats(q, dim) {
-			s += float32(v * key[d])
-		}
-		floats(dst, n)[i] = s
+		sums(acc, p, at[float32](v, i*dim*4, dim), lines, dim, i, 0)
 	}
 }
 
-func scoreF16Generic(dst, q *float32, k *byte, n, dim int) {
+func accumF16Generic(acc, p *float32, v *byte, lines, n, dim int) {
+	var x [blockCols]float32
 	for i := range n {
-		var s float32
-		key := at[uint16](k, i*dim*2, dim)
-		for d, v := range floats(q, dim) {
-			s += float32(v * quant.F16ToF32(key[d]))
+		for d := 0; d < dim; d += blockCols {
+			some := x[:min(blockCols, dim-d)]
+			widenF16Generic(&some[0], &at[byte](v, (i*dim+d)*2, 1)[0], len(some))
+			sums(acc, p, some, lines, dim, i, d)
 		}
-		floats(dst, n)[i] = s
 	}
 }
 
-func scoreQ8Generic(dst, q *float32, k *byte, n, dim int) {
+func accumQ8Generic(acc, p *float32, v *byte, lines, n, dim int) {
+	var x [blockCols]float32
 	for i := range n {
-		var s float32
-		for j := range dim / 32 {
-			b := at[byte](k, (i*dim/32+j)*34, 34)
-			scale := halves(b, 0)
-			for d, v := range floats(q, dim)[j*32 : j*32+32] {
-				s += float32(v * (scale * float32(int8(b[2+d]))))
-			}
-		}
-		floats(dst, n)[i] = s
-	}
-}
-
-func accumF32Generic(acc, p *float32, v *byte, n, dim int) {
-	a := floats(acc, dim)
-	for i, w := range floats(p, n) {
-		for d, x := range at[float32](v, i*dim*4, dim) {
-			a[d] += float32(w * x)
+		for d := 0; d < dim; d += blockCols {
+			widenQ8Generic(&x[0], &at[byte](v, (i*dim+d)/blockCols*34, 1)[0], 1)
+			sums(acc, p, x[:], lines, dim, i, d)
 		}
 	}
 }
 
-func accumF16Generic(acc, p *float32, v *byte, n, dim int) {
-	a := floats(acc, dim)
-	for i, w := range floats(p, n) {
-		for d, x := range at[uint16](v, i*dim*2, dim) {
-			a[d] += float32(w * quant.F16ToF32(x))
+func widenF16Generic(dst *float32, src *byte, n int) {
+	out := floats(dst, n)
+	for i, h := range at[uint16](src, 0, n) {
+		out[i] = quant.F16ToF32(h)
+	}
+}
+
+func widenKeysQ8Generic(dst *float32, src *byte, dim int) {
+	for d := range dim {
+		block := at[byte](src, d/blockCols*34*backend.PageRows, 34*backend.PageRows)
+		for i, q := range block[(2+d%blockCols)*backend.PageRows:][:backend.PageRows] {
+			floats(dst, dim*backend.PageRows)[d*backend.PageRows+i] = halves(block, i) * float32(int8(q))
 		}
 	}
 }
 
-func accumQ8Generic(acc, p *float32, v *byte, n, dim int) {
-	a := floats(acc, dim)
-	for i, w := range floats(p, n) {
-		for j := range dim / 32 {
-			b := at[byte](v, (i*dim/32+j)*34, 34)
-			scale := halves(b, 0)
-			for d, x := range b[2:] {
-				a[j*32+d] += float32(w * (scale * float32(int8(x))))
-			}
+func widenQ8Generic(dst *float32, src *byte, n int) {
+	out := floats(dst, n*blockCols)
+	for b := range n {
+		block := at[byte](src, b*34, 34)
+		d := halves(block, 0)
+		for i, q := range block[2:] {
+			out[b*blockCols+i] = d * float32(int8(q))
 		}
+	}
+}
+
+func combineGeneric(dst, x *float32, old, now float32, n int) {
+	d := floats(dst, n)
+	for i, v := range floats(x, n) {
+		d[i] = float32(d[i]*old) + float32(v*now)
 	}
 }
 

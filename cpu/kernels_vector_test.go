@@ -5,29 +5,42 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"drover/backend"
 	"drover/internal/quant"
 )
 
 // cacheFormat is a format of keys and values.
 type cacheFormat struct {
-	name         string
-	typ          quant.Type
-	score, accum func(k *kernels) func(out, in *float32, cache *byte, n, dim int)
+	name  string
+	typ   quant.Type
+	score func(k *kernels) func(dst, q *float32, k *byte, lines, dim int)
+	accum func(k *kernels) func(acc, p *float32, v *byte, lines, n, dim int)
+	// widen makes float32 of a page of keys, and of values; nil for float32
+	widen func(k *kernels, keys, values *float32, k0, v0 *byte, dim int)
 }
 
 var cacheFormats = []cacheFormat{
 	{"f32", quant.F32,
-		func(k *kernels) func(out, in *float32, cache *byte, n, dim int) { return k.scoreF32 },
-		func(k *kernels) func(out, in *float32, cache *byte, n, dim int) { return k.accumF32 }},
+		func(k *kernels) func(dst, q *float32, k *byte, lines, dim int) { return k.scoreF32 },
+		func(k *kernels) func(acc, p *float32, v *byte, lines, n, dim int) { return k.accumF32 }, nil},
 	{"f16", quant.F16,
-		func(k *kernels) func(out, in *float32, cache *byte, n, dim int) { return k.scoreF16 },
-		func(k *kernels) func(out, in *float32, cache *byte, n, dim int) { return k.accumF16 }},
+		func(k *kernels) func(dst, q *float32, k *byte, lines, dim int) { return k.scoreF16 },
+		func(k *kernels) func(acc, p *float32, v *byte, lines, n, dim int) { return k.accumF16 },
+		func(k *kernels, keys, values *float32, k0, v0 *byte, dim int) {
+			k.widenF16(keys, k0, backend.PageRows*dim)
+			k.widenF16(values, v0, backend.PageRows*dim)
+		}},
 	{"q8_0", quant.Q8_0,
-		func(k *kernels) func(out, in *float32, cache *byte, n, dim int) { return k.scoreQ8 },
-		func(k *kernels) func(out, in *float32, cache *byte, n, dim int) { return k.accumQ8 }},
+		func(k *kernels) func(dst, q *float32, k *byte, lines, dim int) { return k.scoreQ8 },
+		func(k *kernels) func(acc, p *float32, v *byte, lines, n, dim int) { return k.accumQ8 },
+		func(k *kernels, keys, values *float32, k0, v0 *byte, dim int) {
+			k.widenKeysQ8(keys, k0, dim)
+			k.widenQ8(values, v0, backend.PageRows*dim/blockCols)
+		}},
 }
 
-// TestAttentionKernels compares with float64 sums, and rows alone with rows among others.
+// TestAttentionKernels compares with float64 sums, lines and rows alone with
+// those among others, and formats with their widened pages, to the bit.
 func TestAttentionKernels(t *testing.T) {
 	const seed = 21
 	r := rand.New(rand.NewPCG(seed, 0))
@@ -37,63 +50,120 @@ func TestAttentionKernels(t *testing.T) {
 				if f.typ == quant.Q8_0 && dim%32 != 0 {
 					continue
 				}
-				for _, n := range []int{1, 2, 3, 4, 5, 7, 8, 64} {
-					checkAttention(t, r, k, f, n, dim)
+				for _, lines := range []int{1, 2, 3, 4, 5, 7, 8, 13} {
+					c := newAttentionCase(t, r, k, f, lines, dim)
+					c.scores()
+					for _, n := range []int{1, 2, 5, 63, 64} {
+						c.sums(n)
+					}
 				}
 			}
 		}
 	}
 }
 
-func checkAttention(t *testing.T, r *rand.Rand, k *kernels, f cacheFormat, n, dim int) {
-	t.Helper()
-	row := f.typ.RowBytes(dim)
-	cache, values := guarded(t, n*row), make([]float32, n*dim)
-	quant.Random(f.typ, cache, r.Uint64(), 1)
-	quant.Dequantize(f.typ, values, cache)
-	q, p := guardedFloats(t, dim), guardedFloats(t, n)
-	scores, acc := guardedFloats(t, n), guardedFloats(t, dim)
+// attentionCase is one page of keys and values, and lines that see it.
+type attentionCase struct {
+	t            *testing.T
+	r            *rand.Rand
+	k            *kernels
+	f            cacheFormat
+	lines, dim   int
+	row          int       // bytes
+	keys, values []byte    // a page each
+	key, value   []float32 // (PageRows, dim) what they hold
+	wide         [2][]float32
+}
+
+func newAttentionCase(t *testing.T, r *rand.Rand, k *kernels, f cacheFormat, lines, dim int) *attentionCase {
+	row, n := f.typ.RowBytes(dim), backend.PageRows*dim
+	c := &attentionCase{t: t, r: r, k: k, f: f, lines: lines, dim: dim, row: row,
+		keys: guarded(t, backend.PageRows*row), values: guarded(t, backend.PageRows*row),
+		key: make([]float32, n), value: make([]float32, n)}
+	quant.Random(f.typ, c.values, r.Uint64(), 1)
+	quant.Dequantize(f.typ, c.value, c.values)
+	space, back := make([]byte, row), make([]float32, dim)
+	for i := range backend.PageRows {
+		for d := range back {
+			back[d] = float32(r.NormFloat64())
+		}
+		storeKey(f.typ, c.keys, i, back, space)
+		quant.Dequantize(f.typ, c.key[i*dim:(i+1)*dim], space)
+	}
+	if f.widen != nil {
+		c.wide = [2][]float32{guardedFloats(t, n), guardedFloats(t, n)}
+		f.widen(k, &c.wide[0][0], &c.wide[1][0], &c.keys[0], &c.values[0], dim)
+		for i, v := range c.value {
+			if c.wide[1][i] != v || c.wide[0][i%dim*backend.PageRows+i/dim] != c.key[i] {
+				t.Fatalf("%s %s: element %d of a page of %d is widened to %g and %g, want %g and %g", k.isa, f.name, i, dim,
+					c.wide[0][i%dim*backend.PageRows+i/dim], c.wide[1][i], c.key[i], v)
+			}
+		}
+	}
+	return c
+}
+
+func (c *attentionCase) scores() {
+	c.t.Helper()
+	q := guardedFloats(c.t, c.lines*c.dim)
 	for i := range q {
-		q[i], acc[i] = float32(r.NormFloat64()), float32(r.NormFloat64())
+		q[i] = float32(c.r.NormFloat64())
+	}
+	size := (c.lines-1)*cutRows + backend.PageRows
+	got, wide, alone := guardedFloats(c.t, size), guardedFloats(c.t, size), guardedFloats(c.t, backend.PageRows)
+	c.f.score(c.k)(&got[0], &q[0], &c.keys[0], c.lines, c.dim)
+	if c.f.widen != nil {
+		c.k.scoreF32(&wide[0], &q[0], bytesOf(&c.wide[0][0]), c.lines, c.dim)
+		same(c.t, c.k.isa+" score "+c.f.name+" widened", wide, got)
+	}
+	for l := range c.lines {
+		c.f.score(c.k)(&alone[0], &q[l*c.dim], &c.keys[0], 1, c.dim)
+		same(c.t, c.k.isa+" score "+c.f.name+" alone", alone, got[l*cutRows:][:backend.PageRows])
+		for i, v := range alone {
+			var want, size float64
+			for d, w := range q[l*c.dim:][:c.dim] {
+				x := float64(w) * float64(c.key[i*c.dim+d])
+				want, size = want+x, size+math.Abs(x)
+			}
+			if !(math.Abs(float64(v)-want) <= 1e-6*size) {
+				c.t.Fatalf("%s score %s, line %d, position %d of %d dimensions: got %g, want %g", c.k.isa, c.f.name, l, i, c.dim, v, want)
+			}
+		}
+	}
+}
+
+func (c *attentionCase) sums(n int) {
+	c.t.Helper()
+	p, acc := guardedFloats(c.t, (c.lines-1)*cutRows+n), guardedFloats(c.t, c.lines*c.dim)
+	for i := range acc {
+		acc[i] = float32(c.r.NormFloat64())
 	}
 	for i := range p {
-		p[i] = r.Float32()
+		p[i] = c.r.Float32()
 	}
-	f.score(k)(&scores[0], &q[0], &cache[0], n, dim)
-	for i, got := range scores {
-		var want, size float64
-		for d, v := range q {
-			x := float64(v) * float64(values[i*dim+d])
+	v := guarded(c.t, n*c.row) // rows behind the last are not read
+	copy(v, c.values)
+	stepwise, wide, before := append([]float32(nil), acc...), append([]float32(nil), acc...), append([]float32(nil), acc...)
+	c.f.accum(c.k)(&acc[0], &p[0], &v[0], c.lines, n, c.dim)
+	if c.f.widen != nil {
+		c.k.accumF32(&wide[0], &p[0], bytesOf(&c.wide[1][0]), c.lines, n, c.dim)
+		same(c.t, c.k.isa+" accum "+c.f.name+" widened", wide, acc)
+	}
+	for l := range c.lines {
+		for i := range n {
+			c.f.accum(c.k)(&stepwise[l*c.dim], &p[l*cutRows+i], &c.values[i*c.row], 1, 1, c.dim)
+		}
+	}
+	same(c.t, c.k.isa+" accum "+c.f.name+" row by row", stepwise, acc)
+	for at, got := range acc {
+		l, d := at/c.dim, at%c.dim
+		want, size := float64(before[at]), math.Abs(float64(before[at]))
+		for i, w := range p[l*cutRows:][:n] {
+			x := float64(w) * float64(c.value[i*c.dim+d])
 			want, size = want+x, size+math.Abs(x)
 		}
-		if math.Abs(float64(got)-want) > 3e-7*size {
-			t.Fatalf("%s score %s, %d of %d rows of %d: got %g, want %g", k.isa, f.name, i, n, dim, got, want)
-		}
-		var alone float32
-		f.score(k)(&alone, &q[0], &cache[i*row], 1, dim)
-		if alone != got {
-			t.Fatalf("%s score %s, row %d of %d of %d: %g, alone %g", k.isa, f.name, i, n, dim, got, alone)
-		}
-	}
-	want, size := make([]float64, dim), make([]float64, dim)
-	stepwise := append([]float32(nil), acc...)
-	for d := range dim {
-		want[d], size[d] = float64(acc[d]), math.Abs(float64(acc[d]))
-		for i, w := range p {
-			x := float64(w) * float64(values[i*dim+d])
-			want[d], size[d] = want[d]+x, size[d]+math.Abs(x)
-		}
-	}
-	f.accum(k)(&acc[0], &p[0], &cache[0], n, dim)
-	for i := range n {
-		f.accum(k)(&stepwise[0], &p[i], &cache[i*row], 1, dim)
-	}
-	for d, got := range acc {
-		if math.Abs(float64(got)-want[d]) > 1e-6*size[d] {
-			t.Fatalf("%s accum %s, %d rows, column %d of %d: got %g, want %g", k.isa, f.name, n, d, dim, got, want[d])
-		}
-		if stepwise[d] != got {
-			t.Fatalf("%s accum %s, %d rows, column %d of %d: %g, row by row %g", k.isa, f.name, n, d, dim, got, stepwise[d])
+		if !(math.Abs(float64(got)-want) <= 1e-6*size) {
+			c.t.Fatalf("%s accum %s, line %d of %d, column %d of %d: got %g, want %g", c.k.isa, c.f.name, l, c.lines, d, c.dim, got, want)
 		}
 	}
 }
@@ -211,6 +281,9 @@ func TestElementwise(t *testing.T) {
 			k.scaleMul(&dst[0], &x[0], &w[0], 0.37, n)
 			scaleMulGeneric(&want[0], &x[0], &w[0], 0.37, n)
 			same(t, k.isa+" scaleMul", dst, want)
+			k.combine(&dst[0], &x[0], 0.73, 1.9, n)
+			combineGeneric(&want[0], &x[0], 0.73, 1.9, n)
+			same(t, k.isa+" combine", dst, want)
 			if got := k.sumSquares(&x[0], n); ulps(got, squares) > 0.51 {
 				t.Fatalf("%s: the squares of %d sum to %g, want %g", k.isa, n, got, squares)
 			}

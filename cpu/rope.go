@@ -42,7 +42,7 @@ func (s *stage) locate() {
 
 // ropeRows adds biases to q, k, v of the tile's rows [lo, hi), turns q and k by their
 // position, and writes k and v to the cache.
-func (s *stage) ropeRows(_, lo, hi int) {
+func (s *stage) ropeRows(worker, lo, hi int) {
 	c, l := s.config, s.layer
 	hd := c.HeadDim
 	for row := lo; row < hi; row++ {
@@ -57,9 +57,9 @@ func (s *stage) ropeRows(_, lo, hi int) {
 		page, at := int(p.pages[p.pos/backend.PageRows]), p.pos%backend.PageRows
 		for h := range c.KVHeads {
 			s.turn(k[h*hd:(h+1)*hd], s.lo+row)
-			i := (page*c.KVHeads+h)*backend.PageRows + at
-			store(s.limits.K, l.keys[i*s.keyRow:(i+1)*s.keyRow], k[h*hd:(h+1)*hd])
-			store(s.limits.V, l.values[i*s.valueRow:(i+1)*s.valueRow], v[h*hd:(h+1)*hd])
+			i := (page*c.KVHeads + h) * backend.PageRows
+			storeKey(s.limits.K, l.keys[i*s.keyRow:(i+backend.PageRows)*s.keyRow], at, k[h*hd:(h+1)*hd], s.attending.space[worker].key)
+			store(s.limits.V, l.values[(i+at)*s.valueRow:(i+at+1)*s.valueRow], v[h*hd:(h+1)*hd])
 		}
 	}
 }

@@ -36,8 +36,8 @@ type layer struct {
 	kBias    *vector
 	vBias    *vector
 	oBias    *vector
-	keys     []byte // cache: (pages, kvHeads, PageRows, headDim)
-	values   []byte
+	keys     []byte // cache: pages of keys (pages, kvHeads) and of values,
+	values   []byte // see attention.go
 
 	ffnNorm  *vector
 	router   *matrix
@@ -78,7 +78,7 @@ type stage struct {
 	cos, sin     []float32   // (rows, dims/2)
 	panels       [][]byte    // by worker: two unpacked groups
 	raw          []rawGroups // by worker, where weights stay in the file
-	scores       [][]float32 // by worker
+	attending    attending
 	moe          experts
 	freq         []float64 // angle per position
 	mscale       float64
@@ -93,8 +93,10 @@ type stage struct {
 	outLo        int    // first of Out in the head's chunk
 	layer        *layer // of the block under way
 	byBlock      []*layer
-	score        func(dst, q *float32, k *byte, n, dim int)
-	accum        func(acc, p *float32, v *byte, n, dim int)
+	score        func(dst, q *float32, k *byte, lines, dim int)
+	accum        func(acc, p *float32, v *byte, lines, n, dim int)
+	widenKeys    func(dst *float32, page *byte) // nil for float32
+	widenValues  func(dst *float32, page *byte)
 	tasks        tasks
 	job          job
 	products     products
@@ -195,6 +197,7 @@ func (s *stage) layoutScratch(threads int) {
 	if attention {
 		s.queries, s.keys, s.values, s.attended = a.floats(r*s.ld.q), a.floats(r*s.ld.kv), a.floats(r*s.ld.kv), a.floats(r*heads)
 		s.cos, s.sin = a.floats(rows*c.Rope.Dims/2), a.floats(rows*c.Rope.Dims/2)
+		s.attending.layout(a, c, s.limits, r, threads, s.keyRow)
 	}
 	if ffn {
 		s.gate, s.up = a.floats(wide*s.ld.ffn), a.floats(wide*s.ld.ffn)
@@ -219,10 +222,9 @@ func (s *stage) layoutScratch(threads int) {
 		panel = max(panel, 2*m.cols/blockCols*m.kind.panel().bytes())
 	}
 	s.act, s.actFloat = a.bytes(wide*quantised), a.floats(wide*float)
-	s.panels, s.scores = make([][]byte, threads), make([][]float32, threads)
+	s.panels = make([][]byte, threads)
 	for i := range threads {
 		s.panels[i] = a.bytes(panel)
-		s.scores[i] = a.floats(cutRows + 3*c.HeadDim)
 	}
 	s.where = make([]place, rows)
 	s.products = products{list: make([]product, 0, max(3, 2*pairs(c, rows))), next: make([]counter, threads)}

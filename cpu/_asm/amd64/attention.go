@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -9,11 +11,226 @@ import (
 // cached are the formats of keys and values.
 var cached = []string{"F32", "F16", "Q8"}
 
+// These are those of package cpu.
+const (
+	pageRows = 64
+	cutRows  = 256
+)
+
+// tileLines is how many lines the kernels take at once. More would not be
+// faster: four lines times four vectors already hide the latency of FMA.
+const tileLines = 4
+
 func (s set) attention() {
 	for _, kind := range cached {
 		s.score(kind)
 		s.accumulate(kind)
 	}
+	s.widenF16()
+	s.widenKeysQ8()
+	s.widenQ8()
+	s.combine()
+}
+
+// byLines repeats four for every tileLines lines, and one for each of the rest.
+func byLines(lines Register, four, one func()) {
+	Label("four")
+	CMPQ(lines, U8(tileLines))
+	JLT(LabelRef("one"))
+	four()
+	SUBQ(num(tileLines), lines)
+	JMP(LabelRef("four"))
+	Label("one")
+	TESTQ(lines, lines)
+	JZ(LabelRef("done"))
+	one()
+	DECQ(lines)
+	JMP(LabelRef("one"))
+	Label("done")
+}
+
+// strided are the first count rows of a matrix at base, stride bytes apart.
+func strided(base, stride, stride3 Register, count int) []Mem {
+	return []Mem{mem(base, 0), mem(base, 0).Idx(stride, 1), mem(base, 0).Idx(stride, 2), mem(base, 0).Idx(stride3, 1)}[:count]
+}
+
+// score multiplies queries with the keys of a page, each lane one position: a
+// chunk of positions at a time, dimension after dimension.
+func (s set) score(kind string) {
+	s.text("score"+kind, "dst, q *float32, k *byte, lines, dim int", "score"+kind+"Generic.")
+	dst, query, keys, lines, dim := arg("dst"), arg("q"), arg("k"), arg("lines"), arg("dim")
+	stride, stride3 := times(dim, 4), times(dim, 12)
+	size := map[string]int{"F32": 4, "F16": 2, "Q8": 1}[kind]
+	if kind == "Q8" {
+		SHRQ(U8(5), dim) // blocks
+	}
+	q, k, left := GP64(), GP64(), GP64()
+	// chunk makes vectors*count sums of the positions from first on
+	chunk := func(count, vectors, first int) {
+		name := fmt.Sprintf("%dfrom%d", count, first)
+		acc := make([][]VecVirtual, count)
+		for i := range acc {
+			acc[i] = s.vecs(vectors)
+			for _, v := range acc[i] {
+				s.zero(v)
+			}
+		}
+		MOVQ(query, q)
+		LEAQ(mem(keys, first*size), k)
+		rows := strided(q, stride, stride3, count)
+		dimension := func(scale []VecVirtual) {
+			w := make([]VecVirtual, count)
+			for i := range w {
+				w[i] = s.broadcast(rows[i])
+			}
+			for j := range vectors {
+				var x VecVirtual
+				if scale == nil {
+					x = s.floats(kind, mem(k, j*s.lanes()*size), 0)
+				} else {
+					x = s.i8(mem(k, j*s.lanes()), 0)
+					VMULPS(scale[j], x, x) // exact
+				}
+				for i := range w {
+					VFMADD231PS(w[i], x, acc[i][j])
+				}
+			}
+			ADDQ(num(4), q)
+			ADDQ(num(pageRows*size), k)
+		}
+		MOVQ(dim, left)
+		if kind != "Q8" {
+			loop("dims"+name, left, func() { dimension(nil) })
+		} else {
+			loop("blocks"+name, left, func() {
+				scale := make([]VecVirtual, vectors)
+				for j := range scale {
+					scale[j] = s.f16(mem(k, first+j*2*s.lanes()), 0) // k is first bytes into the block already
+				}
+				ADDQ(num(2*pageRows), k)
+				in := GP64()
+				MOVQ(U32(32), in)
+				loop("dims"+name, in, func() { dimension(scale) })
+			})
+		}
+		for i := range acc {
+			for j, v := range acc[i] {
+				VMOVUPS(v, mem(dst, 4*(i*cutRows+first+j*s.lanes())))
+			}
+		}
+	}
+	chunks := func(count, vectors int) func() {
+		return func() {
+			for first := 0; first < pageRows; first += vectors * s.lanes() {
+				chunk(count, vectors, first)
+			}
+			ADDQ(num(4*cutRows*count), dst)
+			ADDQ(stride, query)
+			if count == tileLines {
+				ADDQ(stride3, query)
+			}
+		}
+	}
+	if s.wide() {
+		byLines(lines, chunks(tileLines, 4), chunks(1, 4))
+	} else {
+		byLines(lines, chunks(tileLines, 2), chunks(1, 4))
+	}
+	s.end()
+}
+
+// accumulate adds rows of values, each times its weight, to the sums of lines:
+// as many columns at once as there are registers for.
+func (s set) accumulate(kind string) {
+	s.text("accum"+kind, "acc, p *float32, v *byte, lines, n, dim int", "accum"+kind+"Generic.")
+	sums, weights, values, lines, n, dim := arg("acc"), arg("p"), arg("v"), arg("lines"), arg("n"), arg("dim")
+	stride, stride3 := times(dim, 4), times(dim, 12)
+	row := s.rowBytes(kind, dim)
+	acc, p, v, rows, left, cols := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	// columns adds vectors from, from+1, ... from+vectors-1 after v
+	columns := func(name string, count, from, vectors int) {
+		sum := make([][]VecVirtual, count)
+		out := strided(acc, stride, stride3, count)
+		for i := range sum {
+			sum[i] = make([]VecVirtual, vectors)
+			for j := range sum[i] {
+				sum[i][j] = s.f32(out[i], from+j)
+			}
+		}
+		MOVQ(weights, p)
+		MOVQ(v, rows)
+		MOVQ(n, left)
+		loop("rows"+name, left, func() {
+			w := make([]VecVirtual, count)
+			for i := range w {
+				w[i] = s.broadcast(mem(p, 4*cutRows*i))
+			}
+			var d VecVirtual
+			for j := range vectors {
+				var x VecVirtual
+				at := (from + j) * s.lanes()
+				if kind != "Q8" {
+					x = s.floats(kind, mem(rows, 0), from+j)
+				} else {
+					block := mem(rows, at/32*34)
+					if j == 0 || at%32 == 0 {
+						d = s.q8Scale(block)
+					}
+					x = s.i8(block.Offset(2+at%32), 0)
+					VMULPS(d, x, x) // exact
+				}
+				for i := range w {
+					VFMADD231PS(w[i], x, sum[i][j])
+				}
+			}
+			ADDQ(num(4), p)
+			ADDQ(row, rows)
+		})
+		for i := range sum {
+			for j, x := range sum[i] {
+				VMOVUPS(x, out[i].Offset((from+j)*s.bytes()))
+			}
+		}
+	}
+	// steps goes over the columns, most at first vectors at a time, then by
+	// fewer; a step is whole blocks
+	steps := func(count, most int) func() {
+		return func() {
+			name := fmt.Sprint(count, "by")
+			step, bytes := s.step(kind)
+			whole := step / s.lanes() // vectors in a step
+			MOVQ(sums, acc)
+			MOVQ(values, v)
+			MOVQ(dim, cols)
+			for vectors := max(most, whole); vectors >= whole; vectors /= 2 {
+				label := fmt.Sprint(name, vectors)
+				Label("cols" + label)
+				CMPQ(cols, num(vectors*s.lanes()))
+				JLT(LabelRef("less" + label))
+				for from := 0; from < vectors; from += most {
+					columns(fmt.Sprint(label, "from", from), count, from, min(most, vectors))
+				}
+				ADDQ(num(vectors*s.bytes()), acc)
+				ADDQ(num(vectors/whole*bytes), v)
+				SUBQ(num(vectors*s.lanes()), cols)
+				JMP(LabelRef("cols" + label))
+				Label("less" + label)
+			}
+			ADDQ(num(4*cutRows*count), weights)
+			ADDQ(stride, sums)
+			if count == tileLines {
+				ADDQ(stride3, sums)
+			}
+		}
+	}
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	if s.wide() {
+		byLines(lines, steps(tileLines, 4), steps(1, 8))
+	} else {
+		byLines(lines, steps(tileLines, 2), steps(1, 8))
+	}
+	s.end()
 }
 
 // step is how many values of a row a kernel takes at once, and their bytes.
@@ -53,152 +270,70 @@ func (s set) q8Scale(m Mem) VecVirtual {
 	return d
 }
 
-// q8 is part i of the integers of the block at m, as float32.
-func (s set) q8(m Mem, i int) VecVirtual {
-	v := s.vec()
-	VPMOVSXBD(m.Offset(2+i*s.lanes()), v)
-	VCVTDQ2PS(v, v)
-	return v
-}
-
-// score writes the products of one query with rows of keys, four at once. Each
-// has one sum in every lane; the lanes are added in the same order whether four
-// rows end together or one.
-func (s set) score(kind string) {
-	s.text("score"+kind, "dst, q *float32, k *byte, n, dim int", "score"+kind+"Generic.")
-	dst, query, keys, n, dim := arg("dst"), arg("q"), arg("k"), arg("n"), arg("dim")
-	row := s.rowBytes(kind, dim)
-	row3 := times(row, 3)
-	values, bytes := s.step(kind)
-	SHRQ(U8(uint8(shift(values))), dim)
-	q, k, left := GP64(), GP64(), GP64()
-	rows := []Mem{mem(k, 0), mem(k, 0).Idx(row, 1), mem(k, 0).Idx(row, 2), mem(k, 0).Idx(row3, 1)}
-	some := func(count int, name string) []VecVirtual {
-		acc := s.vecs(count)
-		for _, v := range acc {
-			s.zero(v)
+func (s set) widenF16() {
+	s.text("widenF16", "dst *float32, src *byte, n int", "widenF16Generic.")
+	dst, src, n := arg("dst"), arg("src"), arg("n")
+	SHRQ(U8(6), n)
+	loop("values", n, func() {
+		for i := range 64 / s.lanes() {
+			VMOVUPS(s.f16(mem(src, 0), i), mem(dst, i*s.bytes()))
 		}
-		MOVQ(query, q)
-		MOVQ(keys, k)
-		MOVQ(dim, left)
-		loop("dims"+name, left, func() {
-			for i, v := range acc {
-				if kind != "Q8" {
-					VFMADD231PS(mem(q, 0), s.floats(kind, rows[i], 0), v)
-					continue
-				}
-				t := s.q8(rows[i], 0)
-				VMULPS(mem(q, 0), t, t)
-				for part := 1; part < 32/s.lanes(); part++ {
-					VFMADD231PS(mem(q, part*s.bytes()), s.q8(rows[i], part), t)
-				}
-				VFMADD231PS(s.q8Scale(rows[i]), t, v)
-			}
-			ADDQ(num(4*values), q)
-			ADDQ(num(bytes), k)
-		})
-		for _, v := range acc {
-			s.quarter(v)
-		}
-		return acc
-	}
-	Label("four")
-	CMPQ(n, U8(4))
-	JLT(LabelRef("one"))
-	x := some(4, "4")
-	VHADDPS(x[1].AsX(), x[0].AsX(), x[0].AsX())
-	VHADDPS(x[3].AsX(), x[2].AsX(), x[2].AsX())
-	VHADDPS(x[2].AsX(), x[0].AsX(), x[0].AsX())
-	VMOVUPS(x[0].AsX(), mem(dst, 0))
-	ADDQ(num(16), dst)
-	LEAQ(mem(keys, 0).Idx(row, 4), keys)
-	SUBQ(num(4), n)
-	JMP(LabelRef("four"))
-	Label("one")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	y := some(1, "1")[0].AsX()
-	VHADDPS(y, y, y)
-	VHADDPS(y, y, y)
-	VMOVSS(y, mem(dst, 0))
-	ADDQ(num(4), dst)
-	ADDQ(row, keys)
-	DECQ(n)
-	JMP(LabelRef("one"))
-	Label("done")
+		ADDQ(num(128), src)
+		ADDQ(num(256), dst)
+	})
 	s.end()
 }
 
-// shift is log2 of a power of two.
-func shift(n int) (k int) {
-	for n > 1 {
-		n, k = n/2, k+1
-	}
-	return k
-}
-
-// quarter adds the quarters (AVX2: halves) of v into its lowest 128 bits.
-func (s set) quarter(v VecVirtual) {
-	t := YMM()
-	if s.wide() {
-		VEXTRACTF64X4(U8(1), v, t)
-		VADDPS(t, v.AsY(), v.AsY())
-	}
-	VEXTRACTF128(U8(1), v.AsY(), t.AsX())
-	VADDPS(t.AsX(), v.AsX(), v.AsX())
-}
-
-// accumulate writes the sum of rows of values, each times its weight: as many
-// columns at once as there are registers for.
-func (s set) accumulate(kind string) {
-	s.text("accum"+kind, "acc, p *float32, v *byte, n, dim int", "accum"+kind+"Generic.")
-	sum, weights, rows, n, dim := arg("acc"), arg("p"), arg("v"), arg("n"), arg("dim")
-	row := s.rowBytes(kind, dim)
-	values, bytes := s.step(kind)
-	p, v, left := GP64(), GP64(), GP64()
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	for count := 8 * s.lanes() / values; count > 0; count /= 2 {
-		name := string(rune('0' + count))
-		Label("dims" + name)
-		CMPQ(dim, num(count*values))
-		JLT(LabelRef("less" + name))
-		acc := s.vecs(count * values / s.lanes())
-		for i, a := range acc {
-			VMOVUPS(mem(sum, i*s.bytes()), a)
-		}
-		MOVQ(weights, p)
-		MOVQ(rows, v)
-		MOVQ(n, left)
-		loop("rows"+name, left, func() {
-			w := s.broadcast(mem(p, 0))
-			var d VecVirtual
-			for i, a := range acc {
-				if kind != "Q8" {
-					VFMADD231PS(w, s.floats(kind, mem(v, i*bytes), 0), a)
-					continue
-				}
-				part := i % (32 / s.lanes())
-				block := mem(v, i*s.lanes()/32*34)
-				if part == 0 {
-					d = s.q8Scale(block)
-				}
-				x := s.q8(block, part)
-				VMULPS(d, x, x) // exact
-				VFMADD231PS(w, x, a)
+func (s set) widenKeysQ8() {
+	s.text("widenKeysQ8", "dst *float32, src *byte, dim int", "widenKeysQ8Generic.")
+	dst, src, blocks := arg("dst"), arg("src"), arg("dim")
+	SHRQ(U8(5), blocks)
+	scales, left := GP64(), GP64()
+	loop("blocks", blocks, func() {
+		MOVQ(src, scales)
+		ADDQ(num(2*pageRows), src)
+		MOVQ(U32(32), left)
+		loop("dims", left, func() {
+			for i := range pageRows / s.lanes() {
+				x := s.i8(mem(src, i*s.lanes()), 0)
+				VMULPS(s.f16(mem(scales, 0), i), x, x)
+				VMOVUPS(x, mem(dst, i*s.bytes()))
 			}
-			ADDQ(num(4), p)
-			ADDQ(row, v)
+			ADDQ(num(pageRows), src)
+			ADDQ(num(4*pageRows), dst)
 		})
-		for i, a := range acc {
-			VMOVUPS(a, mem(sum, i*s.bytes()))
+	})
+	s.end()
+}
+
+func (s set) widenQ8() {
+	s.text("widenQ8", "dst *float32, src *byte, n int", "widenQ8Generic.")
+	dst, src, blocks := arg("dst"), arg("src"), arg("n")
+	loop("blocks", blocks, func() {
+		d := s.q8Scale(mem(src, 0))
+		for i := range 32 / s.lanes() {
+			x := s.i8(mem(src, 2+i*s.lanes()), 0)
+			VMULPS(d, x, x)
+			VMOVUPS(x, mem(dst, i*s.bytes()))
 		}
-		ADDQ(num(4*count*values), sum)
-		ADDQ(num(count*bytes), rows)
-		SUBQ(num(count*values), dim)
-		JMP(LabelRef("dims" + name))
-		Label("less" + name)
-	}
-	Label("done")
+		ADDQ(num(34), src)
+		ADDQ(num(128), dst)
+	})
+	s.end()
+}
+
+func (s set) combine() {
+	s.text("combine", "dst, x *float32, old, now float32, n int", "combineGeneric, to the bit.")
+	dst, x, n := arg("dst"), arg("x"), arg("n")
+	old, now := s.vec(), s.vec()
+	VBROADCASTSS(NewParamAddr("old", 16), old)
+	VBROADCASTSS(NewParamAddr("now", 20), now)
+	s.elements(n, []Register{dst, x}, func(l lanes) {
+		a, b := l.load(mem(dst, 0)), l.load(mem(x, 0))
+		VMULPS(old, a, a)
+		VMULPS(now, b, b)
+		VADDPS(b, a, a)
+		l.store(a, mem(dst, 0))
+	})
 	s.end()
 }
