@@ -189,13 +189,17 @@ func (s *stage) attendCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part,
 			continue
 		}
 		n := (hi - lo) * group
-		k := s.pageOf(s.layer.keys, s.keyRow, b, page, kv)
+		k, next := s.keyPage(b, page, kv), s.valuePage(b, spans[lo].lo, kv)
+		if page+backend.PageRows < min(cut+cutRows, spans[hi-1].hi) {
+			next = s.keyPage(b, page+backend.PageRows, kv)
+		}
 		score := s.score
 		if s.widenKeys != nil && n > wideLines {
 			s.widenKeys(&sp.page[0], k)
 			k, score = bytesOf(&sp.page[0]), s.k.scoreF32
+			next = k
 		}
-		score(&sp.scores[lo*group*cutRows+page-cut], &sp.scaled[lo*group*hd], k, n, hd)
+		score(&sp.scores[lo*group*cutRows+page-cut], &sp.scaled[lo*group*hd], k, next, n, hd)
 	}
 	for r, seen := range spans {
 		if seen.hi <= seen.lo {
@@ -213,11 +217,18 @@ func (s *stage) attendCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part,
 		if lo == hi {
 			continue
 		}
-		v := s.pageOf(s.layer.values, s.valueRow, b, page, kv)
-		x := pageSums{accum: s.accum, v: v, row: s.valueRow, cut: cut, page: page, group: group, hd: hd, p: sp.scores, sums: sums}
+		v := s.valuePage(b, page, kv)
+		next := v
+		if page+backend.PageRows < min(cut+cutRows, spans[hi-1].hi) {
+			next = s.valuePage(b, page+backend.PageRows, kv)
+		} else if spans[hi-1].hi < s.where[s.lo+b.row+hi-1].pos {
+			next = s.keyPage(b, cut+cutRows, kv)
+		}
+		x := pageSums{accum: s.accum, v: v, next: next, row: s.valueRow, cut: cut, page: page, group: group, hd: hd, p: sp.scores, sums: sums}
 		if s.widenValues != nil && (hi-lo)*group > wideLines {
 			s.widenValues(&sp.page[0], v)
 			x.v, x.row, x.accum = bytesOf(&sp.page[0]), 4*hd, s.k.accumF32
+			x.next = x.v
 		}
 		x.rows(spans, lo, hi)
 	}
@@ -234,16 +245,25 @@ func seeing(spans []span, page int) (lo, hi int) {
 	return lo, hi
 }
 
-// pageOf is one head's page of keys or values that holds a position.
-func (s *stage) pageOf(cache []byte, row int, b lineBlock, pos, kv int) *byte {
+// keyPage and valuePage are one head's page that holds a position.
+func (s *stage) keyPage(b lineBlock, pos, kv int) *byte {
+	return &s.layer.keys[s.headPage(b, pos, kv)*s.keyRow]
+}
+
+func (s *stage) valuePage(b lineBlock, pos, kv int) *byte {
+	return &s.layer.values[s.headPage(b, pos, kv)*s.valueRow]
+}
+
+// headPage is the first row of such a page in the cache.
+func (s *stage) headPage(b lineBlock, pos, kv int) int {
 	page := int(s.where[s.lo+b.row].pages[pos/backend.PageRows])
-	return &cache[(page*s.config.KVHeads+kv)*backend.PageRows*row]
+	return (page*s.config.KVHeads + kv) * backend.PageRows
 }
 
 // pageSums adds a page of values to the sums of lines.
 type pageSums struct {
-	accum     func(acc, p *float32, v *byte, lines, n, dim int)
-	v         *byte
+	accum     func(acc, p *float32, v, next *byte, lines, n, dim int)
+	v, next   *byte
 	row       int // bytes
 	cut, page int
 	group, hd int
@@ -287,7 +307,7 @@ func meet(spans []span) span {
 func (x *pageSums) add(lo, hi, from, to int) {
 	if from < to {
 		v := at[byte](x.v, (from-x.page)*x.row, 1)
-		x.accum(&x.sums[lo*x.group*x.hd], &x.p[lo*x.group*cutRows+from-x.cut], &v[0], (hi-lo)*x.group, to-from, x.hd)
+		x.accum(&x.sums[lo*x.group*x.hd], &x.p[lo*x.group*cutRows+from-x.cut], &v[0], x.next, (hi-lo)*x.group, to-from, x.hd)
 	}
 }
 

@@ -215,32 +215,32 @@ func gemmBF16AVX2(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
 // scoreF32AVX2: scoreF32Generic.
 //
 //go:noescape
-func scoreF32AVX2(dst *float32, q *float32, k *byte, lines int, dim int)
+func scoreF32AVX2(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
 
 // accumF32AVX2: accumF32Generic.
 //
 //go:noescape
-func accumF32AVX2(acc *float32, p *float32, v *byte, lines int, n int, dim int)
+func accumF32AVX2(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
 
 // scoreF16AVX2: scoreF16Generic.
 //
 //go:noescape
-func scoreF16AVX2(dst *float32, q *float32, k *byte, lines int, dim int)
+func scoreF16AVX2(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
 
 // accumF16AVX2: accumF16Generic.
 //
 //go:noescape
-func accumF16AVX2(acc *float32, p *float32, v *byte, lines int, n int, dim int)
+func accumF16AVX2(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
 
 // scoreQ8AVX2: scoreQ8Generic.
 //
 //go:noescape
-func scoreQ8AVX2(dst *float32, q *float32, k *byte, lines int, dim int)
+func scoreQ8AVX2(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
 
 // accumQ8AVX2: accumQ8Generic.
 //
 //go:noescape
-func accumQ8AVX2(acc *float32, p *float32, v *byte, lines int, n int, dim int)
+func accumQ8AVX2(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
 
 // widenF16AVX2: widenF16Generic.
 //

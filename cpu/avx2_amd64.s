@@ -7927,19 +7927,21 @@ column:
 	VZEROUPPER
 	RET
 
-// func scoreF32AVX2(dst *float32, q *float32, k *byte, lines int, dim int)
-// Requires: AVX, FMA3
-TEXT ·scoreF32AVX2(SB), NOSPLIT, $0-40
+// func scoreF32AVX2(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·scoreF32AVX2(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   q+8(FP), CX
 	MOVQ   k+16(FP), DX
-	MOVQ   lines+24(FP), BX
-	MOVQ   dim+32(FP), SI
-	IMUL3Q $0x00000004, SI, DI
-	IMUL3Q $0x0000000c, SI, R8
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+40(FP), DI
+	SUBQ   DX, BX
+	IMUL3Q $0x00000004, DI, R8
+	IMUL3Q $0x0000000c, DI, R9
 
 four:
-	CMPQ   BX, $0x04
+	CMPQ   SI, $0x04
 	JLT    one
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -7949,28 +7951,29 @@ four:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	MOVQ   CX, R9
-	LEAQ   (DX), R10
-	MOVQ   SI, R11
+	MOVQ   CX, R10
+	LEAQ   (DX), R11
+	MOVQ   DI, R12
 
 dims4from0:
-	VBROADCASTSS (R9), Y8
-	VBROADCASTSS (R9)(DI*1), Y9
-	VBROADCASTSS (R9)(DI*2), Y10
-	VBROADCASTSS (R9)(R8*1), Y11
-	VMOVUPS      (R10), Y12
+	VBROADCASTSS (R10), Y8
+	VBROADCASTSS (R10)(R8*1), Y9
+	VBROADCASTSS (R10)(R8*2), Y10
+	VBROADCASTSS (R10)(R9*1), Y11
+	VMOVUPS      (R11), Y12
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y9, Y12, Y2
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y6
-	VMOVUPS      32(R10), Y12
+	VMOVUPS      32(R11), Y12
 	VFMADD231PS  Y8, Y12, Y1
 	VFMADD231PS  Y9, Y12, Y3
 	VFMADD231PS  Y10, Y12, Y5
 	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000100, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000100, R11
+	DECQ         R12
 	JNZ          dims4from0
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
@@ -7988,28 +7991,29 @@ dims4from0:
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
-	MOVQ         CX, R9
-	LEAQ         64(DX), R10
-	MOVQ         SI, R11
+	MOVQ         CX, R10
+	LEAQ         64(DX), R11
+	MOVQ         DI, R12
 
 dims4from16:
-	VBROADCASTSS (R9), Y8
-	VBROADCASTSS (R9)(DI*1), Y9
-	VBROADCASTSS (R9)(DI*2), Y10
-	VBROADCASTSS (R9)(R8*1), Y11
-	VMOVUPS      (R10), Y12
+	VBROADCASTSS (R10), Y8
+	VBROADCASTSS (R10)(R8*1), Y9
+	VBROADCASTSS (R10)(R8*2), Y10
+	VBROADCASTSS (R10)(R9*1), Y11
+	VMOVUPS      (R11), Y12
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y9, Y12, Y2
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y6
-	VMOVUPS      32(R10), Y12
+	VMOVUPS      32(R11), Y12
 	VFMADD231PS  Y8, Y12, Y1
 	VFMADD231PS  Y9, Y12, Y3
 	VFMADD231PS  Y10, Y12, Y5
 	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000100, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000100, R11
+	DECQ         R12
 	JNZ          dims4from16
 	VMOVUPS      Y0, 64(AX)
 	VMOVUPS      Y1, 96(AX)
@@ -8027,28 +8031,29 @@ dims4from16:
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
-	MOVQ         CX, R9
-	LEAQ         128(DX), R10
-	MOVQ         SI, R11
+	MOVQ         CX, R10
+	LEAQ         128(DX), R11
+	MOVQ         DI, R12
 
 dims4from32:
-	VBROADCASTSS (R9), Y8
-	VBROADCASTSS (R9)(DI*1), Y9
-	VBROADCASTSS (R9)(DI*2), Y10
-	VBROADCASTSS (R9)(R8*1), Y11
-	VMOVUPS      (R10), Y12
+	VBROADCASTSS (R10), Y8
+	VBROADCASTSS (R10)(R8*1), Y9
+	VBROADCASTSS (R10)(R8*2), Y10
+	VBROADCASTSS (R10)(R9*1), Y11
+	VMOVUPS      (R11), Y12
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y9, Y12, Y2
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y6
-	VMOVUPS      32(R10), Y12
+	VMOVUPS      32(R11), Y12
 	VFMADD231PS  Y8, Y12, Y1
 	VFMADD231PS  Y9, Y12, Y3
 	VFMADD231PS  Y10, Y12, Y5
 	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000100, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000100, R11
+	DECQ         R12
 	JNZ          dims4from32
 	VMOVUPS      Y0, 128(AX)
 	VMOVUPS      Y1, 160(AX)
@@ -8066,28 +8071,29 @@ dims4from32:
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
-	MOVQ         CX, R9
-	LEAQ         192(DX), R10
-	MOVQ         SI, R11
+	MOVQ         CX, R10
+	LEAQ         192(DX), R11
+	MOVQ         DI, R12
 
 dims4from48:
-	VBROADCASTSS (R9), Y8
-	VBROADCASTSS (R9)(DI*1), Y9
-	VBROADCASTSS (R9)(DI*2), Y10
-	VBROADCASTSS (R9)(R8*1), Y11
-	VMOVUPS      (R10), Y12
+	VBROADCASTSS (R10), Y8
+	VBROADCASTSS (R10)(R8*1), Y9
+	VBROADCASTSS (R10)(R8*2), Y10
+	VBROADCASTSS (R10)(R9*1), Y11
+	VMOVUPS      (R11), Y12
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y9, Y12, Y2
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y6
-	VMOVUPS      32(R10), Y12
+	VMOVUPS      32(R11), Y12
 	VFMADD231PS  Y8, Y12, Y1
 	VFMADD231PS  Y9, Y12, Y3
 	VFMADD231PS  Y10, Y12, Y5
 	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000100, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000100, R11
+	DECQ         R12
 	JNZ          dims4from48
 	VMOVUPS      Y0, 192(AX)
 	VMOVUPS      Y1, 224(AX)
@@ -8098,35 +8104,37 @@ dims4from48:
 	VMOVUPS      Y6, 3264(AX)
 	VMOVUPS      Y7, 3296(AX)
 	ADDQ         $0x00001000, AX
-	ADDQ         DI, CX
 	ADDQ         R8, CX
-	SUBQ         $0x00000004, BX
+	ADDQ         R9, CX
+	SUBQ         $0x00000004, SI
 	JMP          four
 
 one:
-	TESTQ  BX, BX
+	TESTQ  SI, SI
 	JZ     done
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	MOVQ   CX, R9
-	LEAQ   (DX), R10
-	MOVQ   SI, R11
+	MOVQ   CX, R10
+	LEAQ   (DX), R11
+	MOVQ   DI, R12
 
 dims1from0:
-	VBROADCASTSS (R9), Y4
-	VMOVUPS      (R10), Y5
+	VBROADCASTSS (R10), Y4
+	VMOVUPS      (R11), Y5
 	VFMADD231PS  Y4, Y5, Y0
-	VMOVUPS      32(R10), Y5
+	VMOVUPS      32(R11), Y5
 	VFMADD231PS  Y4, Y5, Y1
-	VMOVUPS      64(R10), Y5
+	VMOVUPS      64(R11), Y5
 	VFMADD231PS  Y4, Y5, Y2
-	VMOVUPS      96(R10), Y5
+	VMOVUPS      96(R11), Y5
 	VFMADD231PS  Y4, Y5, Y3
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000100, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	PREFETCHT0   64(R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000100, R11
+	DECQ         R12
 	JNZ          dims1from0
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
@@ -8136,61 +8144,65 @@ dims1from0:
 	VXORPS       Y1, Y1, Y1
 	VXORPS       Y2, Y2, Y2
 	VXORPS       Y3, Y3, Y3
-	MOVQ         CX, R9
-	LEAQ         128(DX), R10
-	MOVQ         SI, R11
+	MOVQ         CX, R10
+	LEAQ         128(DX), R11
+	MOVQ         DI, R12
 
 dims1from32:
-	VBROADCASTSS (R9), Y4
-	VMOVUPS      (R10), Y5
+	VBROADCASTSS (R10), Y4
+	VMOVUPS      (R11), Y5
 	VFMADD231PS  Y4, Y5, Y0
-	VMOVUPS      32(R10), Y5
+	VMOVUPS      32(R11), Y5
 	VFMADD231PS  Y4, Y5, Y1
-	VMOVUPS      64(R10), Y5
+	VMOVUPS      64(R11), Y5
 	VFMADD231PS  Y4, Y5, Y2
-	VMOVUPS      96(R10), Y5
+	VMOVUPS      96(R11), Y5
 	VFMADD231PS  Y4, Y5, Y3
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000100, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	PREFETCHT0   64(R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000100, R11
+	DECQ         R12
 	JNZ          dims1from32
 	VMOVUPS      Y0, 128(AX)
 	VMOVUPS      Y1, 160(AX)
 	VMOVUPS      Y2, 192(AX)
 	VMOVUPS      Y3, 224(AX)
 	ADDQ         $0x00000400, AX
-	ADDQ         DI, CX
-	DECQ         BX
+	ADDQ         R8, CX
+	DECQ         SI
 	JMP          one
 
 done:
 	VZEROUPPER
 	RET
 
-// func accumF32AVX2(acc *float32, p *float32, v *byte, lines int, n int, dim int)
-// Requires: AVX, FMA3
-TEXT ·accumF32AVX2(SB), NOSPLIT, $8-48
+// func accumF32AVX2(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·accumF32AVX2(SB), NOSPLIT, $0-56
 	MOVQ   acc+0(FP), AX
 	MOVQ   p+8(FP), CX
 	MOVQ   v+16(FP), DX
-	MOVQ   lines+24(FP), BX
-	MOVQ   n+32(FP), SI
-	MOVQ   dim+40(FP), DI
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+48(FP), DI
+	SUBQ   DX, BX
 	IMUL3Q $0x00000004, DI, R8
 	IMUL3Q $0x0000000c, DI, R9
 	IMUL3Q $0x00000004, DI, R10
-	TESTQ  SI, SI
+	MOVQ   n+40(FP), R15
+	TESTQ  R15, R15
 	JZ     done
 
 four:
-	CMPQ BX, $0x04
+	CMPQ SI, $0x04
 	JLT  one
 	MOVQ AX, R11
 	MOVQ DX, R13
-	MOVQ DI, BP
+	MOVQ dim+48(FP), DI
 
 cols4by2:
-	CMPQ    BP, $0x00000010
+	CMPQ    DI, $0x00000010
 	JLT     less4by2
 	VMOVUPS (R11), Y0
 	VMOVUPS 32(R11), Y1
@@ -8202,7 +8214,7 @@ cols4by2:
 	VMOVUPS 32(R11)(R9*1), Y7
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by2from0:
 	VBROADCASTSS (R12), Y8
@@ -8219,6 +8231,7 @@ rows4by2from0:
 	VFMADD231PS  Y9, Y12, Y3
 	VFMADD231PS  Y10, Y12, Y5
 	VFMADD231PS  Y11, Y12, Y7
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -8233,12 +8246,12 @@ rows4by2from0:
 	VMOVUPS      Y7, 32(R11)(R9*1)
 	ADDQ         $0x00000040, R11
 	ADDQ         $0x00000040, R13
-	SUBQ         $0x00000010, BP
+	SUBQ         $0x00000010, DI
 	JMP          cols4by2
 
 less4by2:
 cols4by1:
-	CMPQ    BP, $0x00000008
+	CMPQ    DI, $0x00000008
 	JLT     less4by1
 	VMOVUPS (R11), Y0
 	VMOVUPS (R11)(R8*1), Y1
@@ -8246,7 +8259,7 @@ cols4by1:
 	VMOVUPS (R11)(R9*1), Y3
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by1from0:
 	VBROADCASTSS (R12), Y4
@@ -8258,6 +8271,7 @@ rows4by1from0:
 	VFMADD231PS  Y5, Y8, Y1
 	VFMADD231PS  Y6, Y8, Y2
 	VFMADD231PS  Y7, Y8, Y3
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -8268,25 +8282,25 @@ rows4by1from0:
 	VMOVUPS      Y3, (R11)(R9*1)
 	ADDQ         $0x00000020, R11
 	ADDQ         $0x00000020, R13
-	SUBQ         $0x00000008, BP
+	SUBQ         $0x00000008, DI
 	JMP          cols4by1
 
 less4by1:
 	ADDQ $0x00001000, CX
 	ADDQ R8, AX
 	ADDQ R9, AX
-	SUBQ $0x00000004, BX
+	SUBQ $0x00000004, SI
 	JMP  four
 
 one:
-	TESTQ BX, BX
+	TESTQ SI, SI
 	JZ    done
 	MOVQ  AX, R11
 	MOVQ  DX, R13
-	MOVQ  DI, BP
+	MOVQ  dim+48(FP), DI
 
 cols1by8:
-	CMPQ    BP, $0x00000040
+	CMPQ    DI, $0x00000040
 	JLT     less1by8
 	VMOVUPS (R11), Y0
 	VMOVUPS 32(R11), Y1
@@ -8298,7 +8312,7 @@ cols1by8:
 	VMOVUPS 224(R11), Y7
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by8from0:
 	VBROADCASTSS (R12), Y8
@@ -8318,6 +8332,10 @@ rows1by8from0:
 	VFMADD231PS  Y8, Y9, Y6
 	VMOVUPS      224(R14), Y9
 	VFMADD231PS  Y8, Y9, Y7
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
+	PREFETCHT0   128(R14)(BX*1)
+	PREFETCHT0   192(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -8332,12 +8350,12 @@ rows1by8from0:
 	VMOVUPS      Y7, 224(R11)
 	ADDQ         $0x00000100, R11
 	ADDQ         $0x00000100, R13
-	SUBQ         $0x00000040, BP
+	SUBQ         $0x00000040, DI
 	JMP          cols1by8
 
 less1by8:
 cols1by4:
-	CMPQ    BP, $0x00000020
+	CMPQ    DI, $0x00000020
 	JLT     less1by4
 	VMOVUPS (R11), Y0
 	VMOVUPS 32(R11), Y1
@@ -8345,7 +8363,7 @@ cols1by4:
 	VMOVUPS 96(R11), Y3
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by4from0:
 	VBROADCASTSS (R12), Y4
@@ -8357,6 +8375,8 @@ rows1by4from0:
 	VFMADD231PS  Y4, Y5, Y2
 	VMOVUPS      96(R14), Y5
 	VFMADD231PS  Y4, Y5, Y3
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -8367,18 +8387,18 @@ rows1by4from0:
 	VMOVUPS      Y3, 96(R11)
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000080, R13
-	SUBQ         $0x00000020, BP
+	SUBQ         $0x00000020, DI
 	JMP          cols1by4
 
 less1by4:
 cols1by2:
-	CMPQ    BP, $0x00000010
+	CMPQ    DI, $0x00000010
 	JLT     less1by2
 	VMOVUPS (R11), Y0
 	VMOVUPS 32(R11), Y1
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by2from0:
 	VBROADCASTSS (R12), Y2
@@ -8386,6 +8406,7 @@ rows1by2from0:
 	VFMADD231PS  Y2, Y3, Y0
 	VMOVUPS      32(R14), Y3
 	VFMADD231PS  Y2, Y3, Y1
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -8394,22 +8415,23 @@ rows1by2from0:
 	VMOVUPS      Y1, 32(R11)
 	ADDQ         $0x00000040, R11
 	ADDQ         $0x00000040, R13
-	SUBQ         $0x00000010, BP
+	SUBQ         $0x00000010, DI
 	JMP          cols1by2
 
 less1by2:
 cols1by1:
-	CMPQ    BP, $0x00000008
+	CMPQ    DI, $0x00000008
 	JLT     less1by1
 	VMOVUPS (R11), Y0
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by1from0:
 	VBROADCASTSS (R12), Y1
 	VMOVUPS      (R14), Y2
 	VFMADD231PS  Y1, Y2, Y0
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -8417,32 +8439,34 @@ rows1by1from0:
 	VMOVUPS      Y0, (R11)
 	ADDQ         $0x00000020, R11
 	ADDQ         $0x00000020, R13
-	SUBQ         $0x00000008, BP
+	SUBQ         $0x00000008, DI
 	JMP          cols1by1
 
 less1by1:
 	ADDQ $0x00000400, CX
 	ADDQ R8, AX
-	DECQ BX
+	DECQ SI
 	JMP  one
 
 done:
 	VZEROUPPER
 	RET
 
-// func scoreF16AVX2(dst *float32, q *float32, k *byte, lines int, dim int)
-// Requires: AVX, F16C, FMA3
-TEXT ·scoreF16AVX2(SB), NOSPLIT, $0-40
+// func scoreF16AVX2(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·scoreF16AVX2(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   q+8(FP), CX
 	MOVQ   k+16(FP), DX
-	MOVQ   lines+24(FP), BX
-	MOVQ   dim+32(FP), SI
-	IMUL3Q $0x00000004, SI, DI
-	IMUL3Q $0x0000000c, SI, R8
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+40(FP), DI
+	SUBQ   DX, BX
+	IMUL3Q $0x00000004, DI, R8
+	IMUL3Q $0x0000000c, DI, R9
 
 four:
-	CMPQ   BX, $0x04
+	CMPQ   SI, $0x04
 	JLT    one
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8452,28 +8476,29 @@ four:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	MOVQ   CX, R9
-	LEAQ   (DX), R10
-	MOVQ   SI, R11
+	MOVQ   CX, R10
+	LEAQ   (DX), R11
+	MOVQ   DI, R12
 
 dims4from0:
-	VBROADCASTSS (R9), Y8
-	VBROADCASTSS (R9)(DI*1), Y9
-	VBROADCASTSS (R9)(DI*2), Y10
-	VBROADCASTSS (R9)(R8*1), Y11
-	VCVTPH2PS    (R10), Y12
+	VBROADCASTSS (R10), Y8
+	VBROADCASTSS (R10)(R8*1), Y9
+	VBROADCASTSS (R10)(R8*2), Y10
+	VBROADCASTSS (R10)(R9*1), Y11
+	VCVTPH2PS    (R11), Y12
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y9, Y12, Y2
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y6
-	VCVTPH2PS    16(R10), Y12
+	VCVTPH2PS    16(R11), Y12
 	VFMADD231PS  Y8, Y12, Y1
 	VFMADD231PS  Y9, Y12, Y3
 	VFMADD231PS  Y10, Y12, Y5
 	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000080, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	DECQ         R12
 	JNZ          dims4from0
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
@@ -8491,28 +8516,29 @@ dims4from0:
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
-	MOVQ         CX, R9
-	LEAQ         32(DX), R10
-	MOVQ         SI, R11
+	MOVQ         CX, R10
+	LEAQ         32(DX), R11
+	MOVQ         DI, R12
 
 dims4from16:
-	VBROADCASTSS (R9), Y8
-	VBROADCASTSS (R9)(DI*1), Y9
-	VBROADCASTSS (R9)(DI*2), Y10
-	VBROADCASTSS (R9)(R8*1), Y11
-	VCVTPH2PS    (R10), Y12
+	VBROADCASTSS (R10), Y8
+	VBROADCASTSS (R10)(R8*1), Y9
+	VBROADCASTSS (R10)(R8*2), Y10
+	VBROADCASTSS (R10)(R9*1), Y11
+	VCVTPH2PS    (R11), Y12
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y9, Y12, Y2
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y6
-	VCVTPH2PS    16(R10), Y12
+	VCVTPH2PS    16(R11), Y12
 	VFMADD231PS  Y8, Y12, Y1
 	VFMADD231PS  Y9, Y12, Y3
 	VFMADD231PS  Y10, Y12, Y5
 	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000080, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	DECQ         R12
 	JNZ          dims4from16
 	VMOVUPS      Y0, 64(AX)
 	VMOVUPS      Y1, 96(AX)
@@ -8530,28 +8556,29 @@ dims4from16:
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
-	MOVQ         CX, R9
-	LEAQ         64(DX), R10
-	MOVQ         SI, R11
+	MOVQ         CX, R10
+	LEAQ         64(DX), R11
+	MOVQ         DI, R12
 
 dims4from32:
-	VBROADCASTSS (R9), Y8
-	VBROADCASTSS (R9)(DI*1), Y9
-	VBROADCASTSS (R9)(DI*2), Y10
-	VBROADCASTSS (R9)(R8*1), Y11
-	VCVTPH2PS    (R10), Y12
+	VBROADCASTSS (R10), Y8
+	VBROADCASTSS (R10)(R8*1), Y9
+	VBROADCASTSS (R10)(R8*2), Y10
+	VBROADCASTSS (R10)(R9*1), Y11
+	VCVTPH2PS    (R11), Y12
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y9, Y12, Y2
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y6
-	VCVTPH2PS    16(R10), Y12
+	VCVTPH2PS    16(R11), Y12
 	VFMADD231PS  Y8, Y12, Y1
 	VFMADD231PS  Y9, Y12, Y3
 	VFMADD231PS  Y10, Y12, Y5
 	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000080, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	DECQ         R12
 	JNZ          dims4from32
 	VMOVUPS      Y0, 128(AX)
 	VMOVUPS      Y1, 160(AX)
@@ -8569,28 +8596,29 @@ dims4from32:
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
-	MOVQ         CX, R9
-	LEAQ         96(DX), R10
-	MOVQ         SI, R11
+	MOVQ         CX, R10
+	LEAQ         96(DX), R11
+	MOVQ         DI, R12
 
 dims4from48:
-	VBROADCASTSS (R9), Y8
-	VBROADCASTSS (R9)(DI*1), Y9
-	VBROADCASTSS (R9)(DI*2), Y10
-	VBROADCASTSS (R9)(R8*1), Y11
-	VCVTPH2PS    (R10), Y12
+	VBROADCASTSS (R10), Y8
+	VBROADCASTSS (R10)(R8*1), Y9
+	VBROADCASTSS (R10)(R8*2), Y10
+	VBROADCASTSS (R10)(R9*1), Y11
+	VCVTPH2PS    (R11), Y12
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y9, Y12, Y2
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y6
-	VCVTPH2PS    16(R10), Y12
+	VCVTPH2PS    16(R11), Y12
 	VFMADD231PS  Y8, Y12, Y1
 	VFMADD231PS  Y9, Y12, Y3
 	VFMADD231PS  Y10, Y12, Y5
 	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000080, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	DECQ         R12
 	JNZ          dims4from48
 	VMOVUPS      Y0, 192(AX)
 	VMOVUPS      Y1, 224(AX)
@@ -8601,35 +8629,36 @@ dims4from48:
 	VMOVUPS      Y6, 3264(AX)
 	VMOVUPS      Y7, 3296(AX)
 	ADDQ         $0x00001000, AX
-	ADDQ         DI, CX
 	ADDQ         R8, CX
-	SUBQ         $0x00000004, BX
+	ADDQ         R9, CX
+	SUBQ         $0x00000004, SI
 	JMP          four
 
 one:
-	TESTQ  BX, BX
+	TESTQ  SI, SI
 	JZ     done
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	MOVQ   CX, R9
-	LEAQ   (DX), R10
-	MOVQ   SI, R11
+	MOVQ   CX, R10
+	LEAQ   (DX), R11
+	MOVQ   DI, R12
 
 dims1from0:
-	VBROADCASTSS (R9), Y4
-	VCVTPH2PS    (R10), Y5
+	VBROADCASTSS (R10), Y4
+	VCVTPH2PS    (R11), Y5
 	VFMADD231PS  Y4, Y5, Y0
-	VCVTPH2PS    16(R10), Y5
+	VCVTPH2PS    16(R11), Y5
 	VFMADD231PS  Y4, Y5, Y1
-	VCVTPH2PS    32(R10), Y5
+	VCVTPH2PS    32(R11), Y5
 	VFMADD231PS  Y4, Y5, Y2
-	VCVTPH2PS    48(R10), Y5
+	VCVTPH2PS    48(R11), Y5
 	VFMADD231PS  Y4, Y5, Y3
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000080, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	DECQ         R12
 	JNZ          dims1from0
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
@@ -8639,61 +8668,64 @@ dims1from0:
 	VXORPS       Y1, Y1, Y1
 	VXORPS       Y2, Y2, Y2
 	VXORPS       Y3, Y3, Y3
-	MOVQ         CX, R9
-	LEAQ         64(DX), R10
-	MOVQ         SI, R11
+	MOVQ         CX, R10
+	LEAQ         64(DX), R11
+	MOVQ         DI, R12
 
 dims1from32:
-	VBROADCASTSS (R9), Y4
-	VCVTPH2PS    (R10), Y5
+	VBROADCASTSS (R10), Y4
+	VCVTPH2PS    (R11), Y5
 	VFMADD231PS  Y4, Y5, Y0
-	VCVTPH2PS    16(R10), Y5
+	VCVTPH2PS    16(R11), Y5
 	VFMADD231PS  Y4, Y5, Y1
-	VCVTPH2PS    32(R10), Y5
+	VCVTPH2PS    32(R11), Y5
 	VFMADD231PS  Y4, Y5, Y2
-	VCVTPH2PS    48(R10), Y5
+	VCVTPH2PS    48(R11), Y5
 	VFMADD231PS  Y4, Y5, Y3
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000080, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	DECQ         R12
 	JNZ          dims1from32
 	VMOVUPS      Y0, 128(AX)
 	VMOVUPS      Y1, 160(AX)
 	VMOVUPS      Y2, 192(AX)
 	VMOVUPS      Y3, 224(AX)
 	ADDQ         $0x00000400, AX
-	ADDQ         DI, CX
-	DECQ         BX
+	ADDQ         R8, CX
+	DECQ         SI
 	JMP          one
 
 done:
 	VZEROUPPER
 	RET
 
-// func accumF16AVX2(acc *float32, p *float32, v *byte, lines int, n int, dim int)
-// Requires: AVX, F16C, FMA3
-TEXT ·accumF16AVX2(SB), NOSPLIT, $8-48
+// func accumF16AVX2(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·accumF16AVX2(SB), NOSPLIT, $0-56
 	MOVQ   acc+0(FP), AX
 	MOVQ   p+8(FP), CX
 	MOVQ   v+16(FP), DX
-	MOVQ   lines+24(FP), BX
-	MOVQ   n+32(FP), SI
-	MOVQ   dim+40(FP), DI
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+48(FP), DI
+	SUBQ   DX, BX
 	IMUL3Q $0x00000004, DI, R8
 	IMUL3Q $0x0000000c, DI, R9
 	IMUL3Q $0x00000002, DI, R10
-	TESTQ  SI, SI
+	MOVQ   n+40(FP), R15
+	TESTQ  R15, R15
 	JZ     done
 
 four:
-	CMPQ BX, $0x04
+	CMPQ SI, $0x04
 	JLT  one
 	MOVQ AX, R11
 	MOVQ DX, R13
-	MOVQ DI, BP
+	MOVQ dim+48(FP), DI
 
 cols4by2:
-	CMPQ    BP, $0x00000010
+	CMPQ    DI, $0x00000010
 	JLT     less4by2
 	VMOVUPS (R11), Y0
 	VMOVUPS 32(R11), Y1
@@ -8705,7 +8737,7 @@ cols4by2:
 	VMOVUPS 32(R11)(R9*1), Y7
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by2from0:
 	VBROADCASTSS (R12), Y8
@@ -8722,6 +8754,7 @@ rows4by2from0:
 	VFMADD231PS  Y9, Y12, Y3
 	VFMADD231PS  Y10, Y12, Y5
 	VFMADD231PS  Y11, Y12, Y7
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -8736,12 +8769,12 @@ rows4by2from0:
 	VMOVUPS      Y7, 32(R11)(R9*1)
 	ADDQ         $0x00000040, R11
 	ADDQ         $0x00000020, R13
-	SUBQ         $0x00000010, BP
+	SUBQ         $0x00000010, DI
 	JMP          cols4by2
 
 less4by2:
 cols4by1:
-	CMPQ    BP, $0x00000008
+	CMPQ    DI, $0x00000008
 	JLT     less4by1
 	VMOVUPS (R11), Y0
 	VMOVUPS (R11)(R8*1), Y1
@@ -8749,7 +8782,7 @@ cols4by1:
 	VMOVUPS (R11)(R9*1), Y3
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by1from0:
 	VBROADCASTSS (R12), Y4
@@ -8761,6 +8794,7 @@ rows4by1from0:
 	VFMADD231PS  Y5, Y8, Y1
 	VFMADD231PS  Y6, Y8, Y2
 	VFMADD231PS  Y7, Y8, Y3
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -8771,25 +8805,25 @@ rows4by1from0:
 	VMOVUPS      Y3, (R11)(R9*1)
 	ADDQ         $0x00000020, R11
 	ADDQ         $0x00000010, R13
-	SUBQ         $0x00000008, BP
+	SUBQ         $0x00000008, DI
 	JMP          cols4by1
 
 less4by1:
 	ADDQ $0x00001000, CX
 	ADDQ R8, AX
 	ADDQ R9, AX
-	SUBQ $0x00000004, BX
+	SUBQ $0x00000004, SI
 	JMP  four
 
 one:
-	TESTQ BX, BX
+	TESTQ SI, SI
 	JZ    done
 	MOVQ  AX, R11
 	MOVQ  DX, R13
-	MOVQ  DI, BP
+	MOVQ  dim+48(FP), DI
 
 cols1by8:
-	CMPQ    BP, $0x00000040
+	CMPQ    DI, $0x00000040
 	JLT     less1by8
 	VMOVUPS (R11), Y0
 	VMOVUPS 32(R11), Y1
@@ -8801,7 +8835,7 @@ cols1by8:
 	VMOVUPS 224(R11), Y7
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by8from0:
 	VBROADCASTSS (R12), Y8
@@ -8821,6 +8855,8 @@ rows1by8from0:
 	VFMADD231PS  Y8, Y9, Y6
 	VCVTPH2PS    112(R14), Y9
 	VFMADD231PS  Y8, Y9, Y7
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -8835,12 +8871,12 @@ rows1by8from0:
 	VMOVUPS      Y7, 224(R11)
 	ADDQ         $0x00000100, R11
 	ADDQ         $0x00000080, R13
-	SUBQ         $0x00000040, BP
+	SUBQ         $0x00000040, DI
 	JMP          cols1by8
 
 less1by8:
 cols1by4:
-	CMPQ    BP, $0x00000020
+	CMPQ    DI, $0x00000020
 	JLT     less1by4
 	VMOVUPS (R11), Y0
 	VMOVUPS 32(R11), Y1
@@ -8848,7 +8884,7 @@ cols1by4:
 	VMOVUPS 96(R11), Y3
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by4from0:
 	VBROADCASTSS (R12), Y4
@@ -8860,6 +8896,7 @@ rows1by4from0:
 	VFMADD231PS  Y4, Y5, Y2
 	VCVTPH2PS    48(R14), Y5
 	VFMADD231PS  Y4, Y5, Y3
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -8870,18 +8907,18 @@ rows1by4from0:
 	VMOVUPS      Y3, 96(R11)
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000040, R13
-	SUBQ         $0x00000020, BP
+	SUBQ         $0x00000020, DI
 	JMP          cols1by4
 
 less1by4:
 cols1by2:
-	CMPQ    BP, $0x00000010
+	CMPQ    DI, $0x00000010
 	JLT     less1by2
 	VMOVUPS (R11), Y0
 	VMOVUPS 32(R11), Y1
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by2from0:
 	VBROADCASTSS (R12), Y2
@@ -8889,6 +8926,7 @@ rows1by2from0:
 	VFMADD231PS  Y2, Y3, Y0
 	VCVTPH2PS    16(R14), Y3
 	VFMADD231PS  Y2, Y3, Y1
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -8897,22 +8935,23 @@ rows1by2from0:
 	VMOVUPS      Y1, 32(R11)
 	ADDQ         $0x00000040, R11
 	ADDQ         $0x00000020, R13
-	SUBQ         $0x00000010, BP
+	SUBQ         $0x00000010, DI
 	JMP          cols1by2
 
 less1by2:
 cols1by1:
-	CMPQ    BP, $0x00000008
+	CMPQ    DI, $0x00000008
 	JLT     less1by1
 	VMOVUPS (R11), Y0
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by1from0:
 	VBROADCASTSS (R12), Y1
 	VCVTPH2PS    (R14), Y2
 	VFMADD231PS  Y1, Y2, Y0
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -8920,33 +8959,35 @@ rows1by1from0:
 	VMOVUPS      Y0, (R11)
 	ADDQ         $0x00000020, R11
 	ADDQ         $0x00000010, R13
-	SUBQ         $0x00000008, BP
+	SUBQ         $0x00000008, DI
 	JMP          cols1by1
 
 less1by1:
 	ADDQ $0x00000400, CX
 	ADDQ R8, AX
-	DECQ BX
+	DECQ SI
 	JMP  one
 
 done:
 	VZEROUPPER
 	RET
 
-// func scoreQ8AVX2(dst *float32, q *float32, k *byte, lines int, dim int)
-// Requires: AVX, AVX2, F16C, FMA3
-TEXT ·scoreQ8AVX2(SB), NOSPLIT, $0-40
+// func scoreQ8AVX2(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·scoreQ8AVX2(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   q+8(FP), CX
 	MOVQ   k+16(FP), DX
-	MOVQ   lines+24(FP), BX
-	MOVQ   dim+32(FP), SI
-	IMUL3Q $0x00000004, SI, DI
-	IMUL3Q $0x0000000c, SI, R8
-	SHRQ   $0x05, SI
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+40(FP), DI
+	SUBQ   DX, BX
+	IMUL3Q $0x00000004, DI, R8
+	IMUL3Q $0x0000000c, DI, R9
+	SHRQ   $0x05, DI
 
 four:
-	CMPQ   BX, $0x04
+	CMPQ   SI, $0x04
 	JLT    one
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8956,40 +8997,41 @@ four:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	MOVQ   CX, R9
-	LEAQ   (DX), R10
-	MOVQ   SI, R11
+	MOVQ   CX, R10
+	LEAQ   (DX), R11
+	MOVQ   DI, R12
 
 blocks4from0:
-	VCVTPH2PS (R10), Y8
-	VCVTPH2PS 16(R10), Y9
-	ADDQ      $0x00000080, R10
-	MOVQ      $0x00000020, R12
+	VCVTPH2PS (R11), Y8
+	VCVTPH2PS 16(R11), Y9
+	ADDQ      $0x00000080, R11
+	MOVQ      $0x00000020, R13
 
 dims4from0:
-	VBROADCASTSS (R9), Y10
-	VBROADCASTSS (R9)(DI*1), Y11
-	VBROADCASTSS (R9)(DI*2), Y12
-	VBROADCASTSS (R9)(R8*1), Y13
-	VPMOVSXBD    (R10), Y14
+	VBROADCASTSS (R10), Y10
+	VBROADCASTSS (R10)(R8*1), Y11
+	VBROADCASTSS (R10)(R8*2), Y12
+	VBROADCASTSS (R10)(R9*1), Y13
+	VPMOVSXBD    (R11), Y14
 	VCVTDQ2PS    Y14, Y14
 	VMULPS       Y8, Y14, Y14
 	VFMADD231PS  Y10, Y14, Y0
 	VFMADD231PS  Y11, Y14, Y2
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y6
-	VPMOVSXBD    8(R10), Y14
+	VPMOVSXBD    8(R11), Y14
 	VCVTDQ2PS    Y14, Y14
 	VMULPS       Y9, Y14, Y14
 	VFMADD231PS  Y10, Y14, Y1
 	VFMADD231PS  Y11, Y14, Y3
 	VFMADD231PS  Y12, Y14, Y5
 	VFMADD231PS  Y13, Y14, Y7
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000040, R10
-	DECQ         R12
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000040, R11
+	DECQ         R13
 	JNZ          dims4from0
-	DECQ         R11
+	DECQ         R12
 	JNZ          blocks4from0
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
@@ -9007,40 +9049,41 @@ dims4from0:
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
-	MOVQ         CX, R9
-	LEAQ         16(DX), R10
-	MOVQ         SI, R11
+	MOVQ         CX, R10
+	LEAQ         16(DX), R11
+	MOVQ         DI, R12
 
 blocks4from16:
-	VCVTPH2PS 16(R10), Y8
-	VCVTPH2PS 32(R10), Y9
-	ADDQ      $0x00000080, R10
-	MOVQ      $0x00000020, R12
+	VCVTPH2PS 16(R11), Y8
+	VCVTPH2PS 32(R11), Y9
+	ADDQ      $0x00000080, R11
+	MOVQ      $0x00000020, R13
 
 dims4from16:
-	VBROADCASTSS (R9), Y10
-	VBROADCASTSS (R9)(DI*1), Y11
-	VBROADCASTSS (R9)(DI*2), Y12
-	VBROADCASTSS (R9)(R8*1), Y13
-	VPMOVSXBD    (R10), Y14
+	VBROADCASTSS (R10), Y10
+	VBROADCASTSS (R10)(R8*1), Y11
+	VBROADCASTSS (R10)(R8*2), Y12
+	VBROADCASTSS (R10)(R9*1), Y13
+	VPMOVSXBD    (R11), Y14
 	VCVTDQ2PS    Y14, Y14
 	VMULPS       Y8, Y14, Y14
 	VFMADD231PS  Y10, Y14, Y0
 	VFMADD231PS  Y11, Y14, Y2
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y6
-	VPMOVSXBD    8(R10), Y14
+	VPMOVSXBD    8(R11), Y14
 	VCVTDQ2PS    Y14, Y14
 	VMULPS       Y9, Y14, Y14
 	VFMADD231PS  Y10, Y14, Y1
 	VFMADD231PS  Y11, Y14, Y3
 	VFMADD231PS  Y12, Y14, Y5
 	VFMADD231PS  Y13, Y14, Y7
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000040, R10
-	DECQ         R12
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000040, R11
+	DECQ         R13
 	JNZ          dims4from16
-	DECQ         R11
+	DECQ         R12
 	JNZ          blocks4from16
 	VMOVUPS      Y0, 64(AX)
 	VMOVUPS      Y1, 96(AX)
@@ -9058,40 +9101,41 @@ dims4from16:
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
-	MOVQ         CX, R9
-	LEAQ         32(DX), R10
-	MOVQ         SI, R11
+	MOVQ         CX, R10
+	LEAQ         32(DX), R11
+	MOVQ         DI, R12
 
 blocks4from32:
-	VCVTPH2PS 32(R10), Y8
-	VCVTPH2PS 48(R10), Y9
-	ADDQ      $0x00000080, R10
-	MOVQ      $0x00000020, R12
+	VCVTPH2PS 32(R11), Y8
+	VCVTPH2PS 48(R11), Y9
+	ADDQ      $0x00000080, R11
+	MOVQ      $0x00000020, R13
 
 dims4from32:
-	VBROADCASTSS (R9), Y10
-	VBROADCASTSS (R9)(DI*1), Y11
-	VBROADCASTSS (R9)(DI*2), Y12
-	VBROADCASTSS (R9)(R8*1), Y13
-	VPMOVSXBD    (R10), Y14
+	VBROADCASTSS (R10), Y10
+	VBROADCASTSS (R10)(R8*1), Y11
+	VBROADCASTSS (R10)(R8*2), Y12
+	VBROADCASTSS (R10)(R9*1), Y13
+	VPMOVSXBD    (R11), Y14
 	VCVTDQ2PS    Y14, Y14
 	VMULPS       Y8, Y14, Y14
 	VFMADD231PS  Y10, Y14, Y0
 	VFMADD231PS  Y11, Y14, Y2
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y6
-	VPMOVSXBD    8(R10), Y14
+	VPMOVSXBD    8(R11), Y14
 	VCVTDQ2PS    Y14, Y14
 	VMULPS       Y9, Y14, Y14
 	VFMADD231PS  Y10, Y14, Y1
 	VFMADD231PS  Y11, Y14, Y3
 	VFMADD231PS  Y12, Y14, Y5
 	VFMADD231PS  Y13, Y14, Y7
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000040, R10
-	DECQ         R12
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000040, R11
+	DECQ         R13
 	JNZ          dims4from32
-	DECQ         R11
+	DECQ         R12
 	JNZ          blocks4from32
 	VMOVUPS      Y0, 128(AX)
 	VMOVUPS      Y1, 160(AX)
@@ -9109,40 +9153,41 @@ dims4from32:
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
-	MOVQ         CX, R9
-	LEAQ         48(DX), R10
-	MOVQ         SI, R11
+	MOVQ         CX, R10
+	LEAQ         48(DX), R11
+	MOVQ         DI, R12
 
 blocks4from48:
-	VCVTPH2PS 48(R10), Y8
-	VCVTPH2PS 64(R10), Y9
-	ADDQ      $0x00000080, R10
-	MOVQ      $0x00000020, R12
+	VCVTPH2PS 48(R11), Y8
+	VCVTPH2PS 64(R11), Y9
+	ADDQ      $0x00000080, R11
+	MOVQ      $0x00000020, R13
 
 dims4from48:
-	VBROADCASTSS (R9), Y10
-	VBROADCASTSS (R9)(DI*1), Y11
-	VBROADCASTSS (R9)(DI*2), Y12
-	VBROADCASTSS (R9)(R8*1), Y13
-	VPMOVSXBD    (R10), Y14
+	VBROADCASTSS (R10), Y10
+	VBROADCASTSS (R10)(R8*1), Y11
+	VBROADCASTSS (R10)(R8*2), Y12
+	VBROADCASTSS (R10)(R9*1), Y13
+	VPMOVSXBD    (R11), Y14
 	VCVTDQ2PS    Y14, Y14
 	VMULPS       Y8, Y14, Y14
 	VFMADD231PS  Y10, Y14, Y0
 	VFMADD231PS  Y11, Y14, Y2
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y6
-	VPMOVSXBD    8(R10), Y14
+	VPMOVSXBD    8(R11), Y14
 	VCVTDQ2PS    Y14, Y14
 	VMULPS       Y9, Y14, Y14
 	VFMADD231PS  Y10, Y14, Y1
 	VFMADD231PS  Y11, Y14, Y3
 	VFMADD231PS  Y12, Y14, Y5
 	VFMADD231PS  Y13, Y14, Y7
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000040, R10
-	DECQ         R12
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000040, R11
+	DECQ         R13
 	JNZ          dims4from48
-	DECQ         R11
+	DECQ         R12
 	JNZ          blocks4from48
 	VMOVUPS      Y0, 192(AX)
 	VMOVUPS      Y1, 224(AX)
@@ -9153,53 +9198,54 @@ dims4from48:
 	VMOVUPS      Y6, 3264(AX)
 	VMOVUPS      Y7, 3296(AX)
 	ADDQ         $0x00001000, AX
-	ADDQ         DI, CX
 	ADDQ         R8, CX
-	SUBQ         $0x00000004, BX
+	ADDQ         R9, CX
+	SUBQ         $0x00000004, SI
 	JMP          four
 
 one:
-	TESTQ  BX, BX
+	TESTQ  SI, SI
 	JZ     done
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	MOVQ   CX, R9
-	LEAQ   (DX), R10
-	MOVQ   SI, R11
+	MOVQ   CX, R10
+	LEAQ   (DX), R11
+	MOVQ   DI, R12
 
 blocks1from0:
-	VCVTPH2PS (R10), Y4
-	VCVTPH2PS 16(R10), Y5
-	VCVTPH2PS 32(R10), Y6
-	VCVTPH2PS 48(R10), Y7
-	ADDQ      $0x00000080, R10
-	MOVQ      $0x00000020, R8
+	VCVTPH2PS (R11), Y4
+	VCVTPH2PS 16(R11), Y5
+	VCVTPH2PS 32(R11), Y6
+	VCVTPH2PS 48(R11), Y7
+	ADDQ      $0x00000080, R11
+	MOVQ      $0x00000020, R9
 
 dims1from0:
-	VBROADCASTSS (R9), Y8
-	VPMOVSXBD    (R10), Y9
+	VBROADCASTSS (R10), Y8
+	VPMOVSXBD    (R11), Y9
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y4, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y0
-	VPMOVSXBD    8(R10), Y9
+	VPMOVSXBD    8(R11), Y9
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y5, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y1
-	VPMOVSXBD    16(R10), Y9
+	VPMOVSXBD    16(R11), Y9
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y6, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y2
-	VPMOVSXBD    24(R10), Y9
+	VPMOVSXBD    24(R11), Y9
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y7, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y3
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000040, R10
-	DECQ         R8
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000040, R11
+	DECQ         R9
 	JNZ          dims1from0
-	DECQ         R11
+	DECQ         R12
 	JNZ          blocks1from0
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
@@ -9209,80 +9255,83 @@ dims1from0:
 	VXORPS       Y1, Y1, Y1
 	VXORPS       Y2, Y2, Y2
 	VXORPS       Y3, Y3, Y3
-	MOVQ         CX, R9
-	LEAQ         32(DX), R10
-	MOVQ         SI, R11
+	MOVQ         CX, R10
+	LEAQ         32(DX), R11
+	MOVQ         DI, R12
 
 blocks1from32:
-	VCVTPH2PS 32(R10), Y4
-	VCVTPH2PS 48(R10), Y5
-	VCVTPH2PS 64(R10), Y6
-	VCVTPH2PS 80(R10), Y7
-	ADDQ      $0x00000080, R10
-	MOVQ      $0x00000020, R8
+	VCVTPH2PS 32(R11), Y4
+	VCVTPH2PS 48(R11), Y5
+	VCVTPH2PS 64(R11), Y6
+	VCVTPH2PS 80(R11), Y7
+	ADDQ      $0x00000080, R11
+	MOVQ      $0x00000020, R9
 
 dims1from32:
-	VBROADCASTSS (R9), Y8
-	VPMOVSXBD    (R10), Y9
+	VBROADCASTSS (R10), Y8
+	VPMOVSXBD    (R11), Y9
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y4, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y0
-	VPMOVSXBD    8(R10), Y9
+	VPMOVSXBD    8(R11), Y9
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y5, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y1
-	VPMOVSXBD    16(R10), Y9
+	VPMOVSXBD    16(R11), Y9
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y6, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y2
-	VPMOVSXBD    24(R10), Y9
+	VPMOVSXBD    24(R11), Y9
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y7, Y9, Y9
 	VFMADD231PS  Y8, Y9, Y3
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000040, R10
-	DECQ         R8
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000040, R11
+	DECQ         R9
 	JNZ          dims1from32
-	DECQ         R11
+	DECQ         R12
 	JNZ          blocks1from32
 	VMOVUPS      Y0, 128(AX)
 	VMOVUPS      Y1, 160(AX)
 	VMOVUPS      Y2, 192(AX)
 	VMOVUPS      Y3, 224(AX)
 	ADDQ         $0x00000400, AX
-	ADDQ         DI, CX
-	DECQ         BX
+	ADDQ         R8, CX
+	DECQ         SI
 	JMP          one
 
 done:
 	VZEROUPPER
 	RET
 
-// func accumQ8AVX2(acc *float32, p *float32, v *byte, lines int, n int, dim int)
-// Requires: AVX, AVX2, F16C, FMA3
-TEXT ·accumQ8AVX2(SB), NOSPLIT, $8-48
+// func accumQ8AVX2(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·accumQ8AVX2(SB), NOSPLIT, $0-56
 	MOVQ   acc+0(FP), AX
 	MOVQ   p+8(FP), CX
 	MOVQ   v+16(FP), DX
-	MOVQ   lines+24(FP), BX
-	MOVQ   n+32(FP), SI
-	MOVQ   dim+40(FP), DI
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+48(FP), DI
+	SUBQ   DX, BX
 	IMUL3Q $0x00000004, DI, R8
 	IMUL3Q $0x0000000c, DI, R9
 	IMUL3Q $0x00000022, DI, R10
 	SHRQ   $0x05, R10
-	TESTQ  SI, SI
+	MOVQ   n+40(FP), R15
+	TESTQ  R15, R15
 	JZ     done
 
 four:
-	CMPQ BX, $0x04
+	CMPQ SI, $0x04
 	JLT  one
 	MOVQ AX, R11
 	MOVQ DX, R13
-	MOVQ DI, BP
+	MOVQ dim+48(FP), DI
 
 cols4by4:
-	CMPQ    BP, $0x00000020
+	CMPQ    DI, $0x00000020
 	JLT     less4by4
 	VMOVUPS (R11), Y0
 	VMOVUPS 32(R11), Y1
@@ -9294,7 +9343,7 @@ cols4by4:
 	VMOVUPS 32(R11)(R9*1), Y7
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by4from0:
 	VBROADCASTSS (R12), Y8
@@ -9317,6 +9366,7 @@ rows4by4from0:
 	VFMADD231PS  Y9, Y13, Y3
 	VFMADD231PS  Y10, Y13, Y5
 	VFMADD231PS  Y11, Y13, Y7
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -9339,7 +9389,7 @@ rows4by4from0:
 	VMOVUPS      96(R11)(R9*1), Y7
 	MOVQ         CX, R12
 	MOVQ         R13, R14
-	MOVQ         SI, R15
+	MOVQ         n+40(FP), R15
 
 rows4by4from2:
 	VBROADCASTSS (R12), Y8
@@ -9362,6 +9412,7 @@ rows4by4from2:
 	VFMADD231PS  Y9, Y13, Y3
 	VFMADD231PS  Y10, Y13, Y5
 	VFMADD231PS  Y11, Y13, Y7
+	PREFETCHT0   17(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -9376,25 +9427,25 @@ rows4by4from2:
 	VMOVUPS      Y7, 96(R11)(R9*1)
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000022, R13
-	SUBQ         $0x00000020, BP
+	SUBQ         $0x00000020, DI
 	JMP          cols4by4
 
 less4by4:
 	ADDQ $0x00001000, CX
 	ADDQ R8, AX
 	ADDQ R9, AX
-	SUBQ $0x00000004, BX
+	SUBQ $0x00000004, SI
 	JMP  four
 
 one:
-	TESTQ BX, BX
+	TESTQ SI, SI
 	JZ    done
 	MOVQ  AX, R11
 	MOVQ  DX, R13
-	MOVQ  DI, BP
+	MOVQ  dim+48(FP), DI
 
 cols1by8:
-	CMPQ    BP, $0x00000040
+	CMPQ    DI, $0x00000040
 	JLT     less1by8
 	VMOVUPS (R11), Y0
 	VMOVUPS 32(R11), Y1
@@ -9406,7 +9457,7 @@ cols1by8:
 	VMOVUPS 224(R11), Y7
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by8from0:
 	VBROADCASTSS (R12), Y8
@@ -9446,6 +9497,8 @@ rows1by8from0:
 	VCVTDQ2PS    Y10, Y10
 	VMULPS       Y9, Y10, Y10
 	VFMADD231PS  Y8, Y10, Y7
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -9460,12 +9513,12 @@ rows1by8from0:
 	VMOVUPS      Y7, 224(R11)
 	ADDQ         $0x00000100, R11
 	ADDQ         $0x00000044, R13
-	SUBQ         $0x00000040, BP
+	SUBQ         $0x00000040, DI
 	JMP          cols1by8
 
 less1by8:
 cols1by4:
-	CMPQ    BP, $0x00000020
+	CMPQ    DI, $0x00000020
 	JLT     less1by4
 	VMOVUPS (R11), Y0
 	VMOVUPS 32(R11), Y1
@@ -9473,7 +9526,7 @@ cols1by4:
 	VMOVUPS 96(R11), Y3
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by4from0:
 	VBROADCASTSS (R12), Y4
@@ -9495,6 +9548,7 @@ rows1by4from0:
 	VCVTDQ2PS    Y6, Y6
 	VMULPS       Y5, Y6, Y6
 	VFMADD231PS  Y4, Y6, Y3
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -9505,13 +9559,13 @@ rows1by4from0:
 	VMOVUPS      Y3, 96(R11)
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000022, R13
-	SUBQ         $0x00000020, BP
+	SUBQ         $0x00000020, DI
 	JMP          cols1by4
 
 less1by4:
 	ADDQ $0x00000400, CX
 	ADDQ R8, AX
-	DECQ BX
+	DECQ SI
 	JMP  one
 
 done:

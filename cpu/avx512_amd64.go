@@ -212,32 +212,32 @@ func gemmBF16AVX512(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
 // scoreF32AVX512: scoreF32Generic.
 //
 //go:noescape
-func scoreF32AVX512(dst *float32, q *float32, k *byte, lines int, dim int)
+func scoreF32AVX512(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
 
 // accumF32AVX512: accumF32Generic.
 //
 //go:noescape
-func accumF32AVX512(acc *float32, p *float32, v *byte, lines int, n int, dim int)
+func accumF32AVX512(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
 
 // scoreF16AVX512: scoreF16Generic.
 //
 //go:noescape
-func scoreF16AVX512(dst *float32, q *float32, k *byte, lines int, dim int)
+func scoreF16AVX512(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
 
 // accumF16AVX512: accumF16Generic.
 //
 //go:noescape
-func accumF16AVX512(acc *float32, p *float32, v *byte, lines int, n int, dim int)
+func accumF16AVX512(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
 
 // scoreQ8AVX512: scoreQ8Generic.
 //
 //go:noescape
-func scoreQ8AVX512(dst *float32, q *float32, k *byte, lines int, dim int)
+func scoreQ8AVX512(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
 
 // accumQ8AVX512: accumQ8Generic.
 //
 //go:noescape
-func accumQ8AVX512(acc *float32, p *float32, v *byte, lines int, n int, dim int)
+func accumQ8AVX512(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
 
 // widenF16AVX512: widenF16Generic.
 //

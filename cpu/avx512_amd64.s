@@ -5182,19 +5182,21 @@ column:
 	VZEROUPPER
 	RET
 
-// func scoreF32AVX512(dst *float32, q *float32, k *byte, lines int, dim int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·scoreF32AVX512(SB), NOSPLIT, $0-40
+// func scoreF32AVX512(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·scoreF32AVX512(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   q+8(FP), CX
 	MOVQ   k+16(FP), DX
-	MOVQ   lines+24(FP), BX
-	MOVQ   dim+32(FP), SI
-	IMUL3Q $0x00000004, SI, DI
-	IMUL3Q $0x0000000c, SI, R8
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+40(FP), DI
+	SUBQ   DX, BX
+	IMUL3Q $0x00000004, DI, R8
+	IMUL3Q $0x0000000c, DI, R9
 
 four:
-	CMPQ   BX, $0x04
+	CMPQ   SI, $0x04
 	JLT    one
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5212,38 +5214,42 @@ four:
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
-	MOVQ   CX, R9
-	LEAQ   (DX), R10
-	MOVQ   SI, R11
+	MOVQ   CX, R10
+	LEAQ   (DX), R11
+	MOVQ   DI, R12
 
 dims4from0:
-	VBROADCASTSS (R9), Z16
-	VBROADCASTSS (R9)(DI*1), Z17
-	VBROADCASTSS (R9)(DI*2), Z18
-	VBROADCASTSS (R9)(R8*1), Z19
-	VMOVUPS      (R10), Z20
+	VBROADCASTSS (R10), Z16
+	VBROADCASTSS (R10)(R8*1), Z17
+	VBROADCASTSS (R10)(R8*2), Z18
+	VBROADCASTSS (R10)(R9*1), Z19
+	VMOVUPS      (R11), Z20
 	VFMADD231PS  Z16, Z20, Z0
 	VFMADD231PS  Z17, Z20, Z4
 	VFMADD231PS  Z18, Z20, Z8
 	VFMADD231PS  Z19, Z20, Z12
-	VMOVUPS      64(R10), Z20
+	VMOVUPS      64(R11), Z20
 	VFMADD231PS  Z16, Z20, Z1
 	VFMADD231PS  Z17, Z20, Z5
 	VFMADD231PS  Z18, Z20, Z9
 	VFMADD231PS  Z19, Z20, Z13
-	VMOVUPS      128(R10), Z20
+	VMOVUPS      128(R11), Z20
 	VFMADD231PS  Z16, Z20, Z2
 	VFMADD231PS  Z17, Z20, Z6
 	VFMADD231PS  Z18, Z20, Z10
 	VFMADD231PS  Z19, Z20, Z14
-	VMOVUPS      192(R10), Z20
+	VMOVUPS      192(R11), Z20
 	VFMADD231PS  Z16, Z20, Z3
 	VFMADD231PS  Z17, Z20, Z7
 	VFMADD231PS  Z18, Z20, Z11
 	VFMADD231PS  Z19, Z20, Z15
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000100, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	PREFETCHT0   64(R11)(BX*1)
+	PREFETCHT0   128(R11)(BX*1)
+	PREFETCHT0   192(R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000100, R11
+	DECQ         R12
 	JNZ          dims4from0
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
@@ -5262,73 +5268,79 @@ dims4from0:
 	VMOVUPS      Z14, 3200(AX)
 	VMOVUPS      Z15, 3264(AX)
 	ADDQ         $0x00001000, AX
-	ADDQ         DI, CX
 	ADDQ         R8, CX
-	SUBQ         $0x00000004, BX
+	ADDQ         R9, CX
+	SUBQ         $0x00000004, SI
 	JMP          four
 
 one:
-	TESTQ  BX, BX
+	TESTQ  SI, SI
 	JZ     done
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-	MOVQ   CX, R9
-	LEAQ   (DX), R10
-	MOVQ   SI, R11
+	MOVQ   CX, R10
+	LEAQ   (DX), R11
+	MOVQ   DI, R12
 
 dims1from0:
-	VBROADCASTSS (R9), Z4
-	VMOVUPS      (R10), Z5
+	VBROADCASTSS (R10), Z4
+	VMOVUPS      (R11), Z5
 	VFMADD231PS  Z4, Z5, Z0
-	VMOVUPS      64(R10), Z5
+	VMOVUPS      64(R11), Z5
 	VFMADD231PS  Z4, Z5, Z1
-	VMOVUPS      128(R10), Z5
+	VMOVUPS      128(R11), Z5
 	VFMADD231PS  Z4, Z5, Z2
-	VMOVUPS      192(R10), Z5
+	VMOVUPS      192(R11), Z5
 	VFMADD231PS  Z4, Z5, Z3
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000100, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	PREFETCHT0   64(R11)(BX*1)
+	PREFETCHT0   128(R11)(BX*1)
+	PREFETCHT0   192(R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000100, R11
+	DECQ         R12
 	JNZ          dims1from0
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
 	VMOVUPS      Z3, 192(AX)
 	ADDQ         $0x00000400, AX
-	ADDQ         DI, CX
-	DECQ         BX
+	ADDQ         R8, CX
+	DECQ         SI
 	JMP          one
 
 done:
 	VZEROUPPER
 	RET
 
-// func accumF32AVX512(acc *float32, p *float32, v *byte, lines int, n int, dim int)
-// Requires: AVX, AVX512F
-TEXT ·accumF32AVX512(SB), NOSPLIT, $8-48
+// func accumF32AVX512(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·accumF32AVX512(SB), NOSPLIT, $0-56
 	MOVQ   acc+0(FP), AX
 	MOVQ   p+8(FP), CX
 	MOVQ   v+16(FP), DX
-	MOVQ   lines+24(FP), BX
-	MOVQ   n+32(FP), SI
-	MOVQ   dim+40(FP), DI
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+48(FP), DI
+	SUBQ   DX, BX
 	IMUL3Q $0x00000004, DI, R8
 	IMUL3Q $0x0000000c, DI, R9
 	IMUL3Q $0x00000004, DI, R10
-	TESTQ  SI, SI
+	MOVQ   n+40(FP), R15
+	TESTQ  R15, R15
 	JZ     done
 
 four:
-	CMPQ BX, $0x04
+	CMPQ SI, $0x04
 	JLT  one
 	MOVQ AX, R11
 	MOVQ DX, R13
-	MOVQ DI, BP
+	MOVQ dim+48(FP), DI
 
 cols4by4:
-	CMPQ    BP, $0x00000040
+	CMPQ    DI, $0x00000040
 	JLT     less4by4
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
@@ -5348,7 +5360,7 @@ cols4by4:
 	VMOVUPS 192(R11)(R9*1), Z15
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by4from0:
 	VBROADCASTSS (R12), Z16
@@ -5375,6 +5387,10 @@ rows4by4from0:
 	VFMADD231PS  Z17, Z20, Z7
 	VFMADD231PS  Z18, Z20, Z11
 	VFMADD231PS  Z19, Z20, Z15
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
+	PREFETCHT0   128(R14)(BX*1)
+	PREFETCHT0   192(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -5397,12 +5413,12 @@ rows4by4from0:
 	VMOVUPS      Z15, 192(R11)(R9*1)
 	ADDQ         $0x00000100, R11
 	ADDQ         $0x00000100, R13
-	SUBQ         $0x00000040, BP
+	SUBQ         $0x00000040, DI
 	JMP          cols4by4
 
 less4by4:
 cols4by2:
-	CMPQ    BP, $0x00000020
+	CMPQ    DI, $0x00000020
 	JLT     less4by2
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
@@ -5414,7 +5430,7 @@ cols4by2:
 	VMOVUPS 64(R11)(R9*1), Z7
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by2from0:
 	VBROADCASTSS (R12), Z8
@@ -5431,6 +5447,8 @@ rows4by2from0:
 	VFMADD231PS  Z9, Z12, Z3
 	VFMADD231PS  Z10, Z12, Z5
 	VFMADD231PS  Z11, Z12, Z7
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -5445,12 +5463,12 @@ rows4by2from0:
 	VMOVUPS      Z7, 64(R11)(R9*1)
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000080, R13
-	SUBQ         $0x00000020, BP
+	SUBQ         $0x00000020, DI
 	JMP          cols4by2
 
 less4by2:
 cols4by1:
-	CMPQ    BP, $0x00000010
+	CMPQ    DI, $0x00000010
 	JLT     less4by1
 	VMOVUPS (R11), Z0
 	VMOVUPS (R11)(R8*1), Z1
@@ -5458,7 +5476,7 @@ cols4by1:
 	VMOVUPS (R11)(R9*1), Z3
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by1from0:
 	VBROADCASTSS (R12), Z4
@@ -5470,6 +5488,7 @@ rows4by1from0:
 	VFMADD231PS  Z5, Z8, Z1
 	VFMADD231PS  Z6, Z8, Z2
 	VFMADD231PS  Z7, Z8, Z3
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -5480,25 +5499,25 @@ rows4by1from0:
 	VMOVUPS      Z3, (R11)(R9*1)
 	ADDQ         $0x00000040, R11
 	ADDQ         $0x00000040, R13
-	SUBQ         $0x00000010, BP
+	SUBQ         $0x00000010, DI
 	JMP          cols4by1
 
 less4by1:
 	ADDQ $0x00001000, CX
 	ADDQ R8, AX
 	ADDQ R9, AX
-	SUBQ $0x00000004, BX
+	SUBQ $0x00000004, SI
 	JMP  four
 
 one:
-	TESTQ BX, BX
+	TESTQ SI, SI
 	JZ    done
 	MOVQ  AX, R11
 	MOVQ  DX, R13
-	MOVQ  DI, BP
+	MOVQ  dim+48(FP), DI
 
 cols1by8:
-	CMPQ    BP, $0x00000080
+	CMPQ    DI, $0x00000080
 	JLT     less1by8
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
@@ -5510,7 +5529,7 @@ cols1by8:
 	VMOVUPS 448(R11), Z7
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by8from0:
 	VBROADCASTSS (R12), Z8
@@ -5530,6 +5549,14 @@ rows1by8from0:
 	VFMADD231PS  Z8, Z9, Z6
 	VMOVUPS      448(R14), Z9
 	VFMADD231PS  Z8, Z9, Z7
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
+	PREFETCHT0   128(R14)(BX*1)
+	PREFETCHT0   192(R14)(BX*1)
+	PREFETCHT0   256(R14)(BX*1)
+	PREFETCHT0   320(R14)(BX*1)
+	PREFETCHT0   384(R14)(BX*1)
+	PREFETCHT0   448(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -5544,12 +5571,12 @@ rows1by8from0:
 	VMOVUPS      Z7, 448(R11)
 	ADDQ         $0x00000200, R11
 	ADDQ         $0x00000200, R13
-	SUBQ         $0x00000080, BP
+	SUBQ         $0x00000080, DI
 	JMP          cols1by8
 
 less1by8:
 cols1by4:
-	CMPQ    BP, $0x00000040
+	CMPQ    DI, $0x00000040
 	JLT     less1by4
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
@@ -5557,7 +5584,7 @@ cols1by4:
 	VMOVUPS 192(R11), Z3
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by4from0:
 	VBROADCASTSS (R12), Z4
@@ -5569,6 +5596,10 @@ rows1by4from0:
 	VFMADD231PS  Z4, Z5, Z2
 	VMOVUPS      192(R14), Z5
 	VFMADD231PS  Z4, Z5, Z3
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
+	PREFETCHT0   128(R14)(BX*1)
+	PREFETCHT0   192(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -5579,18 +5610,18 @@ rows1by4from0:
 	VMOVUPS      Z3, 192(R11)
 	ADDQ         $0x00000100, R11
 	ADDQ         $0x00000100, R13
-	SUBQ         $0x00000040, BP
+	SUBQ         $0x00000040, DI
 	JMP          cols1by4
 
 less1by4:
 cols1by2:
-	CMPQ    BP, $0x00000020
+	CMPQ    DI, $0x00000020
 	JLT     less1by2
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by2from0:
 	VBROADCASTSS (R12), Z2
@@ -5598,6 +5629,8 @@ rows1by2from0:
 	VFMADD231PS  Z2, Z3, Z0
 	VMOVUPS      64(R14), Z3
 	VFMADD231PS  Z2, Z3, Z1
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -5606,22 +5639,23 @@ rows1by2from0:
 	VMOVUPS      Z1, 64(R11)
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000080, R13
-	SUBQ         $0x00000020, BP
+	SUBQ         $0x00000020, DI
 	JMP          cols1by2
 
 less1by2:
 cols1by1:
-	CMPQ    BP, $0x00000010
+	CMPQ    DI, $0x00000010
 	JLT     less1by1
 	VMOVUPS (R11), Z0
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by1from0:
 	VBROADCASTSS (R12), Z1
 	VMOVUPS      (R14), Z2
 	VFMADD231PS  Z1, Z2, Z0
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -5629,32 +5663,34 @@ rows1by1from0:
 	VMOVUPS      Z0, (R11)
 	ADDQ         $0x00000040, R11
 	ADDQ         $0x00000040, R13
-	SUBQ         $0x00000010, BP
+	SUBQ         $0x00000010, DI
 	JMP          cols1by1
 
 less1by1:
 	ADDQ $0x00000400, CX
 	ADDQ R8, AX
-	DECQ BX
+	DECQ SI
 	JMP  one
 
 done:
 	VZEROUPPER
 	RET
 
-// func scoreF16AVX512(dst *float32, q *float32, k *byte, lines int, dim int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·scoreF16AVX512(SB), NOSPLIT, $0-40
+// func scoreF16AVX512(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·scoreF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   q+8(FP), CX
 	MOVQ   k+16(FP), DX
-	MOVQ   lines+24(FP), BX
-	MOVQ   dim+32(FP), SI
-	IMUL3Q $0x00000004, SI, DI
-	IMUL3Q $0x0000000c, SI, R8
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+40(FP), DI
+	SUBQ   DX, BX
+	IMUL3Q $0x00000004, DI, R8
+	IMUL3Q $0x0000000c, DI, R9
 
 four:
-	CMPQ   BX, $0x04
+	CMPQ   SI, $0x04
 	JLT    one
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5672,38 +5708,40 @@ four:
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
-	MOVQ   CX, R9
-	LEAQ   (DX), R10
-	MOVQ   SI, R11
+	MOVQ   CX, R10
+	LEAQ   (DX), R11
+	MOVQ   DI, R12
 
 dims4from0:
-	VBROADCASTSS (R9), Z16
-	VBROADCASTSS (R9)(DI*1), Z17
-	VBROADCASTSS (R9)(DI*2), Z18
-	VBROADCASTSS (R9)(R8*1), Z19
-	VCVTPH2PS    (R10), Z20
+	VBROADCASTSS (R10), Z16
+	VBROADCASTSS (R10)(R8*1), Z17
+	VBROADCASTSS (R10)(R8*2), Z18
+	VBROADCASTSS (R10)(R9*1), Z19
+	VCVTPH2PS    (R11), Z20
 	VFMADD231PS  Z16, Z20, Z0
 	VFMADD231PS  Z17, Z20, Z4
 	VFMADD231PS  Z18, Z20, Z8
 	VFMADD231PS  Z19, Z20, Z12
-	VCVTPH2PS    32(R10), Z20
+	VCVTPH2PS    32(R11), Z20
 	VFMADD231PS  Z16, Z20, Z1
 	VFMADD231PS  Z17, Z20, Z5
 	VFMADD231PS  Z18, Z20, Z9
 	VFMADD231PS  Z19, Z20, Z13
-	VCVTPH2PS    64(R10), Z20
+	VCVTPH2PS    64(R11), Z20
 	VFMADD231PS  Z16, Z20, Z2
 	VFMADD231PS  Z17, Z20, Z6
 	VFMADD231PS  Z18, Z20, Z10
 	VFMADD231PS  Z19, Z20, Z14
-	VCVTPH2PS    96(R10), Z20
+	VCVTPH2PS    96(R11), Z20
 	VFMADD231PS  Z16, Z20, Z3
 	VFMADD231PS  Z17, Z20, Z7
 	VFMADD231PS  Z18, Z20, Z11
 	VFMADD231PS  Z19, Z20, Z15
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000080, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	PREFETCHT0   64(R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	DECQ         R12
 	JNZ          dims4from0
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
@@ -5722,73 +5760,77 @@ dims4from0:
 	VMOVUPS      Z14, 3200(AX)
 	VMOVUPS      Z15, 3264(AX)
 	ADDQ         $0x00001000, AX
-	ADDQ         DI, CX
 	ADDQ         R8, CX
-	SUBQ         $0x00000004, BX
+	ADDQ         R9, CX
+	SUBQ         $0x00000004, SI
 	JMP          four
 
 one:
-	TESTQ  BX, BX
+	TESTQ  SI, SI
 	JZ     done
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-	MOVQ   CX, R9
-	LEAQ   (DX), R10
-	MOVQ   SI, R11
+	MOVQ   CX, R10
+	LEAQ   (DX), R11
+	MOVQ   DI, R12
 
 dims1from0:
-	VBROADCASTSS (R9), Z4
-	VCVTPH2PS    (R10), Z5
+	VBROADCASTSS (R10), Z4
+	VCVTPH2PS    (R11), Z5
 	VFMADD231PS  Z4, Z5, Z0
-	VCVTPH2PS    32(R10), Z5
+	VCVTPH2PS    32(R11), Z5
 	VFMADD231PS  Z4, Z5, Z1
-	VCVTPH2PS    64(R10), Z5
+	VCVTPH2PS    64(R11), Z5
 	VFMADD231PS  Z4, Z5, Z2
-	VCVTPH2PS    96(R10), Z5
+	VCVTPH2PS    96(R11), Z5
 	VFMADD231PS  Z4, Z5, Z3
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000080, R10
-	DECQ         R11
+	PREFETCHT0   (R11)(BX*1)
+	PREFETCHT0   64(R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	DECQ         R12
 	JNZ          dims1from0
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
 	VMOVUPS      Z3, 192(AX)
 	ADDQ         $0x00000400, AX
-	ADDQ         DI, CX
-	DECQ         BX
+	ADDQ         R8, CX
+	DECQ         SI
 	JMP          one
 
 done:
 	VZEROUPPER
 	RET
 
-// func accumF16AVX512(acc *float32, p *float32, v *byte, lines int, n int, dim int)
-// Requires: AVX, AVX512F
-TEXT ·accumF16AVX512(SB), NOSPLIT, $8-48
+// func accumF16AVX512(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·accumF16AVX512(SB), NOSPLIT, $0-56
 	MOVQ   acc+0(FP), AX
 	MOVQ   p+8(FP), CX
 	MOVQ   v+16(FP), DX
-	MOVQ   lines+24(FP), BX
-	MOVQ   n+32(FP), SI
-	MOVQ   dim+40(FP), DI
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+48(FP), DI
+	SUBQ   DX, BX
 	IMUL3Q $0x00000004, DI, R8
 	IMUL3Q $0x0000000c, DI, R9
 	IMUL3Q $0x00000002, DI, R10
-	TESTQ  SI, SI
+	MOVQ   n+40(FP), R15
+	TESTQ  R15, R15
 	JZ     done
 
 four:
-	CMPQ BX, $0x04
+	CMPQ SI, $0x04
 	JLT  one
 	MOVQ AX, R11
 	MOVQ DX, R13
-	MOVQ DI, BP
+	MOVQ dim+48(FP), DI
 
 cols4by4:
-	CMPQ    BP, $0x00000040
+	CMPQ    DI, $0x00000040
 	JLT     less4by4
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
@@ -5808,7 +5850,7 @@ cols4by4:
 	VMOVUPS 192(R11)(R9*1), Z15
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by4from0:
 	VBROADCASTSS (R12), Z16
@@ -5835,6 +5877,8 @@ rows4by4from0:
 	VFMADD231PS  Z17, Z20, Z7
 	VFMADD231PS  Z18, Z20, Z11
 	VFMADD231PS  Z19, Z20, Z15
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -5857,12 +5901,12 @@ rows4by4from0:
 	VMOVUPS      Z15, 192(R11)(R9*1)
 	ADDQ         $0x00000100, R11
 	ADDQ         $0x00000080, R13
-	SUBQ         $0x00000040, BP
+	SUBQ         $0x00000040, DI
 	JMP          cols4by4
 
 less4by4:
 cols4by2:
-	CMPQ    BP, $0x00000020
+	CMPQ    DI, $0x00000020
 	JLT     less4by2
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
@@ -5874,7 +5918,7 @@ cols4by2:
 	VMOVUPS 64(R11)(R9*1), Z7
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by2from0:
 	VBROADCASTSS (R12), Z8
@@ -5891,6 +5935,7 @@ rows4by2from0:
 	VFMADD231PS  Z9, Z12, Z3
 	VFMADD231PS  Z10, Z12, Z5
 	VFMADD231PS  Z11, Z12, Z7
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -5905,12 +5950,12 @@ rows4by2from0:
 	VMOVUPS      Z7, 64(R11)(R9*1)
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000040, R13
-	SUBQ         $0x00000020, BP
+	SUBQ         $0x00000020, DI
 	JMP          cols4by2
 
 less4by2:
 cols4by1:
-	CMPQ    BP, $0x00000010
+	CMPQ    DI, $0x00000010
 	JLT     less4by1
 	VMOVUPS (R11), Z0
 	VMOVUPS (R11)(R8*1), Z1
@@ -5918,7 +5963,7 @@ cols4by1:
 	VMOVUPS (R11)(R9*1), Z3
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by1from0:
 	VBROADCASTSS (R12), Z4
@@ -5930,6 +5975,7 @@ rows4by1from0:
 	VFMADD231PS  Z5, Z8, Z1
 	VFMADD231PS  Z6, Z8, Z2
 	VFMADD231PS  Z7, Z8, Z3
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -5940,25 +5986,25 @@ rows4by1from0:
 	VMOVUPS      Z3, (R11)(R9*1)
 	ADDQ         $0x00000040, R11
 	ADDQ         $0x00000020, R13
-	SUBQ         $0x00000010, BP
+	SUBQ         $0x00000010, DI
 	JMP          cols4by1
 
 less4by1:
 	ADDQ $0x00001000, CX
 	ADDQ R8, AX
 	ADDQ R9, AX
-	SUBQ $0x00000004, BX
+	SUBQ $0x00000004, SI
 	JMP  four
 
 one:
-	TESTQ BX, BX
+	TESTQ SI, SI
 	JZ    done
 	MOVQ  AX, R11
 	MOVQ  DX, R13
-	MOVQ  DI, BP
+	MOVQ  dim+48(FP), DI
 
 cols1by8:
-	CMPQ    BP, $0x00000080
+	CMPQ    DI, $0x00000080
 	JLT     less1by8
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
@@ -5970,7 +6016,7 @@ cols1by8:
 	VMOVUPS 448(R11), Z7
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by8from0:
 	VBROADCASTSS (R12), Z8
@@ -5990,6 +6036,10 @@ rows1by8from0:
 	VFMADD231PS  Z8, Z9, Z6
 	VCVTPH2PS    224(R14), Z9
 	VFMADD231PS  Z8, Z9, Z7
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
+	PREFETCHT0   128(R14)(BX*1)
+	PREFETCHT0   192(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -6004,12 +6054,12 @@ rows1by8from0:
 	VMOVUPS      Z7, 448(R11)
 	ADDQ         $0x00000200, R11
 	ADDQ         $0x00000100, R13
-	SUBQ         $0x00000080, BP
+	SUBQ         $0x00000080, DI
 	JMP          cols1by8
 
 less1by8:
 cols1by4:
-	CMPQ    BP, $0x00000040
+	CMPQ    DI, $0x00000040
 	JLT     less1by4
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
@@ -6017,7 +6067,7 @@ cols1by4:
 	VMOVUPS 192(R11), Z3
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by4from0:
 	VBROADCASTSS (R12), Z4
@@ -6029,6 +6079,8 @@ rows1by4from0:
 	VFMADD231PS  Z4, Z5, Z2
 	VCVTPH2PS    96(R14), Z5
 	VFMADD231PS  Z4, Z5, Z3
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -6039,18 +6091,18 @@ rows1by4from0:
 	VMOVUPS      Z3, 192(R11)
 	ADDQ         $0x00000100, R11
 	ADDQ         $0x00000080, R13
-	SUBQ         $0x00000040, BP
+	SUBQ         $0x00000040, DI
 	JMP          cols1by4
 
 less1by4:
 cols1by2:
-	CMPQ    BP, $0x00000020
+	CMPQ    DI, $0x00000020
 	JLT     less1by2
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by2from0:
 	VBROADCASTSS (R12), Z2
@@ -6058,6 +6110,7 @@ rows1by2from0:
 	VFMADD231PS  Z2, Z3, Z0
 	VCVTPH2PS    32(R14), Z3
 	VFMADD231PS  Z2, Z3, Z1
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -6066,22 +6119,23 @@ rows1by2from0:
 	VMOVUPS      Z1, 64(R11)
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000040, R13
-	SUBQ         $0x00000020, BP
+	SUBQ         $0x00000020, DI
 	JMP          cols1by2
 
 less1by2:
 cols1by1:
-	CMPQ    BP, $0x00000010
+	CMPQ    DI, $0x00000010
 	JLT     less1by1
 	VMOVUPS (R11), Z0
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by1from0:
 	VBROADCASTSS (R12), Z1
 	VCVTPH2PS    (R14), Z2
 	VFMADD231PS  Z1, Z2, Z0
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -6089,33 +6143,35 @@ rows1by1from0:
 	VMOVUPS      Z0, (R11)
 	ADDQ         $0x00000040, R11
 	ADDQ         $0x00000020, R13
-	SUBQ         $0x00000010, BP
+	SUBQ         $0x00000010, DI
 	JMP          cols1by1
 
 less1by1:
 	ADDQ $0x00000400, CX
 	ADDQ R8, AX
-	DECQ BX
+	DECQ SI
 	JMP  one
 
 done:
 	VZEROUPPER
 	RET
 
-// func scoreQ8AVX512(dst *float32, q *float32, k *byte, lines int, dim int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·scoreQ8AVX512(SB), NOSPLIT, $0-40
+// func scoreQ8AVX512(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·scoreQ8AVX512(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   q+8(FP), CX
 	MOVQ   k+16(FP), DX
-	MOVQ   lines+24(FP), BX
-	MOVQ   dim+32(FP), SI
-	IMUL3Q $0x00000004, SI, DI
-	IMUL3Q $0x0000000c, SI, R8
-	SHRQ   $0x05, SI
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+40(FP), DI
+	SUBQ   DX, BX
+	IMUL3Q $0x00000004, DI, R8
+	IMUL3Q $0x0000000c, DI, R9
+	SHRQ   $0x05, DI
 
 four:
-	CMPQ   BX, $0x04
+	CMPQ   SI, $0x04
 	JLT    one
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -6133,56 +6189,57 @@ four:
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
-	MOVQ   CX, R9
-	LEAQ   (DX), R10
-	MOVQ   SI, R11
+	MOVQ   CX, R10
+	LEAQ   (DX), R11
+	MOVQ   DI, R12
 
 blocks4from0:
-	VCVTPH2PS (R10), Z16
-	VCVTPH2PS 32(R10), Z17
-	VCVTPH2PS 64(R10), Z18
-	VCVTPH2PS 96(R10), Z19
-	ADDQ      $0x00000080, R10
-	MOVQ      $0x00000020, R12
+	VCVTPH2PS (R11), Z16
+	VCVTPH2PS 32(R11), Z17
+	VCVTPH2PS 64(R11), Z18
+	VCVTPH2PS 96(R11), Z19
+	ADDQ      $0x00000080, R11
+	MOVQ      $0x00000020, R13
 
 dims4from0:
-	VBROADCASTSS (R9), Z20
-	VBROADCASTSS (R9)(DI*1), Z21
-	VBROADCASTSS (R9)(DI*2), Z22
-	VBROADCASTSS (R9)(R8*1), Z23
-	VPMOVSXBD    (R10), Z24
+	VBROADCASTSS (R10), Z20
+	VBROADCASTSS (R10)(R8*1), Z21
+	VBROADCASTSS (R10)(R8*2), Z22
+	VBROADCASTSS (R10)(R9*1), Z23
+	VPMOVSXBD    (R11), Z24
 	VCVTDQ2PS    Z24, Z24
 	VMULPS       Z16, Z24, Z24
 	VFMADD231PS  Z20, Z24, Z0
 	VFMADD231PS  Z21, Z24, Z4
 	VFMADD231PS  Z22, Z24, Z8
 	VFMADD231PS  Z23, Z24, Z12
-	VPMOVSXBD    16(R10), Z24
+	VPMOVSXBD    16(R11), Z24
 	VCVTDQ2PS    Z24, Z24
 	VMULPS       Z17, Z24, Z24
 	VFMADD231PS  Z20, Z24, Z1
 	VFMADD231PS  Z21, Z24, Z5
 	VFMADD231PS  Z22, Z24, Z9
 	VFMADD231PS  Z23, Z24, Z13
-	VPMOVSXBD    32(R10), Z24
+	VPMOVSXBD    32(R11), Z24
 	VCVTDQ2PS    Z24, Z24
 	VMULPS       Z18, Z24, Z24
 	VFMADD231PS  Z20, Z24, Z2
 	VFMADD231PS  Z21, Z24, Z6
 	VFMADD231PS  Z22, Z24, Z10
 	VFMADD231PS  Z23, Z24, Z14
-	VPMOVSXBD    48(R10), Z24
+	VPMOVSXBD    48(R11), Z24
 	VCVTDQ2PS    Z24, Z24
 	VMULPS       Z19, Z24, Z24
 	VFMADD231PS  Z20, Z24, Z3
 	VFMADD231PS  Z21, Z24, Z7
 	VFMADD231PS  Z22, Z24, Z11
 	VFMADD231PS  Z23, Z24, Z15
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000040, R10
-	DECQ         R12
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000040, R11
+	DECQ         R13
 	JNZ          dims4from0
-	DECQ         R11
+	DECQ         R12
 	JNZ          blocks4from0
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
@@ -6201,92 +6258,95 @@ dims4from0:
 	VMOVUPS      Z14, 3200(AX)
 	VMOVUPS      Z15, 3264(AX)
 	ADDQ         $0x00001000, AX
-	ADDQ         DI, CX
 	ADDQ         R8, CX
-	SUBQ         $0x00000004, BX
+	ADDQ         R9, CX
+	SUBQ         $0x00000004, SI
 	JMP          four
 
 one:
-	TESTQ  BX, BX
+	TESTQ  SI, SI
 	JZ     done
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-	MOVQ   CX, R9
-	LEAQ   (DX), R10
-	MOVQ   SI, R11
+	MOVQ   CX, R10
+	LEAQ   (DX), R11
+	MOVQ   DI, R12
 
 blocks1from0:
-	VCVTPH2PS (R10), Z4
-	VCVTPH2PS 32(R10), Z5
-	VCVTPH2PS 64(R10), Z6
-	VCVTPH2PS 96(R10), Z7
-	ADDQ      $0x00000080, R10
-	MOVQ      $0x00000020, R8
+	VCVTPH2PS (R11), Z4
+	VCVTPH2PS 32(R11), Z5
+	VCVTPH2PS 64(R11), Z6
+	VCVTPH2PS 96(R11), Z7
+	ADDQ      $0x00000080, R11
+	MOVQ      $0x00000020, R9
 
 dims1from0:
-	VBROADCASTSS (R9), Z8
-	VPMOVSXBD    (R10), Z9
+	VBROADCASTSS (R10), Z8
+	VPMOVSXBD    (R11), Z9
 	VCVTDQ2PS    Z9, Z9
 	VMULPS       Z4, Z9, Z9
 	VFMADD231PS  Z8, Z9, Z0
-	VPMOVSXBD    16(R10), Z9
+	VPMOVSXBD    16(R11), Z9
 	VCVTDQ2PS    Z9, Z9
 	VMULPS       Z5, Z9, Z9
 	VFMADD231PS  Z8, Z9, Z1
-	VPMOVSXBD    32(R10), Z9
+	VPMOVSXBD    32(R11), Z9
 	VCVTDQ2PS    Z9, Z9
 	VMULPS       Z6, Z9, Z9
 	VFMADD231PS  Z8, Z9, Z2
-	VPMOVSXBD    48(R10), Z9
+	VPMOVSXBD    48(R11), Z9
 	VCVTDQ2PS    Z9, Z9
 	VMULPS       Z7, Z9, Z9
 	VFMADD231PS  Z8, Z9, Z3
-	ADDQ         $0x00000004, R9
-	ADDQ         $0x00000040, R10
-	DECQ         R8
+	PREFETCHT0   (R11)(BX*1)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000040, R11
+	DECQ         R9
 	JNZ          dims1from0
-	DECQ         R11
+	DECQ         R12
 	JNZ          blocks1from0
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
 	VMOVUPS      Z3, 192(AX)
 	ADDQ         $0x00000400, AX
-	ADDQ         DI, CX
-	DECQ         BX
+	ADDQ         R8, CX
+	DECQ         SI
 	JMP          one
 
 done:
 	VZEROUPPER
 	RET
 
-// func accumQ8AVX512(acc *float32, p *float32, v *byte, lines int, n int, dim int)
-// Requires: AVX, AVX2, AVX512F
-TEXT ·accumQ8AVX512(SB), NOSPLIT, $8-48
+// func accumQ8AVX512(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
+// Requires: AVX, AVX2, AVX512F, MMX+
+TEXT ·accumQ8AVX512(SB), NOSPLIT, $0-56
 	MOVQ   acc+0(FP), AX
 	MOVQ   p+8(FP), CX
 	MOVQ   v+16(FP), DX
-	MOVQ   lines+24(FP), BX
-	MOVQ   n+32(FP), SI
-	MOVQ   dim+40(FP), DI
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+48(FP), DI
+	SUBQ   DX, BX
 	IMUL3Q $0x00000004, DI, R8
 	IMUL3Q $0x0000000c, DI, R9
 	IMUL3Q $0x00000022, DI, R10
 	SHRQ   $0x05, R10
-	TESTQ  SI, SI
+	MOVQ   n+40(FP), R15
+	TESTQ  R15, R15
 	JZ     done
 
 four:
-	CMPQ BX, $0x04
+	CMPQ SI, $0x04
 	JLT  one
 	MOVQ AX, R11
 	MOVQ DX, R13
-	MOVQ DI, BP
+	MOVQ dim+48(FP), DI
 
 cols4by4:
-	CMPQ    BP, $0x00000040
+	CMPQ    DI, $0x00000040
 	JLT     less4by4
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
@@ -6306,7 +6366,7 @@ cols4by4:
 	VMOVUPS 192(R11)(R9*1), Z15
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by4from0:
 	VBROADCASTSS (R12), Z16
@@ -6345,6 +6405,8 @@ rows4by4from0:
 	VFMADD231PS  Z17, Z21, Z7
 	VFMADD231PS  Z18, Z21, Z11
 	VFMADD231PS  Z19, Z21, Z15
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -6367,12 +6429,12 @@ rows4by4from0:
 	VMOVUPS      Z15, 192(R11)(R9*1)
 	ADDQ         $0x00000100, R11
 	ADDQ         $0x00000044, R13
-	SUBQ         $0x00000040, BP
+	SUBQ         $0x00000040, DI
 	JMP          cols4by4
 
 less4by4:
 cols4by2:
-	CMPQ    BP, $0x00000020
+	CMPQ    DI, $0x00000020
 	JLT     less4by2
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
@@ -6384,7 +6446,7 @@ cols4by2:
 	VMOVUPS 64(R11)(R9*1), Z7
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows4by2from0:
 	VBROADCASTSS (R12), Z8
@@ -6407,6 +6469,7 @@ rows4by2from0:
 	VFMADD231PS  Z9, Z13, Z3
 	VFMADD231PS  Z10, Z13, Z5
 	VFMADD231PS  Z11, Z13, Z7
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -6421,25 +6484,25 @@ rows4by2from0:
 	VMOVUPS      Z7, 64(R11)(R9*1)
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000022, R13
-	SUBQ         $0x00000020, BP
+	SUBQ         $0x00000020, DI
 	JMP          cols4by2
 
 less4by2:
 	ADDQ $0x00001000, CX
 	ADDQ R8, AX
 	ADDQ R9, AX
-	SUBQ $0x00000004, BX
+	SUBQ $0x00000004, SI
 	JMP  four
 
 one:
-	TESTQ BX, BX
+	TESTQ SI, SI
 	JZ    done
 	MOVQ  AX, R11
 	MOVQ  DX, R13
-	MOVQ  DI, BP
+	MOVQ  dim+48(FP), DI
 
 cols1by8:
-	CMPQ    BP, $0x00000080
+	CMPQ    DI, $0x00000080
 	JLT     less1by8
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
@@ -6451,7 +6514,7 @@ cols1by8:
 	VMOVUPS 448(R11), Z7
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by8from0:
 	VBROADCASTSS (R12), Z8
@@ -6495,6 +6558,9 @@ rows1by8from0:
 	VCVTDQ2PS    Z10, Z10
 	VMULPS       Z9, Z10, Z10
 	VFMADD231PS  Z8, Z10, Z7
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
+	PREFETCHT0   128(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -6509,12 +6575,12 @@ rows1by8from0:
 	VMOVUPS      Z7, 448(R11)
 	ADDQ         $0x00000200, R11
 	ADDQ         $0x00000088, R13
-	SUBQ         $0x00000080, BP
+	SUBQ         $0x00000080, DI
 	JMP          cols1by8
 
 less1by8:
 cols1by4:
-	CMPQ    BP, $0x00000040
+	CMPQ    DI, $0x00000040
 	JLT     less1by4
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
@@ -6522,7 +6588,7 @@ cols1by4:
 	VMOVUPS 192(R11), Z3
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by4from0:
 	VBROADCASTSS (R12), Z4
@@ -6546,6 +6612,8 @@ rows1by4from0:
 	VCVTDQ2PS    Z6, Z6
 	VMULPS       Z5, Z6, Z6
 	VFMADD231PS  Z4, Z6, Z3
+	PREFETCHT0   (R14)(BX*1)
+	PREFETCHT0   64(R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -6556,18 +6624,18 @@ rows1by4from0:
 	VMOVUPS      Z3, 192(R11)
 	ADDQ         $0x00000100, R11
 	ADDQ         $0x00000044, R13
-	SUBQ         $0x00000040, BP
+	SUBQ         $0x00000040, DI
 	JMP          cols1by4
 
 less1by4:
 cols1by2:
-	CMPQ    BP, $0x00000020
+	CMPQ    DI, $0x00000020
 	JLT     less1by2
 	VMOVUPS (R11), Z0
 	VMOVUPS 64(R11), Z1
 	MOVQ    CX, R12
 	MOVQ    R13, R14
-	MOVQ    SI, R15
+	MOVQ    n+40(FP), R15
 
 rows1by2from0:
 	VBROADCASTSS (R12), Z2
@@ -6581,6 +6649,7 @@ rows1by2from0:
 	VCVTDQ2PS    Z4, Z4
 	VMULPS       Z3, Z4, Z4
 	VFMADD231PS  Z2, Z4, Z1
+	PREFETCHT0   (R14)(BX*1)
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
@@ -6589,13 +6658,13 @@ rows1by2from0:
 	VMOVUPS      Z1, 64(R11)
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000022, R13
-	SUBQ         $0x00000020, BP
+	SUBQ         $0x00000020, DI
 	JMP          cols1by2
 
 less1by2:
 	ADDQ $0x00000400, CX
 	ADDQ R8, AX
-	DECQ BX
+	DECQ SI
 	JMP  one
 
 done:

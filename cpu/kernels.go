@@ -176,12 +176,12 @@ type kernels struct {
 	quantize func(dst *byte, x *float32, n, T, t int)
 
 	// score: dst[l*cutRows+i] = sum over d of q[l*dim+d]*k[d][i], in order, one fma each, for lines l and
-	// every position i of a page of keys (see cacheLayout).
-	scoreF32, scoreF16, scoreQ8 func(dst, q *float32, k *byte, lines, dim int)
+	// every position i of a page of keys (see attention.go). next is the page that is wanted after it.
+	scoreF32, scoreF16, scoreQ8 func(dst, q *float32, k, next *byte, lines, dim int)
 
 	// accumulate: acc[l*dim+d] += p[l*cutRows+i]*v[i][d] for i = 0..n-1, in order, one fma each; v is rows
 	// of a page of values.
-	accumF32, accumF16, accumQ8 func(acc, p *float32, v *byte, lines, n, dim int)
+	accumF32, accumF16, accumQ8 func(acc, p *float32, v, next *byte, lines, n, dim int)
 
 	// widenF16 makes float32 of n f16, a multiple of 64; widenKeysQ8 a float32 page of keys of a q8_0 one;
 	// widenQ8 32*n values of n blocks.

@@ -87,16 +87,16 @@ func avx2() *kernels {
 }
 
 // accumulate is one of the kernels of that name.
-type accumulate = func(acc, p *float32, v *byte, lines, n, dim int)
+type accumulate = func(acc, p *float32, v, next *byte, lines, n, dim int)
 
 // byDim is fast for rows of whole vectors of values, and slow for others. The
 // choice depends on the model alone, so a row's result does not change.
 func byDim(values int, fast, slow accumulate) accumulate {
-	return func(acc, p *float32, v *byte, lines, n, dim int) {
+	return func(acc, p *float32, v, next *byte, lines, n, dim int) {
 		if dim%values == 0 {
-			fast(acc, p, v, lines, n, dim)
+			fast(acc, p, v, next, lines, n, dim)
 			return
 		}
-		slow(acc, p, v, lines, n, dim)
+		slow(acc, p, v, next, lines, n, dim)
 	}
 }

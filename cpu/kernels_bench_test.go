@@ -310,12 +310,12 @@ func BenchmarkLines(b *testing.B) {
 				name string
 				f    func()
 			}{
-				{"scoreF32", func() { k.scoreF32(&x[0], &q[0], &cache[0], lines, dim) }},
-				{"scoreF16", func() { k.scoreF16(&x[0], &q[0], &cache[0], lines, dim) }},
-				{"scoreQ8", func() { k.scoreQ8(&x[0], &q[0], &cache[0], lines, dim) }},
-				{"accumF32", func() { k.accumF32(&acc[0], &x[0], &cache[0], lines, backend.PageRows, dim) }},
-				{"accumF16", func() { k.accumF16(&acc[0], &x[0], &cache[0], lines, backend.PageRows, dim) }},
-				{"accumQ8", func() { k.accumQ8(&acc[0], &x[0], &cache[0], lines, backend.PageRows, dim) }},
+				{"scoreF32", func() { k.scoreF32(&x[0], &q[0], &cache[0], &cache[0], lines, dim) }},
+				{"scoreF16", func() { k.scoreF16(&x[0], &q[0], &cache[0], &cache[0], lines, dim) }},
+				{"scoreQ8", func() { k.scoreQ8(&x[0], &q[0], &cache[0], &cache[0], lines, dim) }},
+				{"accumF32", func() { k.accumF32(&acc[0], &x[0], &cache[0], &cache[0], lines, backend.PageRows, dim) }},
+				{"accumF16", func() { k.accumF16(&acc[0], &x[0], &cache[0], &cache[0], lines, backend.PageRows, dim) }},
+				{"accumQ8", func() { k.accumQ8(&acc[0], &x[0], &cache[0], &cache[0], lines, backend.PageRows, dim) }},
 			} {
 				b.Run(fmt.Sprintf("%s/%d", c.name, lines), func(b *testing.B) {
 					fastest(b, 2*lines*page, "GOP/s", t.float32, timed(c.f))

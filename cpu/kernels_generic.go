@@ -338,13 +338,13 @@ func scores(dst, q *float32, x *[backend.PageRows]float32, lines, dim, d int) {
 	}
 }
 
-func scoreF32Generic(dst, q *float32, k *byte, lines, dim int) {
+func scoreF32Generic(dst, q *float32, k, _ *byte, lines, dim int) {
 	for d := range dim {
 		scores(dst, q, (*[backend.PageRows]float32)(at[float32](k, d*4*backend.PageRows, backend.PageRows)), lines, dim, d)
 	}
 }
 
-func scoreF16Generic(dst, q *float32, k *byte, lines, dim int) {
+func scoreF16Generic(dst, q *float32, k, _ *byte, lines, dim int) {
 	var x [backend.PageRows]float32
 	for d := range dim {
 		widenF16Generic(&x[0], &at[byte](k, d*2*backend.PageRows, 1)[0], backend.PageRows)
@@ -352,7 +352,7 @@ func scoreF16Generic(dst, q *float32, k *byte, lines, dim int) {
 	}
 }
 
-func scoreQ8Generic(dst, q *float32, k *byte, lines, dim int) {
+func scoreQ8Generic(dst, q *float32, k, _ *byte, lines, dim int) {
 	var x [blockCols][backend.PageRows]float32
 	for d := range dim {
 		if d%blockCols == 0 {
@@ -372,13 +372,13 @@ func sums(acc, p *float32, x []float32, lines, dim, i, d int) {
 	}
 }
 
-func accumF32Generic(acc, p *float32, v *byte, lines, n, dim int) {
+func accumF32Generic(acc, p *float32, v, _ *byte, lines, n, dim int) {
 	for i := range n {
 		sums(acc, p, at[float32](v, i*dim*4, dim), lines, dim, i, 0)
 	}
 }
 
-func accumF16Generic(acc, p *float32, v *byte, lines, n, dim int) {
+func accumF16Generic(acc, p *float32, v, _ *byte, lines, n, dim int) {
 	var x [blockCols]float32
 	for i := range n {
 		for d := 0; d < dim; d += blockCols {
@@ -389,7 +389,7 @@ func accumF16Generic(acc, p *float32, v *byte, lines, n, dim int) {
 	}
 }
 
-func accumQ8Generic(acc, p *float32, v *byte, lines, n, dim int) {
+func accumQ8Generic(acc, p *float32, v, _ *byte, lines, n, dim int) {
 	var x [blockCols]float32
 	for i := range n {
 		for d := 0; d < dim; d += blockCols {

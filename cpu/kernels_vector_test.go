@@ -13,26 +13,26 @@ import (
 type cacheFormat struct {
 	name  string
 	typ   quant.Type
-	score func(k *kernels) func(dst, q *float32, k *byte, lines, dim int)
-	accum func(k *kernels) func(acc, p *float32, v *byte, lines, n, dim int)
+	score func(k *kernels) func(dst, q *float32, k, next *byte, lines, dim int)
+	accum func(k *kernels) func(acc, p *float32, v, next *byte, lines, n, dim int)
 	// widen makes float32 of a page of keys, and of values; nil for float32
 	widen func(k *kernels, keys, values *float32, k0, v0 *byte, dim int)
 }
 
 var cacheFormats = []cacheFormat{
 	{"f32", quant.F32,
-		func(k *kernels) func(dst, q *float32, k *byte, lines, dim int) { return k.scoreF32 },
-		func(k *kernels) func(acc, p *float32, v *byte, lines, n, dim int) { return k.accumF32 }, nil},
+		func(k *kernels) func(dst, q *float32, k, next *byte, lines, dim int) { return k.scoreF32 },
+		func(k *kernels) func(acc, p *float32, v, next *byte, lines, n, dim int) { return k.accumF32 }, nil},
 	{"f16", quant.F16,
-		func(k *kernels) func(dst, q *float32, k *byte, lines, dim int) { return k.scoreF16 },
-		func(k *kernels) func(acc, p *float32, v *byte, lines, n, dim int) { return k.accumF16 },
+		func(k *kernels) func(dst, q *float32, k, next *byte, lines, dim int) { return k.scoreF16 },
+		func(k *kernels) func(acc, p *float32, v, next *byte, lines, n, dim int) { return k.accumF16 },
 		func(k *kernels, keys, values *float32, k0, v0 *byte, dim int) {
 			k.widenF16(keys, k0, backend.PageRows*dim)
 			k.widenF16(values, v0, backend.PageRows*dim)
 		}},
 	{"q8_0", quant.Q8_0,
-		func(k *kernels) func(dst, q *float32, k *byte, lines, dim int) { return k.scoreQ8 },
-		func(k *kernels) func(acc, p *float32, v *byte, lines, n, dim int) { return k.accumQ8 },
+		func(k *kernels) func(dst, q *float32, k, next *byte, lines, dim int) { return k.scoreQ8 },
+		func(k *kernels) func(acc, p *float32, v, next *byte, lines, n, dim int) { return k.accumQ8 },
 		func(k *kernels, keys, values *float32, k0, v0 *byte, dim int) {
 			k.widenKeysQ8(keys, k0, dim)
 			k.widenQ8(values, v0, backend.PageRows*dim/blockCols)
@@ -111,13 +111,13 @@ func (c *attentionCase) scores() {
 	}
 	size := (c.lines-1)*cutRows + backend.PageRows
 	got, wide, alone := guardedFloats(c.t, size), guardedFloats(c.t, size), guardedFloats(c.t, backend.PageRows)
-	c.f.score(c.k)(&got[0], &q[0], &c.keys[0], c.lines, c.dim)
+	c.f.score(c.k)(&got[0], &q[0], &c.keys[0], &c.keys[0], c.lines, c.dim)
 	if c.f.widen != nil {
-		c.k.scoreF32(&wide[0], &q[0], bytesOf(&c.wide[0][0]), c.lines, c.dim)
+		c.k.scoreF32(&wide[0], &q[0], bytesOf(&c.wide[0][0]), &c.keys[0], c.lines, c.dim)
 		same(c.t, c.k.isa+" score "+c.f.name+" widened", wide, got)
 	}
 	for l := range c.lines {
-		c.f.score(c.k)(&alone[0], &q[l*c.dim], &c.keys[0], 1, c.dim)
+		c.f.score(c.k)(&alone[0], &q[l*c.dim], &c.keys[0], &c.keys[0], 1, c.dim)
 		same(c.t, c.k.isa+" score "+c.f.name+" alone", alone, got[l*cutRows:][:backend.PageRows])
 		for i, v := range alone {
 			var want, size float64
@@ -144,14 +144,14 @@ func (c *attentionCase) sums(n int) {
 	v := guarded(c.t, n*c.row) // rows behind the last are not read
 	copy(v, c.values)
 	stepwise, wide, before := append([]float32(nil), acc...), append([]float32(nil), acc...), append([]float32(nil), acc...)
-	c.f.accum(c.k)(&acc[0], &p[0], &v[0], c.lines, n, c.dim)
+	c.f.accum(c.k)(&acc[0], &p[0], &v[0], &c.keys[0], c.lines, n, c.dim)
 	if c.f.widen != nil {
-		c.k.accumF32(&wide[0], &p[0], bytesOf(&c.wide[1][0]), c.lines, n, c.dim)
+		c.k.accumF32(&wide[0], &p[0], bytesOf(&c.wide[1][0]), &c.keys[0], c.lines, n, c.dim)
 		same(c.t, c.k.isa+" accum "+c.f.name+" widened", wide, acc)
 	}
 	for l := range c.lines {
 		for i := range n {
-			c.f.accum(c.k)(&stepwise[l*c.dim], &p[l*cutRows+i], &c.values[i*c.row], 1, 1, c.dim)
+			c.f.accum(c.k)(&stepwise[l*c.dim], &p[l*cutRows+i], &c.values[i*c.row], &c.keys[0], 1, 1, c.dim)
 		}
 	}
 	same(c.t, c.k.isa+" accum "+c.f.name+" row by row", stepwise, acc)

@@ -93,8 +93,8 @@ type stage struct {
 	outLo        int    // first of Out in the head's chunk
 	layer        *layer // of the block under way
 	byBlock      []*layer
-	score        func(dst, q *float32, k *byte, lines, dim int)
-	accum        func(acc, p *float32, v *byte, lines, n, dim int)
+	score        func(dst, q *float32, k, next *byte, lines, dim int)
+	accum        func(acc, p *float32, v, next *byte, lines, n, dim int)
 	widenKeys    func(dst *float32, page *byte) // nil for float32
 	widenValues  func(dst *float32, page *byte)
 	tasks        tasks

@@ -57,8 +57,9 @@ func strided(base, stride, stride3 Register, count int) []Mem {
 // score multiplies queries with the keys of a page, each lane one position: a
 // chunk of positions at a time, dimension after dimension.
 func (s set) score(kind string) {
-	s.text("score"+kind, "dst, q *float32, k *byte, lines, dim int", "score"+kind+"Generic.")
-	dst, query, keys, lines, dim := arg("dst"), arg("q"), arg("k"), arg("lines"), arg("dim")
+	s.text("score"+kind, "dst, q *float32, k, next *byte, lines, dim int", "score"+kind+"Generic.")
+	dst, query, keys, next, lines, dim := arg("dst"), arg("q"), arg("k"), arg("next"), arg("lines"), arg("dim")
+	SUBQ(keys, next)
 	stride, stride3 := times(dim, 4), times(dim, 12)
 	size := map[string]int{"F32": 4, "F16": 2, "Q8": 1}[kind]
 	if kind == "Q8" {
@@ -94,6 +95,9 @@ func (s set) score(kind string) {
 				for i := range w {
 					VFMADD231PS(w[i], x, acc[i][j])
 				}
+			}
+			for line := 0; line < vectors*s.lanes()*size; line += 64 {
+				PREFETCHT0(mem(k, line).Idx(next, 1))
 			}
 			ADDQ(num(4), q)
 			ADDQ(num(pageRows*size), k)
@@ -142,11 +146,14 @@ func (s set) score(kind string) {
 // accumulate adds rows of values, each times its weight, to the sums of lines:
 // as many columns at once as there are registers for.
 func (s set) accumulate(kind string) {
-	s.text("accum"+kind, "acc, p *float32, v *byte, lines, n, dim int", "accum"+kind+"Generic.")
-	sums, weights, values, lines, n, dim := arg("acc"), arg("p"), arg("v"), arg("lines"), arg("n"), arg("dim")
-	stride, stride3 := times(dim, 4), times(dim, 12)
-	row := s.rowBytes(kind, dim)
-	acc, p, v, rows, left, cols := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	s.text("accum"+kind, "acc, p *float32, v, next *byte, lines, n, dim int", "accum"+kind+"Generic.")
+	sums, weights, values, next, lines := arg("acc"), arg("p"), arg("v"), arg("next"), arg("lines")
+	cols := arg("dim")
+	SUBQ(values, next)
+	stride, stride3 := times(cols, 4), times(cols, 12)
+	row := s.rowBytes(kind, cols)
+	row1 := map[string]int{"F32": 4 * 64, "F16": 2 * 64, "Q8": 2 * 34}[kind] // bytes of 64 values
+	acc, p, v, rows, left := GP64(), GP64(), GP64(), GP64(), GP64()
 	// columns adds vectors from, from+1, ... from+vectors-1 after v
 	columns := func(name string, count, from, vectors int) {
 		sum := make([][]VecVirtual, count)
@@ -159,7 +166,7 @@ func (s set) accumulate(kind string) {
 		}
 		MOVQ(weights, p)
 		MOVQ(v, rows)
-		MOVQ(n, left)
+		Load(Param("n"), left)
 		loop("rows"+name, left, func() {
 			w := make([]VecVirtual, count)
 			for i := range w {
@@ -183,6 +190,9 @@ func (s set) accumulate(kind string) {
 					VFMADD231PS(w[i], x, sum[i][j])
 				}
 			}
+			for line := 0; line < vectors*s.lanes()*row1/64; line += 64 {
+				PREFETCHT0(mem(rows, from*s.lanes()*row1/64+line).Idx(next, 1))
+			}
 			ADDQ(num(4), p)
 			ADDQ(row, rows)
 		})
@@ -201,7 +211,7 @@ func (s set) accumulate(kind string) {
 			whole := step / s.lanes() // vectors in a step
 			MOVQ(sums, acc)
 			MOVQ(values, v)
-			MOVQ(dim, cols)
+			Load(Param("dim"), cols)
 			for vectors := max(most, whole); vectors >= whole; vectors /= 2 {
 				label := fmt.Sprint(name, vectors)
 				Label("cols" + label)
@@ -223,7 +233,8 @@ func (s set) accumulate(kind string) {
 			}
 		}
 	}
-	TESTQ(n, n)
+	Load(Param("n"), left)
+	TESTQ(left, left)
 	JZ(LabelRef("done"))
 	if s.wide() {
 		byLines(lines, steps(tileLines, 4), steps(1, 8))
