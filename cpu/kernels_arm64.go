@@ -37,6 +37,9 @@ func neon() *kernels {
 	k.gemv[kindQ6_K] = gemvQ6_KNEON
 	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		gemmPanel32NEON, gemmPanel32MNEON, gemmPanel16NEON, gemmPanel16MNEON}
+	k.quantize = quantizeNEON
+	k.maxOf, k.expSum, k.siluMul = maxOfNEON, expSumNEON, siluMulNEON
+	k.sumSquares, k.scaleMul, k.add = sumSquaresNEON, scaleMulNEON, addNEON
 	return k
 }
 
@@ -116,6 +119,27 @@ func gemmF16NEON(dst *float32, ld int, a, b, act *byte, n int)
 
 //go:noescape
 func gemmBF16NEON(dst *float32, ld int, a, b, act *byte, n int)
+
+//go:noescape
+func quantizeNEON(dst *byte, x *float32, n, T, t int)
+
+//go:noescape
+func maxOfNEON(x *float32, n int) (most float32)
+
+//go:noescape
+func expSumNEON(x *float32, n int, max float32) (sum float32)
+
+//go:noescape
+func siluMulNEON(dst, gate, up *float32, n int)
+
+//go:noescape
+func sumSquaresNEON(x *float32, n int) (sum float32)
+
+//go:noescape
+func scaleMulNEON(dst, x, w *float32, scale float32, n int)
+
+//go:noescape
+func addNEON(dst, x *float32, n int)
 
 // pause tells the processor that this is a spin.
 func pause()

@@ -6475,6 +6475,626 @@ gemmBF16NEON_3:
 	WORD $0x3d80054b // str q11, [x10, #16]
 	RET
 
+// quantizeNEON: see kernels.go.
+TEXT ·quantizeNEON(SB), NOSPLIT, $0-40
+	MOVD dst+0(FP), R0
+	MOVD x+8(FP), R1
+	MOVD n+16(FP), R9
+	MOVD T+24(FP), R4
+	MOVD t+32(FP), R5
+	LSL $2, R4
+	ADD R5<<2, R0
+	MOVD $0x0d800000, R12
+	WORD $0x4e040d9d // dup v29.4s, w12
+	MOVD $0x42fe0000, R12
+	WORD $0x4e040d9e // dup v30.4s, w12
+	WORD $0x4f00e43f // movi v31.16b, #1
+quantizeNEON_block:
+	WORD $0x3dc00020 // ldr q0, [x1, #0]
+	WORD $0x4ea0f808 // fabs.4s v8, v0
+	WORD $0x3dc00421 // ldr q1, [x1, #16]
+	WORD $0x4ea0f829 // fabs.4s v9, v1
+	WORD $0x3dc00822 // ldr q2, [x1, #32]
+	WORD $0x4ea0f84a // fabs.4s v10, v2
+	WORD $0x3dc00c23 // ldr q3, [x1, #48]
+	WORD $0x4ea0f86b // fabs.4s v11, v3
+	WORD $0x3dc01024 // ldr q4, [x1, #64]
+	WORD $0x4ea0f88c // fabs.4s v12, v4
+	WORD $0x3dc01425 // ldr q5, [x1, #80]
+	WORD $0x4ea0f8ad // fabs.4s v13, v5
+	WORD $0x3dc01826 // ldr q6, [x1, #96]
+	WORD $0x4ea0f8ce // fabs.4s v14, v6
+	WORD $0x3dc01c27 // ldr q7, [x1, #112]
+	WORD $0x4ea0f8ef // fabs.4s v15, v7
+	WORD $0x4e2cf508 // fmax.4s v8, v8, v12
+	WORD $0x4e2df529 // fmax.4s v9, v9, v13
+	WORD $0x4e2ef54a // fmax.4s v10, v10, v14
+	WORD $0x4e2ff56b // fmax.4s v11, v11, v15
+	WORD $0x4e2af508 // fmax.4s v8, v8, v10
+	WORD $0x4e2bf529 // fmax.4s v9, v9, v11
+	WORD $0x4e29f508 // fmax.4s v8, v8, v9
+	WORD $0x6e30f908 // fmaxv.4s v8, v8
+	WORD $0x1e281bc9 // fdiv.s v9, v30, v8
+	WORD $0x6ea8e7aa // fcmgt.4s v10, v29, v8
+	WORD $0x1e3e1908 // fdiv.s v8, v8, v30
+	WORD $0x4e6a1d29 // bic.16b v9, v9, v10
+	WORD $0x4e6a1d08 // bic.16b v8, v8, v10
+	WORD $0x4f899000 // fmul.4s v0, v0, v9[0]
+	WORD $0x4e21a800 // fcvtns.4s v0, v0
+	WORD $0x4f899021 // fmul.4s v1, v1, v9[0]
+	WORD $0x4e21a821 // fcvtns.4s v1, v1
+	WORD $0x4f899042 // fmul.4s v2, v2, v9[0]
+	WORD $0x4e21a842 // fcvtns.4s v2, v2
+	WORD $0x4f899063 // fmul.4s v3, v3, v9[0]
+	WORD $0x4e21a863 // fcvtns.4s v3, v3
+	WORD $0x4f899084 // fmul.4s v4, v4, v9[0]
+	WORD $0x4e21a884 // fcvtns.4s v4, v4
+	WORD $0x4f8990a5 // fmul.4s v5, v5, v9[0]
+	WORD $0x4e21a8a5 // fcvtns.4s v5, v5
+	WORD $0x4f8990c6 // fmul.4s v6, v6, v9[0]
+	WORD $0x4e21a8c6 // fcvtns.4s v6, v6
+	WORD $0x4f8990e7 // fmul.4s v7, v7, v9[0]
+	WORD $0x4e21a8e7 // fcvtns.4s v7, v7
+	WORD $0x4e411800 // uzp1.8h v0, v0, v1
+	WORD $0x4e431841 // uzp1.8h v1, v2, v3
+	WORD $0x4e451882 // uzp1.8h v2, v4, v5
+	WORD $0x4e4718c3 // uzp1.8h v3, v6, v7
+	WORD $0x4e011800 // uzp1.16b v0, v0, v1
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x4e9f9410 // sdot v16, v0, v31
+	WORD $0x4e031841 // uzp1.16b v1, v2, v3
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x4e9f9431 // sdot v17, v1, v31
+	WORD $0x4eb1be10 // addp.4s v16, v16, v17
+	WORD $0x4eb0be10 // addp.4s v16, v16, v16
+	WORD $0x4eb0be11 // addp.4s v17, v16, v16
+	WORD $0x6e106230 // ext.16b #12 v16, v17, v16
+	WORD $0x4e21da12 // scvtf.4s v18, v16
+	WORD $0x4f889252 // fmul.4s v18, v18, v8[0]
+	WORD $0x6ea0ba10 // neg.4s v16, v16
+	WORD $0x6e1c0510 // mov v16.s[3], v8.s[0]
+	WORD $0x0d848000 // st1 {v0.s}[0], [x0], x4
+	WORD $0x0d849000 // st1 {v0.s}[1], [x0], x4
+	WORD $0x4d848000 // st1 {v0.s}[2], [x0], x4
+	WORD $0x4d849000 // st1 {v0.s}[3], [x0], x4
+	WORD $0x0d848001 // st1 {v1.s}[0], [x0], x4
+	WORD $0x0d849001 // st1 {v1.s}[1], [x0], x4
+	WORD $0x4d848001 // st1 {v1.s}[2], [x0], x4
+	WORD $0x4d849001 // st1 {v1.s}[3], [x0], x4
+	WORD $0x0d848010 // st1 {v16.s}[0], [x0], x4
+	WORD $0x0d849010 // st1 {v16.s}[1], [x0], x4
+	WORD $0x4d848010 // st1 {v16.s}[2], [x0], x4
+	WORD $0x4d849010 // st1 {v16.s}[3], [x0], x4
+	WORD $0x0d848012 // st1 {v18.s}[0], [x0], x4
+	WORD $0x0d849012 // st1 {v18.s}[1], [x0], x4
+	WORD $0x4d848012 // st1 {v18.s}[2], [x0], x4
+	ADD R4, R0
+	ADD $128, R1
+	SUBS $1, R9
+	BNE quantizeNEON_block
+	RET
+
+// maxOfNEON: see kernels.go.
+TEXT ·maxOfNEON(SB), NOSPLIT, $0-20
+	MOVD x+0(FP), R0
+	MOVD n+8(FP), R9
+	WORD $0xbd400010 // ldr s16, [x0, #0]
+	WORD $0x4e040610 // dup v16.4s, v16.s[0]
+	WORD $0x4e040611 // dup v17.4s, v16.s[0]
+	WORD $0x4e040612 // dup v18.4s, v16.s[0]
+	WORD $0x4e040613 // dup v19.4s, v16.s[0]
+	CMP $16, R9
+	BLT maxOfNEON_less0
+maxOfNEON_0:
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x4e20f610 // fmax.4s v16, v16, v0
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x4e21f631 // fmax.4s v17, v17, v1
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x4e22f652 // fmax.4s v18, v18, v2
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
+	WORD $0x4e23f673 // fmax.4s v19, v19, v3
+	ADD $64, R0
+	SUB $16, R9
+	CMP $16, R9
+	BGE maxOfNEON_0
+maxOfNEON_less0:
+	CMP $4, R9
+	BLT maxOfNEON_less1
+maxOfNEON_1:
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x4e20f610 // fmax.4s v16, v16, v0
+	ADD $16, R0
+	SUB $4, R9
+	CMP $4, R9
+	BGE maxOfNEON_1
+maxOfNEON_less1:
+	CMP $1, R9
+	BLT maxOfNEON_less2
+maxOfNEON_2:
+	WORD $0xbd400000 // ldr s0, [x0, #0]
+	WORD $0x4e040400 // dup v0.4s, v0.s[0]
+	WORD $0x4e20f610 // fmax.4s v16, v16, v0
+	ADD $4, R0
+	SUB $1, R9
+	CMP $1, R9
+	BGE maxOfNEON_2
+maxOfNEON_less2:
+	WORD $0x4e32f610 // fmax.4s v16, v16, v18
+	WORD $0x4e33f631 // fmax.4s v17, v17, v19
+	WORD $0x4e31f610 // fmax.4s v16, v16, v17
+	WORD $0x6e30fa10 // fmaxv.4s v16, v16
+	FMOVS F16, most+16(FP)
+	RET
+
+// expSumNEON: see kernels.go.
+TEXT ·expSumNEON(SB), NOSPLIT, $0-28
+	MOVD x+0(FP), R0
+	MOVD n+8(FP), R9
+	FMOVS max+16(FP), F31
+	WORD $0x4e0407ff // dup v31.4s, v31.s[0]
+	MOVD $0xc2d00000, R12
+	WORD $0x4e040d90 // dup v16.4s, w12
+	MOVD $0x42b20000, R12
+	WORD $0x4e040d91 // dup v17.4s, w12
+	MOVD $0x3fb8aa3b, R12
+	WORD $0x4e040d92 // dup v18.4s, w12
+	MOVD $0x3f317218, R12
+	WORD $0x4e040d93 // dup v19.4s, w12
+	MOVD $0xb102e308, R12
+	WORD $0x4e040d94 // dup v20.4s, w12
+	MOVD $0x0000007f, R12
+	WORD $0x4e040d95 // dup v21.4s, w12
+	MOVD $0x3f800000, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
+	MOVD $0x3f800000, R12
+	WORD $0x4e040d97 // dup v23.4s, w12
+	MOVD $0x3f000000, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x3e2aaaab, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x3d2aaaab, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x3c088889, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD $0x3ab60b61, R12
+	WORD $0x4e040d9c // dup v28.4s, w12
+	MOVD $0x39500d01, R12
+	WORD $0x4e040d9d // dup v29.4s, w12
+	WORD $0x6f00e41e // movi v30, #0
+	CMP $4, R9
+	BLT expSumNEON_less0
+expSumNEON_0:
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x4ebfd400 // fsub.4s v0, v0, v31
+	WORD $0x4e30f400 // fmax.4s v0, v0, v16
+	WORD $0x4eb1f400 // fmin.4s v0, v0, v17
+	WORD $0x6e32dc01 // fmul.4s v1, v0, v18
+	WORD $0x4e218821 // frintn.4s v1, v1
+	WORD $0x4eb3cc20 // fmls.4s v0, v1, v19
+	WORD $0x4eb4cc20 // fmls.4s v0, v1, v20
+	WORD $0x4ebc1f82 // mov.16b v2, v28
+	WORD $0x4e20cfa2 // fmla.4s v2, v29, v0
+	WORD $0x4ebb1f63 // mov.16b v3, v27
+	WORD $0x4e20cc43 // fmla.4s v3, v2, v0
+	WORD $0x4eba1f42 // mov.16b v2, v26
+	WORD $0x4e20cc62 // fmla.4s v2, v3, v0
+	WORD $0x4eb91f23 // mov.16b v3, v25
+	WORD $0x4e20cc43 // fmla.4s v3, v2, v0
+	WORD $0x4eb81f02 // mov.16b v2, v24
+	WORD $0x4e20cc62 // fmla.4s v2, v3, v0
+	WORD $0x4eb71ee3 // mov.16b v3, v23
+	WORD $0x4e20cc43 // fmla.4s v3, v2, v0
+	WORD $0x4eb61ec2 // mov.16b v2, v22
+	WORD $0x4e20cc62 // fmla.4s v2, v3, v0
+	WORD $0x4e21a821 // fcvtns.4s v1, v1
+	WORD $0x4f3f0423 // sshr.4s #1 v3, v1
+	WORD $0x6ea38421 // sub.4s v1, v1, v3
+	WORD $0x4eb58463 // add.4s v3, v3, v21
+	WORD $0x4f375463 // shl.4s #23 v3, v3
+	WORD $0x6e23dc42 // fmul.4s v2, v2, v3
+	WORD $0x4eb58421 // add.4s v1, v1, v21
+	WORD $0x4f375421 // shl.4s #23 v1, v1
+	WORD $0x6e21dc42 // fmul.4s v2, v2, v1
+	WORD $0x4ea21c40 // mov.16b v0, v2
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x4e20d7de // fadd.4s v30, v30, v0
+	ADD $16, R0
+	SUB $4, R9
+	CMP $4, R9
+	BGE expSumNEON_0
+expSumNEON_less0:
+	CMP $1, R9
+	BLT expSumNEON_less1
+expSumNEON_1:
+	WORD $0xbd400000 // ldr s0, [x0, #0]
+	WORD $0x4ebfd400 // fsub.4s v0, v0, v31
+	WORD $0x4e30f400 // fmax.4s v0, v0, v16
+	WORD $0x4eb1f400 // fmin.4s v0, v0, v17
+	WORD $0x6e32dc01 // fmul.4s v1, v0, v18
+	WORD $0x4e218821 // frintn.4s v1, v1
+	WORD $0x4eb3cc20 // fmls.4s v0, v1, v19
+	WORD $0x4eb4cc20 // fmls.4s v0, v1, v20
+	WORD $0x4ebc1f82 // mov.16b v2, v28
+	WORD $0x4e20cfa2 // fmla.4s v2, v29, v0
+	WORD $0x4ebb1f63 // mov.16b v3, v27
+	WORD $0x4e20cc43 // fmla.4s v3, v2, v0
+	WORD $0x4eba1f42 // mov.16b v2, v26
+	WORD $0x4e20cc62 // fmla.4s v2, v3, v0
+	WORD $0x4eb91f23 // mov.16b v3, v25
+	WORD $0x4e20cc43 // fmla.4s v3, v2, v0
+	WORD $0x4eb81f02 // mov.16b v2, v24
+	WORD $0x4e20cc62 // fmla.4s v2, v3, v0
+	WORD $0x4eb71ee3 // mov.16b v3, v23
+	WORD $0x4e20cc43 // fmla.4s v3, v2, v0
+	WORD $0x4eb61ec2 // mov.16b v2, v22
+	WORD $0x4e20cc62 // fmla.4s v2, v3, v0
+	WORD $0x4e21a821 // fcvtns.4s v1, v1
+	WORD $0x4f3f0423 // sshr.4s #1 v3, v1
+	WORD $0x6ea38421 // sub.4s v1, v1, v3
+	WORD $0x4eb58463 // add.4s v3, v3, v21
+	WORD $0x4f375463 // shl.4s #23 v3, v3
+	WORD $0x6e23dc42 // fmul.4s v2, v2, v3
+	WORD $0x4eb58421 // add.4s v1, v1, v21
+	WORD $0x4f375421 // shl.4s #23 v1, v1
+	WORD $0x6e21dc42 // fmul.4s v2, v2, v1
+	WORD $0x4ea21c40 // mov.16b v0, v2
+	WORD $0xbd000000 // str s0, [x0, #0]
+	WORD $0x1e204000 // fmov.s v0, v0
+	WORD $0x4e20d7de // fadd.4s v30, v30, v0
+	ADD $4, R0
+	SUB $1, R9
+	CMP $1, R9
+	BGE expSumNEON_1
+expSumNEON_less1:
+	WORD $0x6e3ed7de // faddp.4s v30, v30, v30
+	WORD $0x6e3ed7de // faddp.4s v30, v30, v30
+	FMOVS F30, sum+24(FP)
+	RET
+
+// siluMulNEON: see kernels.go.
+TEXT ·siluMulNEON(SB), NOSPLIT, $0-32
+	MOVD dst+0(FP), R0
+	MOVD gate+8(FP), R1
+	MOVD up+16(FP), R2
+	MOVD n+24(FP), R9
+	MOVD $0xc2d00000, R12
+	WORD $0x4e040d90 // dup v16.4s, w12
+	MOVD $0x42b20000, R12
+	WORD $0x4e040d91 // dup v17.4s, w12
+	MOVD $0x3fb8aa3b, R12
+	WORD $0x4e040d92 // dup v18.4s, w12
+	MOVD $0x3f317218, R12
+	WORD $0x4e040d93 // dup v19.4s, w12
+	MOVD $0xb102e308, R12
+	WORD $0x4e040d94 // dup v20.4s, w12
+	MOVD $0x0000007f, R12
+	WORD $0x4e040d95 // dup v21.4s, w12
+	MOVD $0x3f800000, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
+	MOVD $0x3f800000, R12
+	WORD $0x4e040d97 // dup v23.4s, w12
+	MOVD $0x3f000000, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x3e2aaaab, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x3d2aaaab, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x3c088889, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD $0x3ab60b61, R12
+	WORD $0x4e040d9c // dup v28.4s, w12
+	MOVD $0x39500d01, R12
+	WORD $0x4e040d9d // dup v29.4s, w12
+	MOVD $0x80000000, R12
+	WORD $0x4e040d9f // dup v31.4s, w12
+	CMP $4, R9
+	BLT siluMulNEON_less0
+siluMulNEON_0:
+	WORD $0x3dc00024 // ldr q4, [x1, #0]
+	WORD $0x4ebf1c80 // orr.16b v0, v4, v31
+	WORD $0x4e30f400 // fmax.4s v0, v0, v16
+	WORD $0x4eb1f400 // fmin.4s v0, v0, v17
+	WORD $0x6e32dc01 // fmul.4s v1, v0, v18
+	WORD $0x4e218821 // frintn.4s v1, v1
+	WORD $0x4eb3cc20 // fmls.4s v0, v1, v19
+	WORD $0x4eb4cc20 // fmls.4s v0, v1, v20
+	WORD $0x4ebc1f82 // mov.16b v2, v28
+	WORD $0x4e20cfa2 // fmla.4s v2, v29, v0
+	WORD $0x4ebb1f63 // mov.16b v3, v27
+	WORD $0x4e20cc43 // fmla.4s v3, v2, v0
+	WORD $0x4eba1f42 // mov.16b v2, v26
+	WORD $0x4e20cc62 // fmla.4s v2, v3, v0
+	WORD $0x4eb91f23 // mov.16b v3, v25
+	WORD $0x4e20cc43 // fmla.4s v3, v2, v0
+	WORD $0x4eb81f02 // mov.16b v2, v24
+	WORD $0x4e20cc62 // fmla.4s v2, v3, v0
+	WORD $0x4eb71ee3 // mov.16b v3, v23
+	WORD $0x4e20cc43 // fmla.4s v3, v2, v0
+	WORD $0x4eb61ec2 // mov.16b v2, v22
+	WORD $0x4e20cc62 // fmla.4s v2, v3, v0
+	WORD $0x4e21a821 // fcvtns.4s v1, v1
+	WORD $0x4f3f0423 // sshr.4s #1 v3, v1
+	WORD $0x6ea38421 // sub.4s v1, v1, v3
+	WORD $0x4eb58463 // add.4s v3, v3, v21
+	WORD $0x4f375463 // shl.4s #23 v3, v3
+	WORD $0x6e23dc42 // fmul.4s v2, v2, v3
+	WORD $0x4eb58421 // add.4s v1, v1, v21
+	WORD $0x4f375421 // shl.4s #23 v1, v1
+	WORD $0x6e21dc42 // fmul.4s v2, v2, v1
+	WORD $0x4ea21c40 // mov.16b v0, v2
+	WORD $0x6e20dc85 // fmul.4s v5, v4, v0
+	WORD $0x4ea0a886 // cmlt.4s #0 v6, v4
+	WORD $0x6e641ca6 // bsl.16b v6, v5, v4
+	WORD $0x4e36d400 // fadd.4s v0, v0, v22
+	WORD $0x6e20fcc0 // fdiv.4s v0, v6, v0
+	WORD $0x3dc00044 // ldr q4, [x2, #0]
+	WORD $0x6e24dc00 // fmul.4s v0, v0, v4
+	WORD $0x3d800000 // str q0, [x0, #0]
+	ADD $16, R0
+	ADD $16, R1
+	ADD $16, R2
+	SUB $4, R9
+	CMP $4, R9
+	BGE siluMulNEON_0
+siluMulNEON_less0:
+	CMP $1, R9
+	BLT siluMulNEON_less1
+siluMulNEON_1:
+	WORD $0xbd400024 // ldr s4, [x1, #0]
+	WORD $0x4ebf1c80 // orr.16b v0, v4, v31
+	WORD $0x4e30f400 // fmax.4s v0, v0, v16
+	WORD $0x4eb1f400 // fmin.4s v0, v0, v17
+	WORD $0x6e32dc01 // fmul.4s v1, v0, v18
+	WORD $0x4e218821 // frintn.4s v1, v1
+	WORD $0x4eb3cc20 // fmls.4s v0, v1, v19
+	WORD $0x4eb4cc20 // fmls.4s v0, v1, v20
+	WORD $0x4ebc1f82 // mov.16b v2, v28
+	WORD $0x4e20cfa2 // fmla.4s v2, v29, v0
+	WORD $0x4ebb1f63 // mov.16b v3, v27
+	WORD $0x4e20cc43 // fmla.4s v3, v2, v0
+	WORD $0x4eba1f42 // mov.16b v2, v26
+	WORD $0x4e20cc62 // fmla.4s v2, v3, v0
+	WORD $0x4eb91f23 // mov.16b v3, v25
+	WORD $0x4e20cc43 // fmla.4s v3, v2, v0
+	WORD $0x4eb81f02 // mov.16b v2, v24
+	WORD $0x4e20cc62 // fmla.4s v2, v3, v0
+	WORD $0x4eb71ee3 // mov.16b v3, v23
+	WORD $0x4e20cc43 // fmla.4s v3, v2, v0
+	WORD $0x4eb61ec2 // mov.16b v2, v22
+	WORD $0x4e20cc62 // fmla.4s v2, v3, v0
+	WORD $0x4e21a821 // fcvtns.4s v1, v1
+	WORD $0x4f3f0423 // sshr.4s #1 v3, v1
+	WORD $0x6ea38421 // sub.4s v1, v1, v3
+	WORD $0x4eb58463 // add.4s v3, v3, v21
+	WORD $0x4f375463 // shl.4s #23 v3, v3
+	WORD $0x6e23dc42 // fmul.4s v2, v2, v3
+	WORD $0x4eb58421 // add.4s v1, v1, v21
+	WORD $0x4f375421 // shl.4s #23 v1, v1
+	WORD $0x6e21dc42 // fmul.4s v2, v2, v1
+	WORD $0x4ea21c40 // mov.16b v0, v2
+	WORD $0x6e20dc85 // fmul.4s v5, v4, v0
+	WORD $0x4ea0a886 // cmlt.4s #0 v6, v4
+	WORD $0x6e641ca6 // bsl.16b v6, v5, v4
+	WORD $0x4e36d400 // fadd.4s v0, v0, v22
+	WORD $0x6e20fcc0 // fdiv.4s v0, v6, v0
+	WORD $0xbd400044 // ldr s4, [x2, #0]
+	WORD $0x6e24dc00 // fmul.4s v0, v0, v4
+	WORD $0xbd000000 // str s0, [x0, #0]
+	ADD $4, R0
+	ADD $4, R1
+	ADD $4, R2
+	SUB $1, R9
+	CMP $1, R9
+	BGE siluMulNEON_1
+siluMulNEON_less1:
+	RET
+
+// sumSquaresNEON: see kernels.go.
+TEXT ·sumSquaresNEON(SB), NOSPLIT, $0-20
+	MOVD x+0(FP), R0
+	MOVD n+8(FP), R9
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	CMP $16, R9
+	BLT sumSquaresNEON_less0
+sumSquaresNEON_0:
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x0e617804 // fcvtl.2d v4, v0
+	WORD $0x4e617800 // fcvtl2.2d v0, v0
+	WORD $0x4e64cc90 // fmla.2d v16, v4, v4
+	WORD $0x4e60cc11 // fmla.2d v17, v0, v0
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x0e617825 // fcvtl.2d v5, v1
+	WORD $0x4e617821 // fcvtl2.2d v1, v1
+	WORD $0x4e65ccb2 // fmla.2d v18, v5, v5
+	WORD $0x4e61cc33 // fmla.2d v19, v1, v1
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x0e617846 // fcvtl.2d v6, v2
+	WORD $0x4e617842 // fcvtl2.2d v2, v2
+	WORD $0x4e66ccd4 // fmla.2d v20, v6, v6
+	WORD $0x4e62cc55 // fmla.2d v21, v2, v2
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
+	WORD $0x0e617867 // fcvtl.2d v7, v3
+	WORD $0x4e617863 // fcvtl2.2d v3, v3
+	WORD $0x4e67ccf6 // fmla.2d v22, v7, v7
+	WORD $0x4e63cc77 // fmla.2d v23, v3, v3
+	ADD $64, R0
+	SUB $16, R9
+	CMP $16, R9
+	BGE sumSquaresNEON_0
+sumSquaresNEON_less0:
+	CMP $4, R9
+	BLT sumSquaresNEON_less1
+sumSquaresNEON_1:
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x0e617804 // fcvtl.2d v4, v0
+	WORD $0x4e617800 // fcvtl2.2d v0, v0
+	WORD $0x4e64cc90 // fmla.2d v16, v4, v4
+	WORD $0x4e60cc11 // fmla.2d v17, v0, v0
+	ADD $16, R0
+	SUB $4, R9
+	CMP $4, R9
+	BGE sumSquaresNEON_1
+sumSquaresNEON_less1:
+	CMP $1, R9
+	BLT sumSquaresNEON_less2
+sumSquaresNEON_2:
+	WORD $0xbd400000 // ldr s0, [x0, #0]
+	WORD $0x0e617804 // fcvtl.2d v4, v0
+	WORD $0x4e617800 // fcvtl2.2d v0, v0
+	WORD $0x4e64cc90 // fmla.2d v16, v4, v4
+	WORD $0x4e60cc11 // fmla.2d v17, v0, v0
+	ADD $4, R0
+	SUB $1, R9
+	CMP $1, R9
+	BGE sumSquaresNEON_2
+sumSquaresNEON_less2:
+	WORD $0x4e74d610 // fadd.2d v16, v16, v20
+	WORD $0x4e75d631 // fadd.2d v17, v17, v21
+	WORD $0x4e76d652 // fadd.2d v18, v18, v22
+	WORD $0x4e77d673 // fadd.2d v19, v19, v23
+	WORD $0x4e72d610 // fadd.2d v16, v16, v18
+	WORD $0x4e73d631 // fadd.2d v17, v17, v19
+	WORD $0x4e71d610 // fadd.2d v16, v16, v17
+	WORD $0x7e70da10 // faddp.2d v16, v16
+	WORD $0x1e624210 // fcvt.s.d v16, v16
+	FMOVS F16, sum+16(FP)
+	RET
+
+// scaleMulNEON: see kernels.go.
+TEXT ·scaleMulNEON(SB), NOSPLIT, $0-40
+	MOVD dst+0(FP), R0
+	MOVD x+8(FP), R1
+	MOVD w+16(FP), R2
+	FMOVS scale+24(FP), F16
+	MOVD n+32(FP), R9
+	CMP $16, R9
+	BLT scaleMulNEON_less0
+scaleMulNEON_0:
+	WORD $0x3dc00020 // ldr q0, [x1, #0]
+	WORD $0x3dc00044 // ldr q4, [x2, #0]
+	WORD $0x4f909000 // fmul.4s v0, v0, v16[0]
+	WORD $0x6e24dc00 // fmul.4s v0, v0, v4
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3dc00421 // ldr q1, [x1, #16]
+	WORD $0x3dc00445 // ldr q5, [x2, #16]
+	WORD $0x4f909021 // fmul.4s v1, v1, v16[0]
+	WORD $0x6e25dc21 // fmul.4s v1, v1, v5
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3dc00822 // ldr q2, [x1, #32]
+	WORD $0x3dc00846 // ldr q6, [x2, #32]
+	WORD $0x4f909042 // fmul.4s v2, v2, v16[0]
+	WORD $0x6e26dc42 // fmul.4s v2, v2, v6
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3dc00c23 // ldr q3, [x1, #48]
+	WORD $0x3dc00c47 // ldr q7, [x2, #48]
+	WORD $0x4f909063 // fmul.4s v3, v3, v16[0]
+	WORD $0x6e27dc63 // fmul.4s v3, v3, v7
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD $64, R1
+	ADD $64, R2
+	SUB $16, R9
+	CMP $16, R9
+	BGE scaleMulNEON_0
+scaleMulNEON_less0:
+	CMP $4, R9
+	BLT scaleMulNEON_less1
+scaleMulNEON_1:
+	WORD $0x3dc00020 // ldr q0, [x1, #0]
+	WORD $0x3dc00044 // ldr q4, [x2, #0]
+	WORD $0x4f909000 // fmul.4s v0, v0, v16[0]
+	WORD $0x6e24dc00 // fmul.4s v0, v0, v4
+	WORD $0x3d800000 // str q0, [x0, #0]
+	ADD $16, R0
+	ADD $16, R1
+	ADD $16, R2
+	SUB $4, R9
+	CMP $4, R9
+	BGE scaleMulNEON_1
+scaleMulNEON_less1:
+	CMP $1, R9
+	BLT scaleMulNEON_less2
+scaleMulNEON_2:
+	WORD $0xbd400020 // ldr s0, [x1, #0]
+	WORD $0xbd400044 // ldr s4, [x2, #0]
+	WORD $0x4f909000 // fmul.4s v0, v0, v16[0]
+	WORD $0x6e24dc00 // fmul.4s v0, v0, v4
+	WORD $0xbd000000 // str s0, [x0, #0]
+	ADD $4, R0
+	ADD $4, R1
+	ADD $4, R2
+	SUB $1, R9
+	CMP $1, R9
+	BGE scaleMulNEON_2
+scaleMulNEON_less2:
+	RET
+
+// addNEON: see kernels.go.
+TEXT ·addNEON(SB), NOSPLIT, $0-24
+	MOVD dst+0(FP), R0
+	MOVD x+8(FP), R1
+	MOVD n+16(FP), R9
+	CMP $16, R9
+	BLT addNEON_less0
+addNEON_0:
+	WORD $0x3dc00020 // ldr q0, [x1, #0]
+	WORD $0x3dc00004 // ldr q4, [x0, #0]
+	WORD $0x4e20d480 // fadd.4s v0, v4, v0
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3dc00421 // ldr q1, [x1, #16]
+	WORD $0x3dc00405 // ldr q5, [x0, #16]
+	WORD $0x4e21d4a1 // fadd.4s v1, v5, v1
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3dc00822 // ldr q2, [x1, #32]
+	WORD $0x3dc00806 // ldr q6, [x0, #32]
+	WORD $0x4e22d4c2 // fadd.4s v2, v6, v2
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3dc00c23 // ldr q3, [x1, #48]
+	WORD $0x3dc00c07 // ldr q7, [x0, #48]
+	WORD $0x4e23d4e3 // fadd.4s v3, v7, v3
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD $64, R1
+	SUB $16, R9
+	CMP $16, R9
+	BGE addNEON_0
+addNEON_less0:
+	CMP $4, R9
+	BLT addNEON_less1
+addNEON_1:
+	WORD $0x3dc00020 // ldr q0, [x1, #0]
+	WORD $0x3dc00004 // ldr q4, [x0, #0]
+	WORD $0x4e20d480 // fadd.4s v0, v4, v0
+	WORD $0x3d800000 // str q0, [x0, #0]
+	ADD $16, R0
+	ADD $16, R1
+	SUB $4, R9
+	CMP $4, R9
+	BGE addNEON_1
+addNEON_less1:
+	CMP $1, R9
+	BLT addNEON_less2
+addNEON_2:
+	WORD $0xbd400020 // ldr s0, [x1, #0]
+	WORD $0xbd400004 // ldr s4, [x0, #0]
+	WORD $0x4e20d480 // fadd.4s v0, v4, v0
+	WORD $0xbd000000 // str s0, [x0, #0]
+	ADD $4, R0
+	ADD $4, R1
+	SUB $1, R9
+	CMP $1, R9
+	BGE addNEON_2
+addNEON_less2:
+	RET
+
 // pause: see kernels_arm64.go.
 TEXT ·pause(SB), NOSPLIT, $0-0
 	YIELD

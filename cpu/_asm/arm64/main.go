@@ -20,6 +20,8 @@ func main() {
 		gemvFloat(f)
 		gemmFloat(f)
 	}
+	quantize()
+	vectors()
 	fmt.Print("\n// pause: see kernels_arm64.go.\nTEXT ·pause(SB), NOSPLIT, $0-0\n")
 	for range 16 {
 		p("YIELD")
@@ -79,14 +81,46 @@ func strQ(v, r, off int) {
 func three(op uint32, name string, d, a, b int) {
 	word(op|uint32(b)<<16|uint32(a)<<5|uint32(d), "%s v%d, v%d, v%d", name, d, a, b)
 }
+func ldrS(v, r, off int) {
+	word(0xbd400000|uint32(off/4)<<10|uint32(r)<<5|uint32(v), "ldr s%d, [x%d, #%d]", v, r, off)
+}
+func strS(v, r, off int) {
+	word(0xbd000000|uint32(off/4)<<10|uint32(r)<<5|uint32(v), "str s%d, [x%d, #%d]", v, r, off)
+}
+
+// st1S stores dword i and moves the address in general register r on by that in by.
+func st1S(v, i, r, by int) {
+	word(0x0d808000|uint32(i>>1)<<30|uint32(i&1)<<12|uint32(by)<<16|uint32(r)<<5|uint32(v), "st1 {v%d.s}[%d], [x%d], x%d", v, i, r, by)
+}
 func two(op uint32, name string, d, a int) {
 	word(op|uint32(a)<<5|uint32(d), "%s v%d, v%d", name, d, a)
 }
-func and(d, a, b int)  { three(0x4e201c00, "and.16b", d, a, b) }
-func eor(d, a, b int)  { three(0x6e201c00, "eor.16b", d, a, b) }
-func orr(d, a, b int)  { three(0x4ea01c00, "orr.16b", d, a, b) }
-func fmul(d, a, b int) { three(0x6e20dc00, "fmul.4s", d, a, b) }
-func fmla(d, a, b int) { three(0x4e20cc00, "fmla.4s", d, a, b) }
+func and(d, a, b int)    { three(0x4e201c00, "and.16b", d, a, b) }
+func eor(d, a, b int)    { three(0x6e201c00, "eor.16b", d, a, b) }
+func orr(d, a, b int)    { three(0x4ea01c00, "orr.16b", d, a, b) }
+func fmul(d, a, b int)   { three(0x6e20dc00, "fmul.4s", d, a, b) }
+func fmla(d, a, b int)   { three(0x4e20cc00, "fmla.4s", d, a, b) }
+func bic(d, a, b int)    { three(0x4e601c00, "bic.16b", d, a, b) }
+func bsl(d, a, b int)    { three(0x6e601c00, "bsl.16b", d, a, b) }
+func mov(d, a int)       { two(0x4ea01c00|uint32(a)<<16, "mov.16b", d, a) }
+func addS(d, a, b int)   { three(0x4ea08400, "add.4s", d, a, b) }
+func subS(d, a, b int)   { three(0x6ea08400, "sub.4s", d, a, b) }
+func addpS(d, a, b int)  { three(0x4ea0bc00, "addp.4s", d, a, b) }
+func fadd(d, a, b int)   { three(0x4e20d400, "fadd.4s", d, a, b) }
+func fsub(d, a, b int)   { three(0x4ea0d400, "fsub.4s", d, a, b) }
+func fdiv(d, a, b int)   { three(0x6e20fc00, "fdiv.4s", d, a, b) }
+func fmax(d, a, b int)   { three(0x4e20f400, "fmax.4s", d, a, b) }
+func fmin(d, a, b int)   { three(0x4ea0f400, "fmin.4s", d, a, b) }
+func fmls(d, a, b int)   { three(0x4ea0cc00, "fmls.4s", d, a, b) }
+func fcmgt(d, a, b int)  { three(0x6ea0e400, "fcmgt.4s", d, a, b) }
+func faddp(d, a, b int)  { three(0x6e20d400, "faddp.4s", d, a, b) }
+func fdivS(d, a, b int)  { three(0x1e201800, "fdiv.s", d, a, b) }
+func faddD(d, a, b int)  { three(0x4e60d400, "fadd.2d", d, a, b) }
+func fmlaD(d, a, b int)  { three(0x4e60cc00, "fmla.2d", d, a, b) }
+func sdotV(d, a, b int)  { three(0x4e809400, "sdot", d, a, b) }
+func uzp1H(d, a, b int)  { three(0x4e401800, "uzp1.8h", d, a, b) }
+func uzp1B(d, a, b int)  { three(0x4e001800, "uzp1.16b", d, a, b) }
+func ext(d, a, b, i int) { three(0x6e000000|uint32(i)<<11, fmt.Sprintf("ext.16b #%d", i), d, a, b) }
 func element(op uint32, name string, d, a, b, i int) {
 	word(op|uint32(i&1)<<21|uint32(i>>1)<<11|uint32(b)<<16|uint32(a)<<5|uint32(d), "%s v%d, v%d, v%d[%d]", name, d, a, b, i)
 }
@@ -96,6 +130,17 @@ func fmlaE(d, a, b, i int) { element(0x4f801000, "fmla.4s", d, a, b, i) }
 func fmlsE(d, a, b, i int) { element(0x4f805000, "fmls.4s", d, a, b, i) }
 func scvtf(d, a int)       { two(0x4e21d800, "scvtf.4s", d, a) }
 func ucvtf(d, a int)       { two(0x6e21d800, "ucvtf.4s", d, a) }
+func fabs(d, a int)        { two(0x4ea0f800, "fabs.4s", d, a) }
+func frintn(d, a int)      { two(0x4e218800, "frintn.4s", d, a) }
+func fcvtns(d, a int)      { two(0x4e21a800, "fcvtns.4s", d, a) }
+func fmaxv(d, a int)       { two(0x6e30f800, "fmaxv.4s", d, a) }
+func faddpD(d, a int)      { two(0x7e70d800, "faddp.2d", d, a) }
+func fcvtSD(d, a int)      { two(0x1e624000, "fcvt.s.d", d, a) }
+func fmovS(d, a int)       { two(0x1e204000, "fmov.s", d, a) }
+func fcvtlD(d, a int)      { two(0x0e617800, "fcvtl.2d", d, a) }
+func fcvtl2D(d, a int)     { two(0x4e617800, "fcvtl2.2d", d, a) }
+func negS(d, a int)        { two(0x6ea0b800, "neg.4s", d, a) }
+func negative(d, a int)    { two(0x4ea0a800, "cmlt.4s #0", d, a) }
 func fcvtl(d, a int)       { two(0x0e217800, "fcvtl", d, a) }
 func fcvtl2(d, a int)      { two(0x4e217800, "fcvtl2", d, a) }
 func shll16(d, a int)      { two(0x2e613800, "shll.4s #16", d, a) }
@@ -103,12 +148,23 @@ func shll2(d, a int)       { two(0x6e613800, "shll2.4s #16", d, a) }
 func ushrB(d, a, k int)    { two(0x6f000400|uint32(16-k)<<16, fmt.Sprintf("ushr.16b #%d", k), d, a) }
 func shlB(d, a, k int)     { two(0x4f005400|uint32(8+k)<<16, fmt.Sprintf("shl.16b #%d", k), d, a) }
 func shlS(d, a, k int)     { two(0x4f005400|uint32(32+k)<<16, fmt.Sprintf("shl.4s #%d", k), d, a) }
+func sshrS(d, a, k int)    { two(0x4f000400|uint32(64-k)<<16, fmt.Sprintf("sshr.4s #%d", k), d, a) }
 func zero(d int)           { word(0x6f00e400|uint32(d), "movi v%d, #0", d) }
 func bytesOf(d int, v uint32) {
 	word(0x4f00e400|v>>5<<16|v&31<<5|uint32(d), "movi v%d.16b, #%d", d, v)
 }
 func dup(d, a, i int) {
 	word(0x4e000400|uint32(i<<3|4)<<16|uint32(a)<<5|uint32(d), "dup v%d.4s, v%d.s[%d]", d, a, i)
+}
+
+func insS(d, i, a, j int) {
+	word(0x6e000400|uint32(i<<3|4)<<16|uint32(j<<2)<<11|uint32(a)<<5|uint32(d), "mov v%d.s[%d], v%d.s[%d]", d, i, a, j)
+}
+
+// dwords is v in every lane, by way of R12.
+func dwords(d int, v uint32) {
+	p("MOVD $0x%08x, R12", v)
+	word(0x4e040c00|12<<5|uint32(d), "dup v%d.4s, w12", d)
 }
 
 // widen makes 4 int32 of bytes 4q..4q+3 of v; op has the signed or unsigned bit.
