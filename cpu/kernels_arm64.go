@@ -13,10 +13,25 @@ import (
 
 // kernelSets are the sets that this CPU runs, best first.
 func kernelSets() []*kernels {
+	var sets []*kernels
 	if cpu.ARM64.HasASIMDDP || runtime.GOOS == "darwin" { // every Apple processor since the M1 has it
-		return []*kernels{neon(), generic()}
+		if cpu.ARM64.HasI8MM {
+			sets = append(sets, i8mm())
+		}
+		sets = append(sets, neon())
 	}
-	return []*kernels{generic()}
+	return append(sets, generic())
+}
+
+// i8mm is the set for processors with int8 matrix products (Armv8.6 I8MM). They
+// serve prompts; with one row half of each would go unused. Results are neon's,
+// bit for bit.
+func i8mm() *kernels {
+	k := neon()
+	k.isa = "i8mm"
+	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
+		gemmPanel32I8MM, gemmPanel32MI8MM, gemmPanel16I8MM, gemmPanel16MI8MM}
+	return k
 }
 
 // neon is the set for processors with dot products (Armv8.2 DotProd).
@@ -110,6 +125,18 @@ func gemmPanel16NEON(dst *float32, ld int, a, b, act *byte, n int)
 
 //go:noescape
 func gemmPanel16MNEON(dst *float32, ld int, a, b, act *byte, n int)
+
+//go:noescape
+func gemmPanel32I8MM(dst *float32, ld int, a, b, act *byte, n int)
+
+//go:noescape
+func gemmPanel32MI8MM(dst *float32, ld int, a, b, act *byte, n int)
+
+//go:noescape
+func gemmPanel16I8MM(dst *float32, ld int, a, b, act *byte, n int)
+
+//go:noescape
+func gemmPanel16MI8MM(dst *float32, ld int, a, b, act *byte, n int)
 
 //go:noescape
 func gemmF32NEON(dst *float32, ld int, a, b, act *byte, n int)

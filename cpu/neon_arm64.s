@@ -2,6 +2,7 @@
 
 //go:build !noasm
 
+#include "funcdata.h"
 #include "textflag.h"
 
 // gemvQ4_0NEON: see kernels.go.
@@ -1906,6 +1907,1036 @@ gemmPanel32NEON_3:
 	WORD $0x3d80054b // str q11, [x10, #16]
 	RET
 
+// gemmPanel32I8MM: see kernels.go.
+TEXT ·gemmPanel32I8MM(SB), 0, $5376-48
+	NO_LOCAL_POINTERS
+	MOVD a+16(FP), R1
+	MOVD b+24(FP), R2
+	MOVD act+32(FP), R8
+	MOVD n+40(FP), R3
+	MOVD $room-5376(SP), R13
+	ADD $4608, R13, R10
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800540 // str q0, [x10, #16]
+	WORD $0x3d800940 // str q0, [x10, #32]
+	WORD $0x3d800d40 // str q0, [x10, #48]
+	WORD $0x3d801140 // str q0, [x10, #64]
+	WORD $0x3d801540 // str q0, [x10, #80]
+	WORD $0x3d801940 // str q0, [x10, #96]
+	WORD $0x3d801d40 // str q0, [x10, #112]
+	WORD $0x3d802140 // str q0, [x10, #128]
+	WORD $0x3d802540 // str q0, [x10, #144]
+	WORD $0x3d802940 // str q0, [x10, #160]
+	WORD $0x3d802d40 // str q0, [x10, #176]
+	WORD $0x3d803140 // str q0, [x10, #192]
+	WORD $0x3d803540 // str q0, [x10, #208]
+	WORD $0x3d803940 // str q0, [x10, #224]
+	WORD $0x3d803d40 // str q0, [x10, #240]
+	WORD $0x3d804140 // str q0, [x10, #256]
+	WORD $0x3d804540 // str q0, [x10, #272]
+	WORD $0x3d804940 // str q0, [x10, #288]
+	WORD $0x3d804d40 // str q0, [x10, #304]
+	WORD $0x3d805140 // str q0, [x10, #320]
+	WORD $0x3d805540 // str q0, [x10, #336]
+	WORD $0x3d805940 // str q0, [x10, #352]
+	WORD $0x3d805d40 // str q0, [x10, #368]
+	WORD $0x3d806140 // str q0, [x10, #384]
+	WORD $0x3d806540 // str q0, [x10, #400]
+	WORD $0x3d806940 // str q0, [x10, #416]
+	WORD $0x3d806d40 // str q0, [x10, #432]
+	WORD $0x3d807140 // str q0, [x10, #448]
+	WORD $0x3d807540 // str q0, [x10, #464]
+	WORD $0x3d807940 // str q0, [x10, #480]
+	WORD $0x3d807d40 // str q0, [x10, #496]
+	WORD $0x3d808140 // str q0, [x10, #512]
+	WORD $0x3d808540 // str q0, [x10, #528]
+	WORD $0x3d808940 // str q0, [x10, #544]
+	WORD $0x3d808d40 // str q0, [x10, #560]
+	WORD $0x3d809140 // str q0, [x10, #576]
+	WORD $0x3d809540 // str q0, [x10, #592]
+	WORD $0x3d809940 // str q0, [x10, #608]
+	WORD $0x3d809d40 // str q0, [x10, #624]
+	WORD $0x3d80a140 // str q0, [x10, #640]
+	WORD $0x3d80a540 // str q0, [x10, #656]
+	WORD $0x3d80a940 // str q0, [x10, #672]
+	WORD $0x3d80ad40 // str q0, [x10, #688]
+	WORD $0x3d80b140 // str q0, [x10, #704]
+	WORD $0x3d80b540 // str q0, [x10, #720]
+	WORD $0x3d80b940 // str q0, [x10, #736]
+	WORD $0x3d80bd40 // str q0, [x10, #752]
+gemmPanel32I8MM_chunk:
+	MOVD $16, R12
+	CMP R12, R3
+	CSEL LT, R3, R12, R12
+	MOVD R13, R7
+	MOVD R12, R9
+gemmPanel32I8MM_pair:
+	WORD $0x3cc00118 // ldur q24, [x8, #0]
+	WORD $0xfc410119 // ldur d25, [x8, #16]
+	WORD $0x3cc1811a // ldur q26, [x8, #24]
+	WORD $0xfc42811b // ldur d27, [x8, #40]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d8000e0 // str q0, [x7, #0]
+	WORD $0x3d8004e1 // str q1, [x7, #16]
+	WORD $0x3d8008e2 // str q2, [x7, #32]
+	WORD $0x3cc30118 // ldur q24, [x8, #48]
+	WORD $0xfc440119 // ldur d25, [x8, #64]
+	WORD $0x3cc4811a // ldur q26, [x8, #72]
+	WORD $0xfc45811b // ldur d27, [x8, #88]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d800ce0 // str q0, [x7, #48]
+	WORD $0x3d8010e1 // str q1, [x7, #64]
+	WORD $0x3d8014e2 // str q2, [x7, #80]
+	WORD $0x3cc60118 // ldur q24, [x8, #96]
+	WORD $0xfc470119 // ldur d25, [x8, #112]
+	WORD $0x3cc7811a // ldur q26, [x8, #120]
+	WORD $0xfc48811b // ldur d27, [x8, #136]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d8018e0 // str q0, [x7, #96]
+	WORD $0x3d801ce1 // str q1, [x7, #112]
+	WORD $0x3d8020e2 // str q2, [x7, #128]
+	WORD $0x3cc90118 // ldur q24, [x8, #144]
+	WORD $0xfc4a0119 // ldur d25, [x8, #160]
+	WORD $0x3cca811a // ldur q26, [x8, #168]
+	WORD $0xfc4b811b // ldur d27, [x8, #184]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d8024e0 // str q0, [x7, #144]
+	WORD $0x3d8028e1 // str q1, [x7, #160]
+	WORD $0x3d802ce2 // str q2, [x7, #176]
+	ADD $192, R8, R11
+	WORD $0x3cc48178 // ldur q24, [x11, #72]
+	WORD $0xfc458179 // ldur d25, [x11, #88]
+	WORD $0x4e080700 // dup v0.2d, v24.d[0]
+	WORD $0x4e180701 // dup v1.2d, v24.d[1]
+	WORD $0x4e080722 // dup v2.2d, v25.d[0]
+	WORD $0x3d8030e0 // str q0, [x7, #192]
+	WORD $0x3d8034e1 // str q1, [x7, #208]
+	WORD $0x3d8038e2 // str q2, [x7, #224]
+	WORD $0x3cc00178 // ldur q24, [x11, #0]
+	WORD $0xfc410179 // ldur d25, [x11, #16]
+	WORD $0x4f275718 // shl.4s #7 v24, v24
+	WORD $0x4f275739 // shl.4s #7 v25, v25
+	WORD $0x4e080700 // dup v0.2d, v24.d[0]
+	WORD $0x4e180701 // dup v1.2d, v24.d[1]
+	WORD $0x4e080722 // dup v2.2d, v25.d[0]
+	WORD $0x3d803ce0 // str q0, [x7, #240]
+	WORD $0x3d8040e1 // str q1, [x7, #256]
+	WORD $0x3d8044e2 // str q2, [x7, #272]
+	ADD $288, R7
+	ADD $384, R8
+	SUBS $1, R9
+	BNE gemmPanel32I8MM_pair
+	ADD $0, R1, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc00140 // ldr q0, [x10, #0]
+	WORD $0x3dc00541 // ldr q1, [x10, #16]
+	WORD $0x3dc00942 // ldr q2, [x10, #32]
+	WORD $0x3dc00d43 // ldr q3, [x10, #48]
+	WORD $0x3dc01144 // ldr q4, [x10, #64]
+	WORD $0x3dc01545 // ldr q5, [x10, #80]
+	WORD $0x3dc01946 // ldr q6, [x10, #96]
+	WORD $0x3dc01d47 // ldr q7, [x10, #112]
+	WORD $0x3dc02148 // ldr q8, [x10, #128]
+	WORD $0x3dc02549 // ldr q9, [x10, #144]
+	WORD $0x3dc0294a // ldr q10, [x10, #160]
+	WORD $0x3dc02d4b // ldr q11, [x10, #176]
+gemmPanel32I8MM_0:
+	WORD $0x3dc03cec // ldr q12, [x7, #240]
+	WORD $0x3dc040ed // ldr q13, [x7, #256]
+	WORD $0x3dc044ee // ldr q14, [x7, #272]
+	WORD $0x3dc03cef // ldr q15, [x7, #240]
+	WORD $0x3dc040f0 // ldr q16, [x7, #256]
+	WORD $0x3dc044f1 // ldr q17, [x7, #272]
+	WORD $0x3dc03cf2 // ldr q18, [x7, #240]
+	WORD $0x3dc040f3 // ldr q19, [x7, #256]
+	WORD $0x3dc044f4 // ldr q20, [x7, #272]
+	WORD $0x3dc03cf5 // ldr q21, [x7, #240]
+	WORD $0x3dc040f6 // ldr q22, [x7, #256]
+	WORD $0x3dc044f7 // ldr q23, [x7, #272]
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	ADD $576, R6
+	ADD $288, R7
+	SUBS $1, R9
+	BNE gemmPanel32I8MM_0
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	WORD $0x3d800942 // str q2, [x10, #32]
+	WORD $0x3d800d43 // str q3, [x10, #48]
+	WORD $0x3d801144 // str q4, [x10, #64]
+	WORD $0x3d801545 // str q5, [x10, #80]
+	WORD $0x3d801946 // str q6, [x10, #96]
+	WORD $0x3d801d47 // str q7, [x10, #112]
+	WORD $0x3d802148 // str q8, [x10, #128]
+	WORD $0x3d802549 // str q9, [x10, #144]
+	WORD $0x3d80294a // str q10, [x10, #160]
+	WORD $0x3d802d4b // str q11, [x10, #176]
+	ADD $32, R1, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc03140 // ldr q0, [x10, #192]
+	WORD $0x3dc03541 // ldr q1, [x10, #208]
+	WORD $0x3dc03942 // ldr q2, [x10, #224]
+	WORD $0x3dc03d43 // ldr q3, [x10, #240]
+	WORD $0x3dc04144 // ldr q4, [x10, #256]
+	WORD $0x3dc04545 // ldr q5, [x10, #272]
+	WORD $0x3dc04946 // ldr q6, [x10, #288]
+	WORD $0x3dc04d47 // ldr q7, [x10, #304]
+	WORD $0x3dc05148 // ldr q8, [x10, #320]
+	WORD $0x3dc05549 // ldr q9, [x10, #336]
+	WORD $0x3dc0594a // ldr q10, [x10, #352]
+	WORD $0x3dc05d4b // ldr q11, [x10, #368]
+gemmPanel32I8MM_1:
+	WORD $0x3dc03cec // ldr q12, [x7, #240]
+	WORD $0x3dc040ed // ldr q13, [x7, #256]
+	WORD $0x3dc044ee // ldr q14, [x7, #272]
+	WORD $0x3dc03cef // ldr q15, [x7, #240]
+	WORD $0x3dc040f0 // ldr q16, [x7, #256]
+	WORD $0x3dc044f1 // ldr q17, [x7, #272]
+	WORD $0x3dc03cf2 // ldr q18, [x7, #240]
+	WORD $0x3dc040f3 // ldr q19, [x7, #256]
+	WORD $0x3dc044f4 // ldr q20, [x7, #272]
+	WORD $0x3dc03cf5 // ldr q21, [x7, #240]
+	WORD $0x3dc040f6 // ldr q22, [x7, #256]
+	WORD $0x3dc044f7 // ldr q23, [x7, #272]
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	ADD $576, R6
+	ADD $288, R7
+	SUBS $1, R9
+	BNE gemmPanel32I8MM_1
+	WORD $0x3d803140 // str q0, [x10, #192]
+	WORD $0x3d803541 // str q1, [x10, #208]
+	WORD $0x3d803942 // str q2, [x10, #224]
+	WORD $0x3d803d43 // str q3, [x10, #240]
+	WORD $0x3d804144 // str q4, [x10, #256]
+	WORD $0x3d804545 // str q5, [x10, #272]
+	WORD $0x3d804946 // str q6, [x10, #288]
+	WORD $0x3d804d47 // str q7, [x10, #304]
+	WORD $0x3d805148 // str q8, [x10, #320]
+	WORD $0x3d805549 // str q9, [x10, #336]
+	WORD $0x3d80594a // str q10, [x10, #352]
+	WORD $0x3d805d4b // str q11, [x10, #368]
+	ADD $0, R2, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc06140 // ldr q0, [x10, #384]
+	WORD $0x3dc06541 // ldr q1, [x10, #400]
+	WORD $0x3dc06942 // ldr q2, [x10, #416]
+	WORD $0x3dc06d43 // ldr q3, [x10, #432]
+	WORD $0x3dc07144 // ldr q4, [x10, #448]
+	WORD $0x3dc07545 // ldr q5, [x10, #464]
+	WORD $0x3dc07946 // ldr q6, [x10, #480]
+	WORD $0x3dc07d47 // ldr q7, [x10, #496]
+	WORD $0x3dc08148 // ldr q8, [x10, #512]
+	WORD $0x3dc08549 // ldr q9, [x10, #528]
+	WORD $0x3dc0894a // ldr q10, [x10, #544]
+	WORD $0x3dc08d4b // ldr q11, [x10, #560]
+gemmPanel32I8MM_2:
+	WORD $0x3dc03cec // ldr q12, [x7, #240]
+	WORD $0x3dc040ed // ldr q13, [x7, #256]
+	WORD $0x3dc044ee // ldr q14, [x7, #272]
+	WORD $0x3dc03cef // ldr q15, [x7, #240]
+	WORD $0x3dc040f0 // ldr q16, [x7, #256]
+	WORD $0x3dc044f1 // ldr q17, [x7, #272]
+	WORD $0x3dc03cf2 // ldr q18, [x7, #240]
+	WORD $0x3dc040f3 // ldr q19, [x7, #256]
+	WORD $0x3dc044f4 // ldr q20, [x7, #272]
+	WORD $0x3dc03cf5 // ldr q21, [x7, #240]
+	WORD $0x3dc040f6 // ldr q22, [x7, #256]
+	WORD $0x3dc044f7 // ldr q23, [x7, #272]
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	ADD $576, R6
+	ADD $288, R7
+	SUBS $1, R9
+	BNE gemmPanel32I8MM_2
+	WORD $0x3d806140 // str q0, [x10, #384]
+	WORD $0x3d806541 // str q1, [x10, #400]
+	WORD $0x3d806942 // str q2, [x10, #416]
+	WORD $0x3d806d43 // str q3, [x10, #432]
+	WORD $0x3d807144 // str q4, [x10, #448]
+	WORD $0x3d807545 // str q5, [x10, #464]
+	WORD $0x3d807946 // str q6, [x10, #480]
+	WORD $0x3d807d47 // str q7, [x10, #496]
+	WORD $0x3d808148 // str q8, [x10, #512]
+	WORD $0x3d808549 // str q9, [x10, #528]
+	WORD $0x3d80894a // str q10, [x10, #544]
+	WORD $0x3d808d4b // str q11, [x10, #560]
+	ADD $32, R2, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc09140 // ldr q0, [x10, #576]
+	WORD $0x3dc09541 // ldr q1, [x10, #592]
+	WORD $0x3dc09942 // ldr q2, [x10, #608]
+	WORD $0x3dc09d43 // ldr q3, [x10, #624]
+	WORD $0x3dc0a144 // ldr q4, [x10, #640]
+	WORD $0x3dc0a545 // ldr q5, [x10, #656]
+	WORD $0x3dc0a946 // ldr q6, [x10, #672]
+	WORD $0x3dc0ad47 // ldr q7, [x10, #688]
+	WORD $0x3dc0b148 // ldr q8, [x10, #704]
+	WORD $0x3dc0b549 // ldr q9, [x10, #720]
+	WORD $0x3dc0b94a // ldr q10, [x10, #736]
+	WORD $0x3dc0bd4b // ldr q11, [x10, #752]
+gemmPanel32I8MM_3:
+	WORD $0x3dc03cec // ldr q12, [x7, #240]
+	WORD $0x3dc040ed // ldr q13, [x7, #256]
+	WORD $0x3dc044ee // ldr q14, [x7, #272]
+	WORD $0x3dc03cef // ldr q15, [x7, #240]
+	WORD $0x3dc040f0 // ldr q16, [x7, #256]
+	WORD $0x3dc044f1 // ldr q17, [x7, #272]
+	WORD $0x3dc03cf2 // ldr q18, [x7, #240]
+	WORD $0x3dc040f3 // ldr q19, [x7, #256]
+	WORD $0x3dc044f4 // ldr q20, [x7, #272]
+	WORD $0x3dc03cf5 // ldr q21, [x7, #240]
+	WORD $0x3dc040f6 // ldr q22, [x7, #256]
+	WORD $0x3dc044f7 // ldr q23, [x7, #272]
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	ADD $576, R6
+	ADD $288, R7
+	SUBS $1, R9
+	BNE gemmPanel32I8MM_3
+	WORD $0x3d809140 // str q0, [x10, #576]
+	WORD $0x3d809541 // str q1, [x10, #592]
+	WORD $0x3d809942 // str q2, [x10, #608]
+	WORD $0x3d809d43 // str q3, [x10, #624]
+	WORD $0x3d80a144 // str q4, [x10, #640]
+	WORD $0x3d80a545 // str q5, [x10, #656]
+	WORD $0x3d80a946 // str q6, [x10, #672]
+	WORD $0x3d80ad47 // str q7, [x10, #688]
+	WORD $0x3d80b148 // str q8, [x10, #704]
+	WORD $0x3d80b549 // str q9, [x10, #720]
+	WORD $0x3d80b94a // str q10, [x10, #736]
+	WORD $0x3d80bd4b // str q11, [x10, #752]
+	ADD $9216, R1
+	ADD $9216, R2
+	SUBS R12, R3
+	BNE gemmPanel32I8MM_chunk
+	MOVD dst+0(FP), R0
+	MOVD ld+8(FP), R5
+	LSL $2, R5
+	MOVD R10, R6
+	WORD $0x3dc000cc // ldr q12, [x6, #0]
+	WORD $0x3dc004cd // ldr q13, [x6, #16]
+	WORD $0x3dc008ce // ldr q14, [x6, #32]
+	WORD $0x3dc00ccf // ldr q15, [x6, #48]
+	WORD $0x3dc010d0 // ldr q16, [x6, #64]
+	WORD $0x3dc014d1 // ldr q17, [x6, #80]
+	WORD $0x3dc018d2 // ldr q18, [x6, #96]
+	WORD $0x3dc01cd3 // ldr q19, [x6, #112]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x3dc024d5 // ldr q21, [x6, #144]
+	WORD $0x3dc028d6 // ldr q22, [x6, #160]
+	WORD $0x3dc02cd7 // ldr q23, [x6, #176]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $0, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	WORD $0x3dc030cc // ldr q12, [x6, #192]
+	WORD $0x3dc034cd // ldr q13, [x6, #208]
+	WORD $0x3dc038ce // ldr q14, [x6, #224]
+	WORD $0x3dc03ccf // ldr q15, [x6, #240]
+	WORD $0x3dc040d0 // ldr q16, [x6, #256]
+	WORD $0x3dc044d1 // ldr q17, [x6, #272]
+	WORD $0x3dc048d2 // ldr q18, [x6, #288]
+	WORD $0x3dc04cd3 // ldr q19, [x6, #304]
+	WORD $0x3dc050d4 // ldr q20, [x6, #320]
+	WORD $0x3dc054d5 // ldr q21, [x6, #336]
+	WORD $0x3dc058d6 // ldr q22, [x6, #352]
+	WORD $0x3dc05cd7 // ldr q23, [x6, #368]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $32, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	WORD $0x3dc060cc // ldr q12, [x6, #384]
+	WORD $0x3dc064cd // ldr q13, [x6, #400]
+	WORD $0x3dc068ce // ldr q14, [x6, #416]
+	WORD $0x3dc06ccf // ldr q15, [x6, #432]
+	WORD $0x3dc070d0 // ldr q16, [x6, #448]
+	WORD $0x3dc074d1 // ldr q17, [x6, #464]
+	WORD $0x3dc078d2 // ldr q18, [x6, #480]
+	WORD $0x3dc07cd3 // ldr q19, [x6, #496]
+	WORD $0x3dc080d4 // ldr q20, [x6, #512]
+	WORD $0x3dc084d5 // ldr q21, [x6, #528]
+	WORD $0x3dc088d6 // ldr q22, [x6, #544]
+	WORD $0x3dc08cd7 // ldr q23, [x6, #560]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $64, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	WORD $0x3dc090cc // ldr q12, [x6, #576]
+	WORD $0x3dc094cd // ldr q13, [x6, #592]
+	WORD $0x3dc098ce // ldr q14, [x6, #608]
+	WORD $0x3dc09ccf // ldr q15, [x6, #624]
+	WORD $0x3dc0a0d0 // ldr q16, [x6, #640]
+	WORD $0x3dc0a4d1 // ldr q17, [x6, #656]
+	WORD $0x3dc0a8d2 // ldr q18, [x6, #672]
+	WORD $0x3dc0acd3 // ldr q19, [x6, #688]
+	WORD $0x3dc0b0d4 // ldr q20, [x6, #704]
+	WORD $0x3dc0b4d5 // ldr q21, [x6, #720]
+	WORD $0x3dc0b8d6 // ldr q22, [x6, #736]
+	WORD $0x3dc0bcd7 // ldr q23, [x6, #752]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $96, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	RET
+
 // gemvPanel32MNEON: see kernels.go.
 TEXT ·gemvPanel32MNEON(SB), NOSPLIT, $0-32
 	MOVD acc+0(FP), R0
@@ -2955,6 +3986,1118 @@ gemmPanel32MNEON_3:
 	ADD $384, R8
 	SUBS $1, R9
 	BNE gemmPanel32MNEON_3
+	ADD $96, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	RET
+
+// gemmPanel32MI8MM: see kernels.go.
+TEXT ·gemmPanel32MI8MM(SB), 0, $5376-48
+	NO_LOCAL_POINTERS
+	MOVD a+16(FP), R1
+	MOVD b+24(FP), R2
+	MOVD act+32(FP), R8
+	MOVD n+40(FP), R3
+	MOVD $room-5376(SP), R13
+	ADD $4608, R13, R10
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800540 // str q0, [x10, #16]
+	WORD $0x3d800940 // str q0, [x10, #32]
+	WORD $0x3d800d40 // str q0, [x10, #48]
+	WORD $0x3d801140 // str q0, [x10, #64]
+	WORD $0x3d801540 // str q0, [x10, #80]
+	WORD $0x3d801940 // str q0, [x10, #96]
+	WORD $0x3d801d40 // str q0, [x10, #112]
+	WORD $0x3d802140 // str q0, [x10, #128]
+	WORD $0x3d802540 // str q0, [x10, #144]
+	WORD $0x3d802940 // str q0, [x10, #160]
+	WORD $0x3d802d40 // str q0, [x10, #176]
+	WORD $0x3d803140 // str q0, [x10, #192]
+	WORD $0x3d803540 // str q0, [x10, #208]
+	WORD $0x3d803940 // str q0, [x10, #224]
+	WORD $0x3d803d40 // str q0, [x10, #240]
+	WORD $0x3d804140 // str q0, [x10, #256]
+	WORD $0x3d804540 // str q0, [x10, #272]
+	WORD $0x3d804940 // str q0, [x10, #288]
+	WORD $0x3d804d40 // str q0, [x10, #304]
+	WORD $0x3d805140 // str q0, [x10, #320]
+	WORD $0x3d805540 // str q0, [x10, #336]
+	WORD $0x3d805940 // str q0, [x10, #352]
+	WORD $0x3d805d40 // str q0, [x10, #368]
+	WORD $0x3d806140 // str q0, [x10, #384]
+	WORD $0x3d806540 // str q0, [x10, #400]
+	WORD $0x3d806940 // str q0, [x10, #416]
+	WORD $0x3d806d40 // str q0, [x10, #432]
+	WORD $0x3d807140 // str q0, [x10, #448]
+	WORD $0x3d807540 // str q0, [x10, #464]
+	WORD $0x3d807940 // str q0, [x10, #480]
+	WORD $0x3d807d40 // str q0, [x10, #496]
+	WORD $0x3d808140 // str q0, [x10, #512]
+	WORD $0x3d808540 // str q0, [x10, #528]
+	WORD $0x3d808940 // str q0, [x10, #544]
+	WORD $0x3d808d40 // str q0, [x10, #560]
+	WORD $0x3d809140 // str q0, [x10, #576]
+	WORD $0x3d809540 // str q0, [x10, #592]
+	WORD $0x3d809940 // str q0, [x10, #608]
+	WORD $0x3d809d40 // str q0, [x10, #624]
+	WORD $0x3d80a140 // str q0, [x10, #640]
+	WORD $0x3d80a540 // str q0, [x10, #656]
+	WORD $0x3d80a940 // str q0, [x10, #672]
+	WORD $0x3d80ad40 // str q0, [x10, #688]
+	WORD $0x3d80b140 // str q0, [x10, #704]
+	WORD $0x3d80b540 // str q0, [x10, #720]
+	WORD $0x3d80b940 // str q0, [x10, #736]
+	WORD $0x3d80bd40 // str q0, [x10, #752]
+gemmPanel32MI8MM_chunk:
+	MOVD $16, R12
+	CMP R12, R3
+	CSEL LT, R3, R12, R12
+	MOVD R13, R7
+	MOVD R12, R9
+gemmPanel32MI8MM_pair:
+	WORD $0x3cc00118 // ldur q24, [x8, #0]
+	WORD $0xfc410119 // ldur d25, [x8, #16]
+	WORD $0x3cc1811a // ldur q26, [x8, #24]
+	WORD $0xfc42811b // ldur d27, [x8, #40]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d8000e0 // str q0, [x7, #0]
+	WORD $0x3d8004e1 // str q1, [x7, #16]
+	WORD $0x3d8008e2 // str q2, [x7, #32]
+	WORD $0x3cc30118 // ldur q24, [x8, #48]
+	WORD $0xfc440119 // ldur d25, [x8, #64]
+	WORD $0x3cc4811a // ldur q26, [x8, #72]
+	WORD $0xfc45811b // ldur d27, [x8, #88]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d800ce0 // str q0, [x7, #48]
+	WORD $0x3d8010e1 // str q1, [x7, #64]
+	WORD $0x3d8014e2 // str q2, [x7, #80]
+	WORD $0x3cc60118 // ldur q24, [x8, #96]
+	WORD $0xfc470119 // ldur d25, [x8, #112]
+	WORD $0x3cc7811a // ldur q26, [x8, #120]
+	WORD $0xfc48811b // ldur d27, [x8, #136]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d8018e0 // str q0, [x7, #96]
+	WORD $0x3d801ce1 // str q1, [x7, #112]
+	WORD $0x3d8020e2 // str q2, [x7, #128]
+	WORD $0x3cc90118 // ldur q24, [x8, #144]
+	WORD $0xfc4a0119 // ldur d25, [x8, #160]
+	WORD $0x3cca811a // ldur q26, [x8, #168]
+	WORD $0xfc4b811b // ldur d27, [x8, #184]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d8024e0 // str q0, [x7, #144]
+	WORD $0x3d8028e1 // str q1, [x7, #160]
+	WORD $0x3d802ce2 // str q2, [x7, #176]
+	ADD $192, R8, R11
+	WORD $0x3cc48178 // ldur q24, [x11, #72]
+	WORD $0xfc458179 // ldur d25, [x11, #88]
+	WORD $0x4e080700 // dup v0.2d, v24.d[0]
+	WORD $0x4e180701 // dup v1.2d, v24.d[1]
+	WORD $0x4e080722 // dup v2.2d, v25.d[0]
+	WORD $0x3d8030e0 // str q0, [x7, #192]
+	WORD $0x3d8034e1 // str q1, [x7, #208]
+	WORD $0x3d8038e2 // str q2, [x7, #224]
+	WORD $0x3cc60178 // ldur q24, [x11, #96]
+	WORD $0xfc470179 // ldur d25, [x11, #112]
+	WORD $0x4e080700 // dup v0.2d, v24.d[0]
+	WORD $0x4e180701 // dup v1.2d, v24.d[1]
+	WORD $0x4e080722 // dup v2.2d, v25.d[0]
+	WORD $0x3d803ce0 // str q0, [x7, #240]
+	WORD $0x3d8040e1 // str q1, [x7, #256]
+	WORD $0x3d8044e2 // str q2, [x7, #272]
+	ADD $288, R7
+	ADD $384, R8
+	SUBS $1, R9
+	BNE gemmPanel32MI8MM_pair
+	ADD $0, R1, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc00140 // ldr q0, [x10, #0]
+	WORD $0x3dc00541 // ldr q1, [x10, #16]
+	WORD $0x3dc00942 // ldr q2, [x10, #32]
+	WORD $0x3dc00d43 // ldr q3, [x10, #48]
+	WORD $0x3dc01144 // ldr q4, [x10, #64]
+	WORD $0x3dc01545 // ldr q5, [x10, #80]
+	WORD $0x3dc01946 // ldr q6, [x10, #96]
+	WORD $0x3dc01d47 // ldr q7, [x10, #112]
+	WORD $0x3dc02148 // ldr q8, [x10, #128]
+	WORD $0x3dc02549 // ldr q9, [x10, #144]
+	WORD $0x3dc0294a // ldr q10, [x10, #160]
+	WORD $0x3dc02d4b // ldr q11, [x10, #176]
+gemmPanel32MI8MM_0:
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x3dc03cf8 // ldr q24, [x7, #240]
+	WORD $0x3dc040f9 // ldr q25, [x7, #256]
+	WORD $0x3dc044fa // ldr q26, [x7, #272]
+	WORD $0x3dc090db // ldr q27, [x6, #576]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa0 // fmla.4s v0, v29, v24
+	WORD $0x4e39cfa1 // fmla.4s v1, v29, v25
+	WORD $0x4e3acfa2 // fmla.4s v2, v29, v26
+	WORD $0x4e38cfc3 // fmla.4s v3, v30, v24
+	WORD $0x4e39cfc4 // fmla.4s v4, v30, v25
+	WORD $0x4e3acfc5 // fmla.4s v5, v30, v26
+	WORD $0x3dc094db // ldr q27, [x6, #592]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa6 // fmla.4s v6, v29, v24
+	WORD $0x4e39cfa7 // fmla.4s v7, v29, v25
+	WORD $0x4e3acfa8 // fmla.4s v8, v29, v26
+	WORD $0x4e38cfc9 // fmla.4s v9, v30, v24
+	WORD $0x4e39cfca // fmla.4s v10, v30, v25
+	WORD $0x4e3acfcb // fmla.4s v11, v30, v26
+	ADD $640, R6
+	ADD $288, R7
+	SUBS $1, R9
+	BNE gemmPanel32MI8MM_0
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	WORD $0x3d800942 // str q2, [x10, #32]
+	WORD $0x3d800d43 // str q3, [x10, #48]
+	WORD $0x3d801144 // str q4, [x10, #64]
+	WORD $0x3d801545 // str q5, [x10, #80]
+	WORD $0x3d801946 // str q6, [x10, #96]
+	WORD $0x3d801d47 // str q7, [x10, #112]
+	WORD $0x3d802148 // str q8, [x10, #128]
+	WORD $0x3d802549 // str q9, [x10, #144]
+	WORD $0x3d80294a // str q10, [x10, #160]
+	WORD $0x3d802d4b // str q11, [x10, #176]
+	ADD $32, R1, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc03140 // ldr q0, [x10, #192]
+	WORD $0x3dc03541 // ldr q1, [x10, #208]
+	WORD $0x3dc03942 // ldr q2, [x10, #224]
+	WORD $0x3dc03d43 // ldr q3, [x10, #240]
+	WORD $0x3dc04144 // ldr q4, [x10, #256]
+	WORD $0x3dc04545 // ldr q5, [x10, #272]
+	WORD $0x3dc04946 // ldr q6, [x10, #288]
+	WORD $0x3dc04d47 // ldr q7, [x10, #304]
+	WORD $0x3dc05148 // ldr q8, [x10, #320]
+	WORD $0x3dc05549 // ldr q9, [x10, #336]
+	WORD $0x3dc0594a // ldr q10, [x10, #352]
+	WORD $0x3dc05d4b // ldr q11, [x10, #368]
+gemmPanel32MI8MM_1:
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x3dc03cf8 // ldr q24, [x7, #240]
+	WORD $0x3dc040f9 // ldr q25, [x7, #256]
+	WORD $0x3dc044fa // ldr q26, [x7, #272]
+	WORD $0x3dc090db // ldr q27, [x6, #576]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa0 // fmla.4s v0, v29, v24
+	WORD $0x4e39cfa1 // fmla.4s v1, v29, v25
+	WORD $0x4e3acfa2 // fmla.4s v2, v29, v26
+	WORD $0x4e38cfc3 // fmla.4s v3, v30, v24
+	WORD $0x4e39cfc4 // fmla.4s v4, v30, v25
+	WORD $0x4e3acfc5 // fmla.4s v5, v30, v26
+	WORD $0x3dc094db // ldr q27, [x6, #592]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa6 // fmla.4s v6, v29, v24
+	WORD $0x4e39cfa7 // fmla.4s v7, v29, v25
+	WORD $0x4e3acfa8 // fmla.4s v8, v29, v26
+	WORD $0x4e38cfc9 // fmla.4s v9, v30, v24
+	WORD $0x4e39cfca // fmla.4s v10, v30, v25
+	WORD $0x4e3acfcb // fmla.4s v11, v30, v26
+	ADD $640, R6
+	ADD $288, R7
+	SUBS $1, R9
+	BNE gemmPanel32MI8MM_1
+	WORD $0x3d803140 // str q0, [x10, #192]
+	WORD $0x3d803541 // str q1, [x10, #208]
+	WORD $0x3d803942 // str q2, [x10, #224]
+	WORD $0x3d803d43 // str q3, [x10, #240]
+	WORD $0x3d804144 // str q4, [x10, #256]
+	WORD $0x3d804545 // str q5, [x10, #272]
+	WORD $0x3d804946 // str q6, [x10, #288]
+	WORD $0x3d804d47 // str q7, [x10, #304]
+	WORD $0x3d805148 // str q8, [x10, #320]
+	WORD $0x3d805549 // str q9, [x10, #336]
+	WORD $0x3d80594a // str q10, [x10, #352]
+	WORD $0x3d805d4b // str q11, [x10, #368]
+	ADD $0, R2, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc06140 // ldr q0, [x10, #384]
+	WORD $0x3dc06541 // ldr q1, [x10, #400]
+	WORD $0x3dc06942 // ldr q2, [x10, #416]
+	WORD $0x3dc06d43 // ldr q3, [x10, #432]
+	WORD $0x3dc07144 // ldr q4, [x10, #448]
+	WORD $0x3dc07545 // ldr q5, [x10, #464]
+	WORD $0x3dc07946 // ldr q6, [x10, #480]
+	WORD $0x3dc07d47 // ldr q7, [x10, #496]
+	WORD $0x3dc08148 // ldr q8, [x10, #512]
+	WORD $0x3dc08549 // ldr q9, [x10, #528]
+	WORD $0x3dc0894a // ldr q10, [x10, #544]
+	WORD $0x3dc08d4b // ldr q11, [x10, #560]
+gemmPanel32MI8MM_2:
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x3dc03cf8 // ldr q24, [x7, #240]
+	WORD $0x3dc040f9 // ldr q25, [x7, #256]
+	WORD $0x3dc044fa // ldr q26, [x7, #272]
+	WORD $0x3dc090db // ldr q27, [x6, #576]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa0 // fmla.4s v0, v29, v24
+	WORD $0x4e39cfa1 // fmla.4s v1, v29, v25
+	WORD $0x4e3acfa2 // fmla.4s v2, v29, v26
+	WORD $0x4e38cfc3 // fmla.4s v3, v30, v24
+	WORD $0x4e39cfc4 // fmla.4s v4, v30, v25
+	WORD $0x4e3acfc5 // fmla.4s v5, v30, v26
+	WORD $0x3dc094db // ldr q27, [x6, #592]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa6 // fmla.4s v6, v29, v24
+	WORD $0x4e39cfa7 // fmla.4s v7, v29, v25
+	WORD $0x4e3acfa8 // fmla.4s v8, v29, v26
+	WORD $0x4e38cfc9 // fmla.4s v9, v30, v24
+	WORD $0x4e39cfca // fmla.4s v10, v30, v25
+	WORD $0x4e3acfcb // fmla.4s v11, v30, v26
+	ADD $640, R6
+	ADD $288, R7
+	SUBS $1, R9
+	BNE gemmPanel32MI8MM_2
+	WORD $0x3d806140 // str q0, [x10, #384]
+	WORD $0x3d806541 // str q1, [x10, #400]
+	WORD $0x3d806942 // str q2, [x10, #416]
+	WORD $0x3d806d43 // str q3, [x10, #432]
+	WORD $0x3d807144 // str q4, [x10, #448]
+	WORD $0x3d807545 // str q5, [x10, #464]
+	WORD $0x3d807946 // str q6, [x10, #480]
+	WORD $0x3d807d47 // str q7, [x10, #496]
+	WORD $0x3d808148 // str q8, [x10, #512]
+	WORD $0x3d808549 // str q9, [x10, #528]
+	WORD $0x3d80894a // str q10, [x10, #544]
+	WORD $0x3d808d4b // str q11, [x10, #560]
+	ADD $32, R2, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc09140 // ldr q0, [x10, #576]
+	WORD $0x3dc09541 // ldr q1, [x10, #592]
+	WORD $0x3dc09942 // ldr q2, [x10, #608]
+	WORD $0x3dc09d43 // ldr q3, [x10, #624]
+	WORD $0x3dc0a144 // ldr q4, [x10, #640]
+	WORD $0x3dc0a545 // ldr q5, [x10, #656]
+	WORD $0x3dc0a946 // ldr q6, [x10, #672]
+	WORD $0x3dc0ad47 // ldr q7, [x10, #688]
+	WORD $0x3dc0b148 // ldr q8, [x10, #704]
+	WORD $0x3dc0b549 // ldr q9, [x10, #720]
+	WORD $0x3dc0b94a // ldr q10, [x10, #736]
+	WORD $0x3dc0bd4b // ldr q11, [x10, #752]
+gemmPanel32MI8MM_3:
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x3dc03cf8 // ldr q24, [x7, #240]
+	WORD $0x3dc040f9 // ldr q25, [x7, #256]
+	WORD $0x3dc044fa // ldr q26, [x7, #272]
+	WORD $0x3dc090db // ldr q27, [x6, #576]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa0 // fmla.4s v0, v29, v24
+	WORD $0x4e39cfa1 // fmla.4s v1, v29, v25
+	WORD $0x4e3acfa2 // fmla.4s v2, v29, v26
+	WORD $0x4e38cfc3 // fmla.4s v3, v30, v24
+	WORD $0x4e39cfc4 // fmla.4s v4, v30, v25
+	WORD $0x4e3acfc5 // fmla.4s v5, v30, v26
+	WORD $0x3dc094db // ldr q27, [x6, #592]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa6 // fmla.4s v6, v29, v24
+	WORD $0x4e39cfa7 // fmla.4s v7, v29, v25
+	WORD $0x4e3acfa8 // fmla.4s v8, v29, v26
+	WORD $0x4e38cfc9 // fmla.4s v9, v30, v24
+	WORD $0x4e39cfca // fmla.4s v10, v30, v25
+	WORD $0x4e3acfcb // fmla.4s v11, v30, v26
+	ADD $640, R6
+	ADD $288, R7
+	SUBS $1, R9
+	BNE gemmPanel32MI8MM_3
+	WORD $0x3d809140 // str q0, [x10, #576]
+	WORD $0x3d809541 // str q1, [x10, #592]
+	WORD $0x3d809942 // str q2, [x10, #608]
+	WORD $0x3d809d43 // str q3, [x10, #624]
+	WORD $0x3d80a144 // str q4, [x10, #640]
+	WORD $0x3d80a545 // str q5, [x10, #656]
+	WORD $0x3d80a946 // str q6, [x10, #672]
+	WORD $0x3d80ad47 // str q7, [x10, #688]
+	WORD $0x3d80b148 // str q8, [x10, #704]
+	WORD $0x3d80b549 // str q9, [x10, #720]
+	WORD $0x3d80b94a // str q10, [x10, #736]
+	WORD $0x3d80bd4b // str q11, [x10, #752]
+	ADD $10240, R1
+	ADD $10240, R2
+	SUBS R12, R3
+	BNE gemmPanel32MI8MM_chunk
+	MOVD dst+0(FP), R0
+	MOVD ld+8(FP), R5
+	LSL $2, R5
+	MOVD R10, R6
+	WORD $0x3dc000cc // ldr q12, [x6, #0]
+	WORD $0x3dc004cd // ldr q13, [x6, #16]
+	WORD $0x3dc008ce // ldr q14, [x6, #32]
+	WORD $0x3dc00ccf // ldr q15, [x6, #48]
+	WORD $0x3dc010d0 // ldr q16, [x6, #64]
+	WORD $0x3dc014d1 // ldr q17, [x6, #80]
+	WORD $0x3dc018d2 // ldr q18, [x6, #96]
+	WORD $0x3dc01cd3 // ldr q19, [x6, #112]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x3dc024d5 // ldr q21, [x6, #144]
+	WORD $0x3dc028d6 // ldr q22, [x6, #160]
+	WORD $0x3dc02cd7 // ldr q23, [x6, #176]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $0, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	WORD $0x3dc030cc // ldr q12, [x6, #192]
+	WORD $0x3dc034cd // ldr q13, [x6, #208]
+	WORD $0x3dc038ce // ldr q14, [x6, #224]
+	WORD $0x3dc03ccf // ldr q15, [x6, #240]
+	WORD $0x3dc040d0 // ldr q16, [x6, #256]
+	WORD $0x3dc044d1 // ldr q17, [x6, #272]
+	WORD $0x3dc048d2 // ldr q18, [x6, #288]
+	WORD $0x3dc04cd3 // ldr q19, [x6, #304]
+	WORD $0x3dc050d4 // ldr q20, [x6, #320]
+	WORD $0x3dc054d5 // ldr q21, [x6, #336]
+	WORD $0x3dc058d6 // ldr q22, [x6, #352]
+	WORD $0x3dc05cd7 // ldr q23, [x6, #368]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $32, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	WORD $0x3dc060cc // ldr q12, [x6, #384]
+	WORD $0x3dc064cd // ldr q13, [x6, #400]
+	WORD $0x3dc068ce // ldr q14, [x6, #416]
+	WORD $0x3dc06ccf // ldr q15, [x6, #432]
+	WORD $0x3dc070d0 // ldr q16, [x6, #448]
+	WORD $0x3dc074d1 // ldr q17, [x6, #464]
+	WORD $0x3dc078d2 // ldr q18, [x6, #480]
+	WORD $0x3dc07cd3 // ldr q19, [x6, #496]
+	WORD $0x3dc080d4 // ldr q20, [x6, #512]
+	WORD $0x3dc084d5 // ldr q21, [x6, #528]
+	WORD $0x3dc088d6 // ldr q22, [x6, #544]
+	WORD $0x3dc08cd7 // ldr q23, [x6, #560]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $64, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	WORD $0x3dc090cc // ldr q12, [x6, #576]
+	WORD $0x3dc094cd // ldr q13, [x6, #592]
+	WORD $0x3dc098ce // ldr q14, [x6, #608]
+	WORD $0x3dc09ccf // ldr q15, [x6, #624]
+	WORD $0x3dc0a0d0 // ldr q16, [x6, #640]
+	WORD $0x3dc0a4d1 // ldr q17, [x6, #656]
+	WORD $0x3dc0a8d2 // ldr q18, [x6, #672]
+	WORD $0x3dc0acd3 // ldr q19, [x6, #688]
+	WORD $0x3dc0b0d4 // ldr q20, [x6, #704]
+	WORD $0x3dc0b4d5 // ldr q21, [x6, #720]
+	WORD $0x3dc0b8d6 // ldr q22, [x6, #736]
+	WORD $0x3dc0bcd7 // ldr q23, [x6, #752]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
 	ADD $96, R0, R10
 	WORD $0x3d800140 // str q0, [x10, #0]
 	WORD $0x3d800541 // str q1, [x10, #16]
@@ -4276,6 +6419,1274 @@ gemmPanel16NEON_3:
 	ADD $384, R8
 	SUBS $1, R9
 	BNE gemmPanel16NEON_3
+	ADD $96, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	RET
+
+// gemmPanel16I8MM: see kernels.go.
+TEXT ·gemmPanel16I8MM(SB), 0, $6144-48
+	NO_LOCAL_POINTERS
+	MOVD a+16(FP), R1
+	MOVD b+24(FP), R2
+	MOVD act+32(FP), R8
+	MOVD n+40(FP), R3
+	MOVD $room-6144(SP), R13
+	ADD $5376, R13, R10
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800540 // str q0, [x10, #16]
+	WORD $0x3d800940 // str q0, [x10, #32]
+	WORD $0x3d800d40 // str q0, [x10, #48]
+	WORD $0x3d801140 // str q0, [x10, #64]
+	WORD $0x3d801540 // str q0, [x10, #80]
+	WORD $0x3d801940 // str q0, [x10, #96]
+	WORD $0x3d801d40 // str q0, [x10, #112]
+	WORD $0x3d802140 // str q0, [x10, #128]
+	WORD $0x3d802540 // str q0, [x10, #144]
+	WORD $0x3d802940 // str q0, [x10, #160]
+	WORD $0x3d802d40 // str q0, [x10, #176]
+	WORD $0x3d803140 // str q0, [x10, #192]
+	WORD $0x3d803540 // str q0, [x10, #208]
+	WORD $0x3d803940 // str q0, [x10, #224]
+	WORD $0x3d803d40 // str q0, [x10, #240]
+	WORD $0x3d804140 // str q0, [x10, #256]
+	WORD $0x3d804540 // str q0, [x10, #272]
+	WORD $0x3d804940 // str q0, [x10, #288]
+	WORD $0x3d804d40 // str q0, [x10, #304]
+	WORD $0x3d805140 // str q0, [x10, #320]
+	WORD $0x3d805540 // str q0, [x10, #336]
+	WORD $0x3d805940 // str q0, [x10, #352]
+	WORD $0x3d805d40 // str q0, [x10, #368]
+	WORD $0x3d806140 // str q0, [x10, #384]
+	WORD $0x3d806540 // str q0, [x10, #400]
+	WORD $0x3d806940 // str q0, [x10, #416]
+	WORD $0x3d806d40 // str q0, [x10, #432]
+	WORD $0x3d807140 // str q0, [x10, #448]
+	WORD $0x3d807540 // str q0, [x10, #464]
+	WORD $0x3d807940 // str q0, [x10, #480]
+	WORD $0x3d807d40 // str q0, [x10, #496]
+	WORD $0x3d808140 // str q0, [x10, #512]
+	WORD $0x3d808540 // str q0, [x10, #528]
+	WORD $0x3d808940 // str q0, [x10, #544]
+	WORD $0x3d808d40 // str q0, [x10, #560]
+	WORD $0x3d809140 // str q0, [x10, #576]
+	WORD $0x3d809540 // str q0, [x10, #592]
+	WORD $0x3d809940 // str q0, [x10, #608]
+	WORD $0x3d809d40 // str q0, [x10, #624]
+	WORD $0x3d80a140 // str q0, [x10, #640]
+	WORD $0x3d80a540 // str q0, [x10, #656]
+	WORD $0x3d80a940 // str q0, [x10, #672]
+	WORD $0x3d80ad40 // str q0, [x10, #688]
+	WORD $0x3d80b140 // str q0, [x10, #704]
+	WORD $0x3d80b540 // str q0, [x10, #720]
+	WORD $0x3d80b940 // str q0, [x10, #736]
+	WORD $0x3d80bd40 // str q0, [x10, #752]
+gemmPanel16I8MM_chunk:
+	MOVD $16, R12
+	CMP R12, R3
+	CSEL LT, R3, R12, R12
+	MOVD R13, R7
+	MOVD R12, R9
+gemmPanel16I8MM_pair:
+	WORD $0x3cc00118 // ldur q24, [x8, #0]
+	WORD $0xfc410119 // ldur d25, [x8, #16]
+	WORD $0x3cc1811a // ldur q26, [x8, #24]
+	WORD $0xfc42811b // ldur d27, [x8, #40]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d8000e0 // str q0, [x7, #0]
+	WORD $0x3d8004e1 // str q1, [x7, #16]
+	WORD $0x3d8008e2 // str q2, [x7, #32]
+	WORD $0x3cc30118 // ldur q24, [x8, #48]
+	WORD $0xfc440119 // ldur d25, [x8, #64]
+	WORD $0x3cc4811a // ldur q26, [x8, #72]
+	WORD $0xfc45811b // ldur d27, [x8, #88]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d800ce0 // str q0, [x7, #48]
+	WORD $0x3d8010e1 // str q1, [x7, #64]
+	WORD $0x3d8014e2 // str q2, [x7, #80]
+	WORD $0x3cc60118 // ldur q24, [x8, #96]
+	WORD $0xfc470119 // ldur d25, [x8, #112]
+	WORD $0x3cc7811a // ldur q26, [x8, #120]
+	WORD $0xfc48811b // ldur d27, [x8, #136]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d8018e0 // str q0, [x7, #96]
+	WORD $0x3d801ce1 // str q1, [x7, #112]
+	WORD $0x3d8020e2 // str q2, [x7, #128]
+	WORD $0x3cc90118 // ldur q24, [x8, #144]
+	WORD $0xfc4a0119 // ldur d25, [x8, #160]
+	WORD $0x3cca811a // ldur q26, [x8, #168]
+	WORD $0xfc4b811b // ldur d27, [x8, #184]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d8024e0 // str q0, [x7, #144]
+	WORD $0x3d8028e1 // str q1, [x7, #160]
+	WORD $0x3d802ce2 // str q2, [x7, #176]
+	ADD $192, R8, R11
+	WORD $0x3cc48178 // ldur q24, [x11, #72]
+	WORD $0xfc458179 // ldur d25, [x11, #88]
+	WORD $0x4e080700 // dup v0.2d, v24.d[0]
+	WORD $0x4e180701 // dup v1.2d, v24.d[1]
+	WORD $0x4e080722 // dup v2.2d, v25.d[0]
+	WORD $0x3d8030e0 // str q0, [x7, #192]
+	WORD $0x3d8034e1 // str q1, [x7, #208]
+	WORD $0x3d8038e2 // str q2, [x7, #224]
+	WORD $0x3cc18178 // ldur q24, [x11, #24]
+	WORD $0xfc428179 // ldur d25, [x11, #40]
+	WORD $0x4f275718 // shl.4s #7 v24, v24
+	WORD $0x4f275739 // shl.4s #7 v25, v25
+	WORD $0x4e080700 // dup v0.2d, v24.d[0]
+	WORD $0x4e180701 // dup v1.2d, v24.d[1]
+	WORD $0x4e080722 // dup v2.2d, v25.d[0]
+	WORD $0x3d803ce0 // str q0, [x7, #240]
+	WORD $0x3d8040e1 // str q1, [x7, #256]
+	WORD $0x3d8044e2 // str q2, [x7, #272]
+	WORD $0x3cc30178 // ldur q24, [x11, #48]
+	WORD $0xfc440179 // ldur d25, [x11, #64]
+	WORD $0x4f275718 // shl.4s #7 v24, v24
+	WORD $0x4f275739 // shl.4s #7 v25, v25
+	WORD $0x4e080700 // dup v0.2d, v24.d[0]
+	WORD $0x4e180701 // dup v1.2d, v24.d[1]
+	WORD $0x4e080722 // dup v2.2d, v25.d[0]
+	WORD $0x3d8048e0 // str q0, [x7, #288]
+	WORD $0x3d804ce1 // str q1, [x7, #304]
+	WORD $0x3d8050e2 // str q2, [x7, #320]
+	ADD $336, R7
+	ADD $384, R8
+	SUBS $1, R9
+	BNE gemmPanel16I8MM_pair
+	ADD $0, R1, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc00140 // ldr q0, [x10, #0]
+	WORD $0x3dc00541 // ldr q1, [x10, #16]
+	WORD $0x3dc00942 // ldr q2, [x10, #32]
+	WORD $0x3dc00d43 // ldr q3, [x10, #48]
+	WORD $0x3dc01144 // ldr q4, [x10, #64]
+	WORD $0x3dc01545 // ldr q5, [x10, #80]
+	WORD $0x3dc01946 // ldr q6, [x10, #96]
+	WORD $0x3dc01d47 // ldr q7, [x10, #112]
+	WORD $0x3dc02148 // ldr q8, [x10, #128]
+	WORD $0x3dc02549 // ldr q9, [x10, #144]
+	WORD $0x3dc0294a // ldr q10, [x10, #160]
+	WORD $0x3dc02d4b // ldr q11, [x10, #176]
+gemmPanel16I8MM_0:
+	WORD $0x3dc03cec // ldr q12, [x7, #240]
+	WORD $0x3dc040ed // ldr q13, [x7, #256]
+	WORD $0x3dc044ee // ldr q14, [x7, #272]
+	WORD $0x3dc03cef // ldr q15, [x7, #240]
+	WORD $0x3dc040f0 // ldr q16, [x7, #256]
+	WORD $0x3dc044f1 // ldr q17, [x7, #272]
+	WORD $0x3dc03cf2 // ldr q18, [x7, #240]
+	WORD $0x3dc040f3 // ldr q19, [x7, #256]
+	WORD $0x3dc044f4 // ldr q20, [x7, #272]
+	WORD $0x3dc03cf5 // ldr q21, [x7, #240]
+	WORD $0x3dc040f6 // ldr q22, [x7, #256]
+	WORD $0x3dc044f7 // ldr q23, [x7, #272]
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x3dc048ec // ldr q12, [x7, #288]
+	WORD $0x3dc04ced // ldr q13, [x7, #304]
+	WORD $0x3dc050ee // ldr q14, [x7, #320]
+	WORD $0x3dc048ef // ldr q15, [x7, #288]
+	WORD $0x3dc04cf0 // ldr q16, [x7, #304]
+	WORD $0x3dc050f1 // ldr q17, [x7, #320]
+	WORD $0x3dc048f2 // ldr q18, [x7, #288]
+	WORD $0x3dc04cf3 // ldr q19, [x7, #304]
+	WORD $0x3dc050f4 // ldr q20, [x7, #320]
+	WORD $0x3dc048f5 // ldr q21, [x7, #288]
+	WORD $0x3dc04cf6 // ldr q22, [x7, #304]
+	WORD $0x3dc050f7 // ldr q23, [x7, #320]
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc090db // ldr q27, [x6, #576]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc094db // ldr q27, [x6, #592]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	ADD $640, R6
+	ADD $336, R7
+	SUBS $1, R9
+	BNE gemmPanel16I8MM_0
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	WORD $0x3d800942 // str q2, [x10, #32]
+	WORD $0x3d800d43 // str q3, [x10, #48]
+	WORD $0x3d801144 // str q4, [x10, #64]
+	WORD $0x3d801545 // str q5, [x10, #80]
+	WORD $0x3d801946 // str q6, [x10, #96]
+	WORD $0x3d801d47 // str q7, [x10, #112]
+	WORD $0x3d802148 // str q8, [x10, #128]
+	WORD $0x3d802549 // str q9, [x10, #144]
+	WORD $0x3d80294a // str q10, [x10, #160]
+	WORD $0x3d802d4b // str q11, [x10, #176]
+	ADD $32, R1, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc03140 // ldr q0, [x10, #192]
+	WORD $0x3dc03541 // ldr q1, [x10, #208]
+	WORD $0x3dc03942 // ldr q2, [x10, #224]
+	WORD $0x3dc03d43 // ldr q3, [x10, #240]
+	WORD $0x3dc04144 // ldr q4, [x10, #256]
+	WORD $0x3dc04545 // ldr q5, [x10, #272]
+	WORD $0x3dc04946 // ldr q6, [x10, #288]
+	WORD $0x3dc04d47 // ldr q7, [x10, #304]
+	WORD $0x3dc05148 // ldr q8, [x10, #320]
+	WORD $0x3dc05549 // ldr q9, [x10, #336]
+	WORD $0x3dc0594a // ldr q10, [x10, #352]
+	WORD $0x3dc05d4b // ldr q11, [x10, #368]
+gemmPanel16I8MM_1:
+	WORD $0x3dc03cec // ldr q12, [x7, #240]
+	WORD $0x3dc040ed // ldr q13, [x7, #256]
+	WORD $0x3dc044ee // ldr q14, [x7, #272]
+	WORD $0x3dc03cef // ldr q15, [x7, #240]
+	WORD $0x3dc040f0 // ldr q16, [x7, #256]
+	WORD $0x3dc044f1 // ldr q17, [x7, #272]
+	WORD $0x3dc03cf2 // ldr q18, [x7, #240]
+	WORD $0x3dc040f3 // ldr q19, [x7, #256]
+	WORD $0x3dc044f4 // ldr q20, [x7, #272]
+	WORD $0x3dc03cf5 // ldr q21, [x7, #240]
+	WORD $0x3dc040f6 // ldr q22, [x7, #256]
+	WORD $0x3dc044f7 // ldr q23, [x7, #272]
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x3dc048ec // ldr q12, [x7, #288]
+	WORD $0x3dc04ced // ldr q13, [x7, #304]
+	WORD $0x3dc050ee // ldr q14, [x7, #320]
+	WORD $0x3dc048ef // ldr q15, [x7, #288]
+	WORD $0x3dc04cf0 // ldr q16, [x7, #304]
+	WORD $0x3dc050f1 // ldr q17, [x7, #320]
+	WORD $0x3dc048f2 // ldr q18, [x7, #288]
+	WORD $0x3dc04cf3 // ldr q19, [x7, #304]
+	WORD $0x3dc050f4 // ldr q20, [x7, #320]
+	WORD $0x3dc048f5 // ldr q21, [x7, #288]
+	WORD $0x3dc04cf6 // ldr q22, [x7, #304]
+	WORD $0x3dc050f7 // ldr q23, [x7, #320]
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc090db // ldr q27, [x6, #576]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc094db // ldr q27, [x6, #592]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	ADD $640, R6
+	ADD $336, R7
+	SUBS $1, R9
+	BNE gemmPanel16I8MM_1
+	WORD $0x3d803140 // str q0, [x10, #192]
+	WORD $0x3d803541 // str q1, [x10, #208]
+	WORD $0x3d803942 // str q2, [x10, #224]
+	WORD $0x3d803d43 // str q3, [x10, #240]
+	WORD $0x3d804144 // str q4, [x10, #256]
+	WORD $0x3d804545 // str q5, [x10, #272]
+	WORD $0x3d804946 // str q6, [x10, #288]
+	WORD $0x3d804d47 // str q7, [x10, #304]
+	WORD $0x3d805148 // str q8, [x10, #320]
+	WORD $0x3d805549 // str q9, [x10, #336]
+	WORD $0x3d80594a // str q10, [x10, #352]
+	WORD $0x3d805d4b // str q11, [x10, #368]
+	ADD $0, R2, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc06140 // ldr q0, [x10, #384]
+	WORD $0x3dc06541 // ldr q1, [x10, #400]
+	WORD $0x3dc06942 // ldr q2, [x10, #416]
+	WORD $0x3dc06d43 // ldr q3, [x10, #432]
+	WORD $0x3dc07144 // ldr q4, [x10, #448]
+	WORD $0x3dc07545 // ldr q5, [x10, #464]
+	WORD $0x3dc07946 // ldr q6, [x10, #480]
+	WORD $0x3dc07d47 // ldr q7, [x10, #496]
+	WORD $0x3dc08148 // ldr q8, [x10, #512]
+	WORD $0x3dc08549 // ldr q9, [x10, #528]
+	WORD $0x3dc0894a // ldr q10, [x10, #544]
+	WORD $0x3dc08d4b // ldr q11, [x10, #560]
+gemmPanel16I8MM_2:
+	WORD $0x3dc03cec // ldr q12, [x7, #240]
+	WORD $0x3dc040ed // ldr q13, [x7, #256]
+	WORD $0x3dc044ee // ldr q14, [x7, #272]
+	WORD $0x3dc03cef // ldr q15, [x7, #240]
+	WORD $0x3dc040f0 // ldr q16, [x7, #256]
+	WORD $0x3dc044f1 // ldr q17, [x7, #272]
+	WORD $0x3dc03cf2 // ldr q18, [x7, #240]
+	WORD $0x3dc040f3 // ldr q19, [x7, #256]
+	WORD $0x3dc044f4 // ldr q20, [x7, #272]
+	WORD $0x3dc03cf5 // ldr q21, [x7, #240]
+	WORD $0x3dc040f6 // ldr q22, [x7, #256]
+	WORD $0x3dc044f7 // ldr q23, [x7, #272]
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x3dc048ec // ldr q12, [x7, #288]
+	WORD $0x3dc04ced // ldr q13, [x7, #304]
+	WORD $0x3dc050ee // ldr q14, [x7, #320]
+	WORD $0x3dc048ef // ldr q15, [x7, #288]
+	WORD $0x3dc04cf0 // ldr q16, [x7, #304]
+	WORD $0x3dc050f1 // ldr q17, [x7, #320]
+	WORD $0x3dc048f2 // ldr q18, [x7, #288]
+	WORD $0x3dc04cf3 // ldr q19, [x7, #304]
+	WORD $0x3dc050f4 // ldr q20, [x7, #320]
+	WORD $0x3dc048f5 // ldr q21, [x7, #288]
+	WORD $0x3dc04cf6 // ldr q22, [x7, #304]
+	WORD $0x3dc050f7 // ldr q23, [x7, #320]
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc090db // ldr q27, [x6, #576]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc094db // ldr q27, [x6, #592]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	ADD $640, R6
+	ADD $336, R7
+	SUBS $1, R9
+	BNE gemmPanel16I8MM_2
+	WORD $0x3d806140 // str q0, [x10, #384]
+	WORD $0x3d806541 // str q1, [x10, #400]
+	WORD $0x3d806942 // str q2, [x10, #416]
+	WORD $0x3d806d43 // str q3, [x10, #432]
+	WORD $0x3d807144 // str q4, [x10, #448]
+	WORD $0x3d807545 // str q5, [x10, #464]
+	WORD $0x3d807946 // str q6, [x10, #480]
+	WORD $0x3d807d47 // str q7, [x10, #496]
+	WORD $0x3d808148 // str q8, [x10, #512]
+	WORD $0x3d808549 // str q9, [x10, #528]
+	WORD $0x3d80894a // str q10, [x10, #544]
+	WORD $0x3d808d4b // str q11, [x10, #560]
+	ADD $32, R2, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc09140 // ldr q0, [x10, #576]
+	WORD $0x3dc09541 // ldr q1, [x10, #592]
+	WORD $0x3dc09942 // ldr q2, [x10, #608]
+	WORD $0x3dc09d43 // ldr q3, [x10, #624]
+	WORD $0x3dc0a144 // ldr q4, [x10, #640]
+	WORD $0x3dc0a545 // ldr q5, [x10, #656]
+	WORD $0x3dc0a946 // ldr q6, [x10, #672]
+	WORD $0x3dc0ad47 // ldr q7, [x10, #688]
+	WORD $0x3dc0b148 // ldr q8, [x10, #704]
+	WORD $0x3dc0b549 // ldr q9, [x10, #720]
+	WORD $0x3dc0b94a // ldr q10, [x10, #736]
+	WORD $0x3dc0bd4b // ldr q11, [x10, #752]
+gemmPanel16I8MM_3:
+	WORD $0x3dc03cec // ldr q12, [x7, #240]
+	WORD $0x3dc040ed // ldr q13, [x7, #256]
+	WORD $0x3dc044ee // ldr q14, [x7, #272]
+	WORD $0x3dc03cef // ldr q15, [x7, #240]
+	WORD $0x3dc040f0 // ldr q16, [x7, #256]
+	WORD $0x3dc044f1 // ldr q17, [x7, #272]
+	WORD $0x3dc03cf2 // ldr q18, [x7, #240]
+	WORD $0x3dc040f3 // ldr q19, [x7, #256]
+	WORD $0x3dc044f4 // ldr q20, [x7, #272]
+	WORD $0x3dc03cf5 // ldr q21, [x7, #240]
+	WORD $0x3dc040f6 // ldr q22, [x7, #256]
+	WORD $0x3dc044f7 // ldr q23, [x7, #272]
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x3dc048ec // ldr q12, [x7, #288]
+	WORD $0x3dc04ced // ldr q13, [x7, #304]
+	WORD $0x3dc050ee // ldr q14, [x7, #320]
+	WORD $0x3dc048ef // ldr q15, [x7, #288]
+	WORD $0x3dc04cf0 // ldr q16, [x7, #304]
+	WORD $0x3dc050f1 // ldr q17, [x7, #320]
+	WORD $0x3dc048f2 // ldr q18, [x7, #288]
+	WORD $0x3dc04cf3 // ldr q19, [x7, #304]
+	WORD $0x3dc050f4 // ldr q20, [x7, #320]
+	WORD $0x3dc048f5 // ldr q21, [x7, #288]
+	WORD $0x3dc04cf6 // ldr q22, [x7, #304]
+	WORD $0x3dc050f7 // ldr q23, [x7, #320]
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc090db // ldr q27, [x6, #576]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc094db // ldr q27, [x6, #592]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	ADD $640, R6
+	ADD $336, R7
+	SUBS $1, R9
+	BNE gemmPanel16I8MM_3
+	WORD $0x3d809140 // str q0, [x10, #576]
+	WORD $0x3d809541 // str q1, [x10, #592]
+	WORD $0x3d809942 // str q2, [x10, #608]
+	WORD $0x3d809d43 // str q3, [x10, #624]
+	WORD $0x3d80a144 // str q4, [x10, #640]
+	WORD $0x3d80a545 // str q5, [x10, #656]
+	WORD $0x3d80a946 // str q6, [x10, #672]
+	WORD $0x3d80ad47 // str q7, [x10, #688]
+	WORD $0x3d80b148 // str q8, [x10, #704]
+	WORD $0x3d80b549 // str q9, [x10, #720]
+	WORD $0x3d80b94a // str q10, [x10, #736]
+	WORD $0x3d80bd4b // str q11, [x10, #752]
+	ADD $10240, R1
+	ADD $10240, R2
+	SUBS R12, R3
+	BNE gemmPanel16I8MM_chunk
+	MOVD dst+0(FP), R0
+	MOVD ld+8(FP), R5
+	LSL $2, R5
+	MOVD R10, R6
+	WORD $0x3dc000cc // ldr q12, [x6, #0]
+	WORD $0x3dc004cd // ldr q13, [x6, #16]
+	WORD $0x3dc008ce // ldr q14, [x6, #32]
+	WORD $0x3dc00ccf // ldr q15, [x6, #48]
+	WORD $0x3dc010d0 // ldr q16, [x6, #64]
+	WORD $0x3dc014d1 // ldr q17, [x6, #80]
+	WORD $0x3dc018d2 // ldr q18, [x6, #96]
+	WORD $0x3dc01cd3 // ldr q19, [x6, #112]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x3dc024d5 // ldr q21, [x6, #144]
+	WORD $0x3dc028d6 // ldr q22, [x6, #160]
+	WORD $0x3dc02cd7 // ldr q23, [x6, #176]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $0, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	WORD $0x3dc030cc // ldr q12, [x6, #192]
+	WORD $0x3dc034cd // ldr q13, [x6, #208]
+	WORD $0x3dc038ce // ldr q14, [x6, #224]
+	WORD $0x3dc03ccf // ldr q15, [x6, #240]
+	WORD $0x3dc040d0 // ldr q16, [x6, #256]
+	WORD $0x3dc044d1 // ldr q17, [x6, #272]
+	WORD $0x3dc048d2 // ldr q18, [x6, #288]
+	WORD $0x3dc04cd3 // ldr q19, [x6, #304]
+	WORD $0x3dc050d4 // ldr q20, [x6, #320]
+	WORD $0x3dc054d5 // ldr q21, [x6, #336]
+	WORD $0x3dc058d6 // ldr q22, [x6, #352]
+	WORD $0x3dc05cd7 // ldr q23, [x6, #368]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $32, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	WORD $0x3dc060cc // ldr q12, [x6, #384]
+	WORD $0x3dc064cd // ldr q13, [x6, #400]
+	WORD $0x3dc068ce // ldr q14, [x6, #416]
+	WORD $0x3dc06ccf // ldr q15, [x6, #432]
+	WORD $0x3dc070d0 // ldr q16, [x6, #448]
+	WORD $0x3dc074d1 // ldr q17, [x6, #464]
+	WORD $0x3dc078d2 // ldr q18, [x6, #480]
+	WORD $0x3dc07cd3 // ldr q19, [x6, #496]
+	WORD $0x3dc080d4 // ldr q20, [x6, #512]
+	WORD $0x3dc084d5 // ldr q21, [x6, #528]
+	WORD $0x3dc088d6 // ldr q22, [x6, #544]
+	WORD $0x3dc08cd7 // ldr q23, [x6, #560]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $64, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	WORD $0x3dc090cc // ldr q12, [x6, #576]
+	WORD $0x3dc094cd // ldr q13, [x6, #592]
+	WORD $0x3dc098ce // ldr q14, [x6, #608]
+	WORD $0x3dc09ccf // ldr q15, [x6, #624]
+	WORD $0x3dc0a0d0 // ldr q16, [x6, #640]
+	WORD $0x3dc0a4d1 // ldr q17, [x6, #656]
+	WORD $0x3dc0a8d2 // ldr q18, [x6, #672]
+	WORD $0x3dc0acd3 // ldr q19, [x6, #688]
+	WORD $0x3dc0b0d4 // ldr q20, [x6, #704]
+	WORD $0x3dc0b4d5 // ldr q21, [x6, #720]
+	WORD $0x3dc0b8d6 // ldr q22, [x6, #736]
+	WORD $0x3dc0bcd7 // ldr q23, [x6, #752]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
 	ADD $96, R0, R10
 	WORD $0x3d800140 // str q0, [x10, #0]
 	WORD $0x3d800541 // str q1, [x10, #16]
@@ -5645,6 +9056,1438 @@ gemmPanel16MNEON_3:
 	ADD $384, R8
 	SUBS $1, R9
 	BNE gemmPanel16MNEON_3
+	ADD $96, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	RET
+
+// gemmPanel16MI8MM: see kernels.go.
+TEXT ·gemmPanel16MI8MM(SB), 0, $6144-48
+	NO_LOCAL_POINTERS
+	MOVD a+16(FP), R1
+	MOVD b+24(FP), R2
+	MOVD act+32(FP), R8
+	MOVD n+40(FP), R3
+	MOVD $room-6144(SP), R13
+	ADD $5376, R13, R10
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800540 // str q0, [x10, #16]
+	WORD $0x3d800940 // str q0, [x10, #32]
+	WORD $0x3d800d40 // str q0, [x10, #48]
+	WORD $0x3d801140 // str q0, [x10, #64]
+	WORD $0x3d801540 // str q0, [x10, #80]
+	WORD $0x3d801940 // str q0, [x10, #96]
+	WORD $0x3d801d40 // str q0, [x10, #112]
+	WORD $0x3d802140 // str q0, [x10, #128]
+	WORD $0x3d802540 // str q0, [x10, #144]
+	WORD $0x3d802940 // str q0, [x10, #160]
+	WORD $0x3d802d40 // str q0, [x10, #176]
+	WORD $0x3d803140 // str q0, [x10, #192]
+	WORD $0x3d803540 // str q0, [x10, #208]
+	WORD $0x3d803940 // str q0, [x10, #224]
+	WORD $0x3d803d40 // str q0, [x10, #240]
+	WORD $0x3d804140 // str q0, [x10, #256]
+	WORD $0x3d804540 // str q0, [x10, #272]
+	WORD $0x3d804940 // str q0, [x10, #288]
+	WORD $0x3d804d40 // str q0, [x10, #304]
+	WORD $0x3d805140 // str q0, [x10, #320]
+	WORD $0x3d805540 // str q0, [x10, #336]
+	WORD $0x3d805940 // str q0, [x10, #352]
+	WORD $0x3d805d40 // str q0, [x10, #368]
+	WORD $0x3d806140 // str q0, [x10, #384]
+	WORD $0x3d806540 // str q0, [x10, #400]
+	WORD $0x3d806940 // str q0, [x10, #416]
+	WORD $0x3d806d40 // str q0, [x10, #432]
+	WORD $0x3d807140 // str q0, [x10, #448]
+	WORD $0x3d807540 // str q0, [x10, #464]
+	WORD $0x3d807940 // str q0, [x10, #480]
+	WORD $0x3d807d40 // str q0, [x10, #496]
+	WORD $0x3d808140 // str q0, [x10, #512]
+	WORD $0x3d808540 // str q0, [x10, #528]
+	WORD $0x3d808940 // str q0, [x10, #544]
+	WORD $0x3d808d40 // str q0, [x10, #560]
+	WORD $0x3d809140 // str q0, [x10, #576]
+	WORD $0x3d809540 // str q0, [x10, #592]
+	WORD $0x3d809940 // str q0, [x10, #608]
+	WORD $0x3d809d40 // str q0, [x10, #624]
+	WORD $0x3d80a140 // str q0, [x10, #640]
+	WORD $0x3d80a540 // str q0, [x10, #656]
+	WORD $0x3d80a940 // str q0, [x10, #672]
+	WORD $0x3d80ad40 // str q0, [x10, #688]
+	WORD $0x3d80b140 // str q0, [x10, #704]
+	WORD $0x3d80b540 // str q0, [x10, #720]
+	WORD $0x3d80b940 // str q0, [x10, #736]
+	WORD $0x3d80bd40 // str q0, [x10, #752]
+gemmPanel16MI8MM_chunk:
+	MOVD $16, R12
+	CMP R12, R3
+	CSEL LT, R3, R12, R12
+	MOVD R13, R7
+	MOVD R12, R9
+gemmPanel16MI8MM_pair:
+	WORD $0x3cc00118 // ldur q24, [x8, #0]
+	WORD $0xfc410119 // ldur d25, [x8, #16]
+	WORD $0x3cc1811a // ldur q26, [x8, #24]
+	WORD $0xfc42811b // ldur d27, [x8, #40]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d8000e0 // str q0, [x7, #0]
+	WORD $0x3d8004e1 // str q1, [x7, #16]
+	WORD $0x3d8008e2 // str q2, [x7, #32]
+	WORD $0x3cc30118 // ldur q24, [x8, #48]
+	WORD $0xfc440119 // ldur d25, [x8, #64]
+	WORD $0x3cc4811a // ldur q26, [x8, #72]
+	WORD $0xfc45811b // ldur d27, [x8, #88]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d800ce0 // str q0, [x7, #48]
+	WORD $0x3d8010e1 // str q1, [x7, #64]
+	WORD $0x3d8014e2 // str q2, [x7, #80]
+	WORD $0x3cc60118 // ldur q24, [x8, #96]
+	WORD $0xfc470119 // ldur d25, [x8, #112]
+	WORD $0x3cc7811a // ldur q26, [x8, #120]
+	WORD $0xfc48811b // ldur d27, [x8, #136]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d8018e0 // str q0, [x7, #96]
+	WORD $0x3d801ce1 // str q1, [x7, #112]
+	WORD $0x3d8020e2 // str q2, [x7, #128]
+	WORD $0x3cc90118 // ldur q24, [x8, #144]
+	WORD $0xfc4a0119 // ldur d25, [x8, #160]
+	WORD $0x3cca811a // ldur q26, [x8, #168]
+	WORD $0xfc4b811b // ldur d27, [x8, #184]
+	WORD $0x4e9a3b00 // zip1.4s v0, v24, v26
+	WORD $0x4e9a7b01 // zip2.4s v1, v24, v26
+	WORD $0x4e9b3b22 // zip1.4s v2, v25, v27
+	WORD $0x3d8024e0 // str q0, [x7, #144]
+	WORD $0x3d8028e1 // str q1, [x7, #160]
+	WORD $0x3d802ce2 // str q2, [x7, #176]
+	ADD $192, R8, R11
+	WORD $0x3cc48178 // ldur q24, [x11, #72]
+	WORD $0xfc458179 // ldur d25, [x11, #88]
+	WORD $0x4e080700 // dup v0.2d, v24.d[0]
+	WORD $0x4e180701 // dup v1.2d, v24.d[1]
+	WORD $0x4e080722 // dup v2.2d, v25.d[0]
+	WORD $0x3d8030e0 // str q0, [x7, #192]
+	WORD $0x3d8034e1 // str q1, [x7, #208]
+	WORD $0x3d8038e2 // str q2, [x7, #224]
+	WORD $0x3cc78178 // ldur q24, [x11, #120]
+	WORD $0xfc488179 // ldur d25, [x11, #136]
+	WORD $0x4e080700 // dup v0.2d, v24.d[0]
+	WORD $0x4e180701 // dup v1.2d, v24.d[1]
+	WORD $0x4e080722 // dup v2.2d, v25.d[0]
+	WORD $0x3d803ce0 // str q0, [x7, #240]
+	WORD $0x3d8040e1 // str q1, [x7, #256]
+	WORD $0x3d8044e2 // str q2, [x7, #272]
+	WORD $0x3cc90178 // ldur q24, [x11, #144]
+	WORD $0xfc4a0179 // ldur d25, [x11, #160]
+	WORD $0x4e080700 // dup v0.2d, v24.d[0]
+	WORD $0x4e180701 // dup v1.2d, v24.d[1]
+	WORD $0x4e080722 // dup v2.2d, v25.d[0]
+	WORD $0x3d8048e0 // str q0, [x7, #288]
+	WORD $0x3d804ce1 // str q1, [x7, #304]
+	WORD $0x3d8050e2 // str q2, [x7, #320]
+	ADD $336, R7
+	ADD $384, R8
+	SUBS $1, R9
+	BNE gemmPanel16MI8MM_pair
+	ADD $0, R1, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc00140 // ldr q0, [x10, #0]
+	WORD $0x3dc00541 // ldr q1, [x10, #16]
+	WORD $0x3dc00942 // ldr q2, [x10, #32]
+	WORD $0x3dc00d43 // ldr q3, [x10, #48]
+	WORD $0x3dc01144 // ldr q4, [x10, #64]
+	WORD $0x3dc01545 // ldr q5, [x10, #80]
+	WORD $0x3dc01946 // ldr q6, [x10, #96]
+	WORD $0x3dc01d47 // ldr q7, [x10, #112]
+	WORD $0x3dc02148 // ldr q8, [x10, #128]
+	WORD $0x3dc02549 // ldr q9, [x10, #144]
+	WORD $0x3dc0294a // ldr q10, [x10, #160]
+	WORD $0x3dc02d4b // ldr q11, [x10, #176]
+gemmPanel16MI8MM_0:
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc090db // ldr q27, [x6, #576]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc094db // ldr q27, [x6, #592]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x3dc03cf8 // ldr q24, [x7, #240]
+	WORD $0x3dc040f9 // ldr q25, [x7, #256]
+	WORD $0x3dc044fa // ldr q26, [x7, #272]
+	WORD $0x3dc0a0db // ldr q27, [x6, #640]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa0 // fmla.4s v0, v29, v24
+	WORD $0x4e39cfa1 // fmla.4s v1, v29, v25
+	WORD $0x4e3acfa2 // fmla.4s v2, v29, v26
+	WORD $0x4e38cfc3 // fmla.4s v3, v30, v24
+	WORD $0x4e39cfc4 // fmla.4s v4, v30, v25
+	WORD $0x4e3acfc5 // fmla.4s v5, v30, v26
+	WORD $0x3dc0a4db // ldr q27, [x6, #656]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa6 // fmla.4s v6, v29, v24
+	WORD $0x4e39cfa7 // fmla.4s v7, v29, v25
+	WORD $0x4e3acfa8 // fmla.4s v8, v29, v26
+	WORD $0x4e38cfc9 // fmla.4s v9, v30, v24
+	WORD $0x4e39cfca // fmla.4s v10, v30, v25
+	WORD $0x4e3acfcb // fmla.4s v11, v30, v26
+	WORD $0x3dc048f8 // ldr q24, [x7, #288]
+	WORD $0x3dc04cf9 // ldr q25, [x7, #304]
+	WORD $0x3dc050fa // ldr q26, [x7, #320]
+	WORD $0x3dc0b0db // ldr q27, [x6, #704]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa0 // fmla.4s v0, v29, v24
+	WORD $0x4e39cfa1 // fmla.4s v1, v29, v25
+	WORD $0x4e3acfa2 // fmla.4s v2, v29, v26
+	WORD $0x4e38cfc3 // fmla.4s v3, v30, v24
+	WORD $0x4e39cfc4 // fmla.4s v4, v30, v25
+	WORD $0x4e3acfc5 // fmla.4s v5, v30, v26
+	WORD $0x3dc0b4db // ldr q27, [x6, #720]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa6 // fmla.4s v6, v29, v24
+	WORD $0x4e39cfa7 // fmla.4s v7, v29, v25
+	WORD $0x4e3acfa8 // fmla.4s v8, v29, v26
+	WORD $0x4e38cfc9 // fmla.4s v9, v30, v24
+	WORD $0x4e39cfca // fmla.4s v10, v30, v25
+	WORD $0x4e3acfcb // fmla.4s v11, v30, v26
+	ADD $768, R6
+	ADD $336, R7
+	SUBS $1, R9
+	BNE gemmPanel16MI8MM_0
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	WORD $0x3d800942 // str q2, [x10, #32]
+	WORD $0x3d800d43 // str q3, [x10, #48]
+	WORD $0x3d801144 // str q4, [x10, #64]
+	WORD $0x3d801545 // str q5, [x10, #80]
+	WORD $0x3d801946 // str q6, [x10, #96]
+	WORD $0x3d801d47 // str q7, [x10, #112]
+	WORD $0x3d802148 // str q8, [x10, #128]
+	WORD $0x3d802549 // str q9, [x10, #144]
+	WORD $0x3d80294a // str q10, [x10, #160]
+	WORD $0x3d802d4b // str q11, [x10, #176]
+	ADD $32, R1, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc03140 // ldr q0, [x10, #192]
+	WORD $0x3dc03541 // ldr q1, [x10, #208]
+	WORD $0x3dc03942 // ldr q2, [x10, #224]
+	WORD $0x3dc03d43 // ldr q3, [x10, #240]
+	WORD $0x3dc04144 // ldr q4, [x10, #256]
+	WORD $0x3dc04545 // ldr q5, [x10, #272]
+	WORD $0x3dc04946 // ldr q6, [x10, #288]
+	WORD $0x3dc04d47 // ldr q7, [x10, #304]
+	WORD $0x3dc05148 // ldr q8, [x10, #320]
+	WORD $0x3dc05549 // ldr q9, [x10, #336]
+	WORD $0x3dc0594a // ldr q10, [x10, #352]
+	WORD $0x3dc05d4b // ldr q11, [x10, #368]
+gemmPanel16MI8MM_1:
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc090db // ldr q27, [x6, #576]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc094db // ldr q27, [x6, #592]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x3dc03cf8 // ldr q24, [x7, #240]
+	WORD $0x3dc040f9 // ldr q25, [x7, #256]
+	WORD $0x3dc044fa // ldr q26, [x7, #272]
+	WORD $0x3dc0a0db // ldr q27, [x6, #640]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa0 // fmla.4s v0, v29, v24
+	WORD $0x4e39cfa1 // fmla.4s v1, v29, v25
+	WORD $0x4e3acfa2 // fmla.4s v2, v29, v26
+	WORD $0x4e38cfc3 // fmla.4s v3, v30, v24
+	WORD $0x4e39cfc4 // fmla.4s v4, v30, v25
+	WORD $0x4e3acfc5 // fmla.4s v5, v30, v26
+	WORD $0x3dc0a4db // ldr q27, [x6, #656]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa6 // fmla.4s v6, v29, v24
+	WORD $0x4e39cfa7 // fmla.4s v7, v29, v25
+	WORD $0x4e3acfa8 // fmla.4s v8, v29, v26
+	WORD $0x4e38cfc9 // fmla.4s v9, v30, v24
+	WORD $0x4e39cfca // fmla.4s v10, v30, v25
+	WORD $0x4e3acfcb // fmla.4s v11, v30, v26
+	WORD $0x3dc048f8 // ldr q24, [x7, #288]
+	WORD $0x3dc04cf9 // ldr q25, [x7, #304]
+	WORD $0x3dc050fa // ldr q26, [x7, #320]
+	WORD $0x3dc0b0db // ldr q27, [x6, #704]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa0 // fmla.4s v0, v29, v24
+	WORD $0x4e39cfa1 // fmla.4s v1, v29, v25
+	WORD $0x4e3acfa2 // fmla.4s v2, v29, v26
+	WORD $0x4e38cfc3 // fmla.4s v3, v30, v24
+	WORD $0x4e39cfc4 // fmla.4s v4, v30, v25
+	WORD $0x4e3acfc5 // fmla.4s v5, v30, v26
+	WORD $0x3dc0b4db // ldr q27, [x6, #720]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa6 // fmla.4s v6, v29, v24
+	WORD $0x4e39cfa7 // fmla.4s v7, v29, v25
+	WORD $0x4e3acfa8 // fmla.4s v8, v29, v26
+	WORD $0x4e38cfc9 // fmla.4s v9, v30, v24
+	WORD $0x4e39cfca // fmla.4s v10, v30, v25
+	WORD $0x4e3acfcb // fmla.4s v11, v30, v26
+	ADD $768, R6
+	ADD $336, R7
+	SUBS $1, R9
+	BNE gemmPanel16MI8MM_1
+	WORD $0x3d803140 // str q0, [x10, #192]
+	WORD $0x3d803541 // str q1, [x10, #208]
+	WORD $0x3d803942 // str q2, [x10, #224]
+	WORD $0x3d803d43 // str q3, [x10, #240]
+	WORD $0x3d804144 // str q4, [x10, #256]
+	WORD $0x3d804545 // str q5, [x10, #272]
+	WORD $0x3d804946 // str q6, [x10, #288]
+	WORD $0x3d804d47 // str q7, [x10, #304]
+	WORD $0x3d805148 // str q8, [x10, #320]
+	WORD $0x3d805549 // str q9, [x10, #336]
+	WORD $0x3d80594a // str q10, [x10, #352]
+	WORD $0x3d805d4b // str q11, [x10, #368]
+	ADD $0, R2, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc06140 // ldr q0, [x10, #384]
+	WORD $0x3dc06541 // ldr q1, [x10, #400]
+	WORD $0x3dc06942 // ldr q2, [x10, #416]
+	WORD $0x3dc06d43 // ldr q3, [x10, #432]
+	WORD $0x3dc07144 // ldr q4, [x10, #448]
+	WORD $0x3dc07545 // ldr q5, [x10, #464]
+	WORD $0x3dc07946 // ldr q6, [x10, #480]
+	WORD $0x3dc07d47 // ldr q7, [x10, #496]
+	WORD $0x3dc08148 // ldr q8, [x10, #512]
+	WORD $0x3dc08549 // ldr q9, [x10, #528]
+	WORD $0x3dc0894a // ldr q10, [x10, #544]
+	WORD $0x3dc08d4b // ldr q11, [x10, #560]
+gemmPanel16MI8MM_2:
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc090db // ldr q27, [x6, #576]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc094db // ldr q27, [x6, #592]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x3dc03cf8 // ldr q24, [x7, #240]
+	WORD $0x3dc040f9 // ldr q25, [x7, #256]
+	WORD $0x3dc044fa // ldr q26, [x7, #272]
+	WORD $0x3dc0a0db // ldr q27, [x6, #640]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa0 // fmla.4s v0, v29, v24
+	WORD $0x4e39cfa1 // fmla.4s v1, v29, v25
+	WORD $0x4e3acfa2 // fmla.4s v2, v29, v26
+	WORD $0x4e38cfc3 // fmla.4s v3, v30, v24
+	WORD $0x4e39cfc4 // fmla.4s v4, v30, v25
+	WORD $0x4e3acfc5 // fmla.4s v5, v30, v26
+	WORD $0x3dc0a4db // ldr q27, [x6, #656]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa6 // fmla.4s v6, v29, v24
+	WORD $0x4e39cfa7 // fmla.4s v7, v29, v25
+	WORD $0x4e3acfa8 // fmla.4s v8, v29, v26
+	WORD $0x4e38cfc9 // fmla.4s v9, v30, v24
+	WORD $0x4e39cfca // fmla.4s v10, v30, v25
+	WORD $0x4e3acfcb // fmla.4s v11, v30, v26
+	WORD $0x3dc048f8 // ldr q24, [x7, #288]
+	WORD $0x3dc04cf9 // ldr q25, [x7, #304]
+	WORD $0x3dc050fa // ldr q26, [x7, #320]
+	WORD $0x3dc0b0db // ldr q27, [x6, #704]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa0 // fmla.4s v0, v29, v24
+	WORD $0x4e39cfa1 // fmla.4s v1, v29, v25
+	WORD $0x4e3acfa2 // fmla.4s v2, v29, v26
+	WORD $0x4e38cfc3 // fmla.4s v3, v30, v24
+	WORD $0x4e39cfc4 // fmla.4s v4, v30, v25
+	WORD $0x4e3acfc5 // fmla.4s v5, v30, v26
+	WORD $0x3dc0b4db // ldr q27, [x6, #720]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa6 // fmla.4s v6, v29, v24
+	WORD $0x4e39cfa7 // fmla.4s v7, v29, v25
+	WORD $0x4e3acfa8 // fmla.4s v8, v29, v26
+	WORD $0x4e38cfc9 // fmla.4s v9, v30, v24
+	WORD $0x4e39cfca // fmla.4s v10, v30, v25
+	WORD $0x4e3acfcb // fmla.4s v11, v30, v26
+	ADD $768, R6
+	ADD $336, R7
+	SUBS $1, R9
+	BNE gemmPanel16MI8MM_2
+	WORD $0x3d806140 // str q0, [x10, #384]
+	WORD $0x3d806541 // str q1, [x10, #400]
+	WORD $0x3d806942 // str q2, [x10, #416]
+	WORD $0x3d806d43 // str q3, [x10, #432]
+	WORD $0x3d807144 // str q4, [x10, #448]
+	WORD $0x3d807545 // str q5, [x10, #464]
+	WORD $0x3d807946 // str q6, [x10, #480]
+	WORD $0x3d807d47 // str q7, [x10, #496]
+	WORD $0x3d808148 // str q8, [x10, #512]
+	WORD $0x3d808549 // str q9, [x10, #528]
+	WORD $0x3d80894a // str q10, [x10, #544]
+	WORD $0x3d808d4b // str q11, [x10, #560]
+	ADD $32, R2, R6
+	MOVD R13, R7
+	MOVD R12, R9
+	WORD $0x3dc09140 // ldr q0, [x10, #576]
+	WORD $0x3dc09541 // ldr q1, [x10, #592]
+	WORD $0x3dc09942 // ldr q2, [x10, #608]
+	WORD $0x3dc09d43 // ldr q3, [x10, #624]
+	WORD $0x3dc0a144 // ldr q4, [x10, #640]
+	WORD $0x3dc0a545 // ldr q5, [x10, #656]
+	WORD $0x3dc0a946 // ldr q6, [x10, #672]
+	WORD $0x3dc0ad47 // ldr q7, [x10, #688]
+	WORD $0x3dc0b148 // ldr q8, [x10, #704]
+	WORD $0x3dc0b549 // ldr q9, [x10, #720]
+	WORD $0x3dc0b94a // ldr q10, [x10, #736]
+	WORD $0x3dc0bd4b // ldr q11, [x10, #752]
+gemmPanel16MI8MM_3:
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x3dc000f8 // ldr q24, [x7, #0]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x3dc008fa // ldr q26, [x7, #32]
+	WORD $0x3dc000db // ldr q27, [x6, #0]
+	WORD $0x3dc010dc // ldr q28, [x6, #64]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc004db // ldr q27, [x6, #16]
+	WORD $0x3dc014dc // ldr q28, [x6, #80]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc00cf8 // ldr q24, [x7, #48]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x3dc014fa // ldr q26, [x7, #80]
+	WORD $0x3dc020db // ldr q27, [x6, #128]
+	WORD $0x3dc030dc // ldr q28, [x6, #192]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc024db // ldr q27, [x6, #144]
+	WORD $0x3dc034dc // ldr q28, [x6, #208]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc080db // ldr q27, [x6, #512]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc084db // ldr q27, [x6, #528]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x3dc018f8 // ldr q24, [x7, #96]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x3dc020fa // ldr q26, [x7, #128]
+	WORD $0x3dc040db // ldr q27, [x6, #256]
+	WORD $0x3dc050dc // ldr q28, [x6, #320]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc044db // ldr q27, [x6, #272]
+	WORD $0x3dc054dc // ldr q28, [x6, #336]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc024f8 // ldr q24, [x7, #144]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x3dc02cfa // ldr q26, [x7, #176]
+	WORD $0x3dc060db // ldr q27, [x6, #384]
+	WORD $0x3dc070dc // ldr q28, [x6, #448]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afac // usmmla v12, v29, v24
+	WORD $0x4e99afad // usmmla v13, v29, v25
+	WORD $0x4e9aafae // usmmla v14, v29, v26
+	WORD $0x4e98afcf // usmmla v15, v30, v24
+	WORD $0x4e99afd0 // usmmla v16, v30, v25
+	WORD $0x4e9aafd1 // usmmla v17, v30, v26
+	WORD $0x3dc064db // ldr q27, [x6, #400]
+	WORD $0x3dc074dc // ldr q28, [x6, #464]
+	WORD $0x4e9c3b7d // zip1.4s v29, v27, v28
+	WORD $0x4e9c7b7e // zip2.4s v30, v27, v28
+	WORD $0x4e98afb2 // usmmla v18, v29, v24
+	WORD $0x4e99afb3 // usmmla v19, v29, v25
+	WORD $0x4e9aafb4 // usmmla v20, v29, v26
+	WORD $0x4e98afd5 // usmmla v21, v30, v24
+	WORD $0x4e99afd6 // usmmla v22, v30, v25
+	WORD $0x4e9aafd7 // usmmla v23, v30, v26
+	WORD $0x3dc030f8 // ldr q24, [x7, #192]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x3dc038fa // ldr q26, [x7, #224]
+	WORD $0x3dc090db // ldr q27, [x6, #576]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21d98c // scvtf.4s v12, v12
+	WORD $0x4e3fcd80 // fmla.4s v0, v12, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21d9ad // scvtf.4s v13, v13
+	WORD $0x4e3fcda1 // fmla.4s v1, v13, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21d9ce // scvtf.4s v14, v14
+	WORD $0x4e3fcdc2 // fmla.4s v2, v14, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21d9ef // scvtf.4s v15, v15
+	WORD $0x4e3fcde3 // fmla.4s v3, v15, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e3fce04 // fmla.4s v4, v16, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e3fce25 // fmla.4s v5, v17, v31
+	WORD $0x3dc094db // ldr q27, [x6, #592]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x6e38dfbf // fmul.4s v31, v29, v24
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e3fce46 // fmla.4s v6, v18, v31
+	WORD $0x6e39dfbf // fmul.4s v31, v29, v25
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e3fce67 // fmla.4s v7, v19, v31
+	WORD $0x6e3adfbf // fmul.4s v31, v29, v26
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e3fce88 // fmla.4s v8, v20, v31
+	WORD $0x6e38dfdf // fmul.4s v31, v30, v24
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e3fcea9 // fmla.4s v9, v21, v31
+	WORD $0x6e39dfdf // fmul.4s v31, v30, v25
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e3fceca // fmla.4s v10, v22, v31
+	WORD $0x6e3adfdf // fmul.4s v31, v30, v26
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e3fceeb // fmla.4s v11, v23, v31
+	WORD $0x3dc03cf8 // ldr q24, [x7, #240]
+	WORD $0x3dc040f9 // ldr q25, [x7, #256]
+	WORD $0x3dc044fa // ldr q26, [x7, #272]
+	WORD $0x3dc0a0db // ldr q27, [x6, #640]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa0 // fmla.4s v0, v29, v24
+	WORD $0x4e39cfa1 // fmla.4s v1, v29, v25
+	WORD $0x4e3acfa2 // fmla.4s v2, v29, v26
+	WORD $0x4e38cfc3 // fmla.4s v3, v30, v24
+	WORD $0x4e39cfc4 // fmla.4s v4, v30, v25
+	WORD $0x4e3acfc5 // fmla.4s v5, v30, v26
+	WORD $0x3dc0a4db // ldr q27, [x6, #656]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa6 // fmla.4s v6, v29, v24
+	WORD $0x4e39cfa7 // fmla.4s v7, v29, v25
+	WORD $0x4e3acfa8 // fmla.4s v8, v29, v26
+	WORD $0x4e38cfc9 // fmla.4s v9, v30, v24
+	WORD $0x4e39cfca // fmla.4s v10, v30, v25
+	WORD $0x4e3acfcb // fmla.4s v11, v30, v26
+	WORD $0x3dc048f8 // ldr q24, [x7, #288]
+	WORD $0x3dc04cf9 // ldr q25, [x7, #304]
+	WORD $0x3dc050fa // ldr q26, [x7, #320]
+	WORD $0x3dc0b0db // ldr q27, [x6, #704]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa0 // fmla.4s v0, v29, v24
+	WORD $0x4e39cfa1 // fmla.4s v1, v29, v25
+	WORD $0x4e3acfa2 // fmla.4s v2, v29, v26
+	WORD $0x4e38cfc3 // fmla.4s v3, v30, v24
+	WORD $0x4e39cfc4 // fmla.4s v4, v30, v25
+	WORD $0x4e3acfc5 // fmla.4s v5, v30, v26
+	WORD $0x3dc0b4db // ldr q27, [x6, #720]
+	WORD $0x4e9b3b7d // zip1.4s v29, v27, v27
+	WORD $0x4e9b7b7e // zip2.4s v30, v27, v27
+	WORD $0x4e38cfa6 // fmla.4s v6, v29, v24
+	WORD $0x4e39cfa7 // fmla.4s v7, v29, v25
+	WORD $0x4e3acfa8 // fmla.4s v8, v29, v26
+	WORD $0x4e38cfc9 // fmla.4s v9, v30, v24
+	WORD $0x4e39cfca // fmla.4s v10, v30, v25
+	WORD $0x4e3acfcb // fmla.4s v11, v30, v26
+	ADD $768, R6
+	ADD $336, R7
+	SUBS $1, R9
+	BNE gemmPanel16MI8MM_3
+	WORD $0x3d809140 // str q0, [x10, #576]
+	WORD $0x3d809541 // str q1, [x10, #592]
+	WORD $0x3d809942 // str q2, [x10, #608]
+	WORD $0x3d809d43 // str q3, [x10, #624]
+	WORD $0x3d80a144 // str q4, [x10, #640]
+	WORD $0x3d80a545 // str q5, [x10, #656]
+	WORD $0x3d80a946 // str q6, [x10, #672]
+	WORD $0x3d80ad47 // str q7, [x10, #688]
+	WORD $0x3d80b148 // str q8, [x10, #704]
+	WORD $0x3d80b549 // str q9, [x10, #720]
+	WORD $0x3d80b94a // str q10, [x10, #736]
+	WORD $0x3d80bd4b // str q11, [x10, #752]
+	ADD $12288, R1
+	ADD $12288, R2
+	SUBS R12, R3
+	BNE gemmPanel16MI8MM_chunk
+	MOVD dst+0(FP), R0
+	MOVD ld+8(FP), R5
+	LSL $2, R5
+	MOVD R10, R6
+	WORD $0x3dc000cc // ldr q12, [x6, #0]
+	WORD $0x3dc004cd // ldr q13, [x6, #16]
+	WORD $0x3dc008ce // ldr q14, [x6, #32]
+	WORD $0x3dc00ccf // ldr q15, [x6, #48]
+	WORD $0x3dc010d0 // ldr q16, [x6, #64]
+	WORD $0x3dc014d1 // ldr q17, [x6, #80]
+	WORD $0x3dc018d2 // ldr q18, [x6, #96]
+	WORD $0x3dc01cd3 // ldr q19, [x6, #112]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x3dc024d5 // ldr q21, [x6, #144]
+	WORD $0x3dc028d6 // ldr q22, [x6, #160]
+	WORD $0x3dc02cd7 // ldr q23, [x6, #176]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $0, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	WORD $0x3dc030cc // ldr q12, [x6, #192]
+	WORD $0x3dc034cd // ldr q13, [x6, #208]
+	WORD $0x3dc038ce // ldr q14, [x6, #224]
+	WORD $0x3dc03ccf // ldr q15, [x6, #240]
+	WORD $0x3dc040d0 // ldr q16, [x6, #256]
+	WORD $0x3dc044d1 // ldr q17, [x6, #272]
+	WORD $0x3dc048d2 // ldr q18, [x6, #288]
+	WORD $0x3dc04cd3 // ldr q19, [x6, #304]
+	WORD $0x3dc050d4 // ldr q20, [x6, #320]
+	WORD $0x3dc054d5 // ldr q21, [x6, #336]
+	WORD $0x3dc058d6 // ldr q22, [x6, #352]
+	WORD $0x3dc05cd7 // ldr q23, [x6, #368]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $32, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	WORD $0x3dc060cc // ldr q12, [x6, #384]
+	WORD $0x3dc064cd // ldr q13, [x6, #400]
+	WORD $0x3dc068ce // ldr q14, [x6, #416]
+	WORD $0x3dc06ccf // ldr q15, [x6, #432]
+	WORD $0x3dc070d0 // ldr q16, [x6, #448]
+	WORD $0x3dc074d1 // ldr q17, [x6, #464]
+	WORD $0x3dc078d2 // ldr q18, [x6, #480]
+	WORD $0x3dc07cd3 // ldr q19, [x6, #496]
+	WORD $0x3dc080d4 // ldr q20, [x6, #512]
+	WORD $0x3dc084d5 // ldr q21, [x6, #528]
+	WORD $0x3dc088d6 // ldr q22, [x6, #544]
+	WORD $0x3dc08cd7 // ldr q23, [x6, #560]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
+	ADD $64, R0, R10
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d800541 // str q1, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800142 // str q2, [x10, #0]
+	WORD $0x3d800543 // str q3, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800144 // str q4, [x10, #0]
+	WORD $0x3d800545 // str q5, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800146 // str q6, [x10, #0]
+	WORD $0x3d800547 // str q7, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d800148 // str q8, [x10, #0]
+	WORD $0x3d800549 // str q9, [x10, #16]
+	ADD R5, R10
+	WORD $0x3d80014a // str q10, [x10, #0]
+	WORD $0x3d80054b // str q11, [x10, #16]
+	WORD $0x3dc090cc // ldr q12, [x6, #576]
+	WORD $0x3dc094cd // ldr q13, [x6, #592]
+	WORD $0x3dc098ce // ldr q14, [x6, #608]
+	WORD $0x3dc09ccf // ldr q15, [x6, #624]
+	WORD $0x3dc0a0d0 // ldr q16, [x6, #640]
+	WORD $0x3dc0a4d1 // ldr q17, [x6, #656]
+	WORD $0x3dc0a8d2 // ldr q18, [x6, #672]
+	WORD $0x3dc0acd3 // ldr q19, [x6, #688]
+	WORD $0x3dc0b0d4 // ldr q20, [x6, #704]
+	WORD $0x3dc0b4d5 // ldr q21, [x6, #720]
+	WORD $0x3dc0b8d6 // ldr q22, [x6, #736]
+	WORD $0x3dc0bcd7 // ldr q23, [x6, #752]
+	WORD $0x4e8f1980 // uzp1.4s v0, v12, v15
+	WORD $0x4e8f5982 // uzp2.4s v2, v12, v15
+	WORD $0x4e9019a4 // uzp1.4s v4, v13, v16
+	WORD $0x4e9059a6 // uzp2.4s v6, v13, v16
+	WORD $0x4e9119c8 // uzp1.4s v8, v14, v17
+	WORD $0x4e9159ca // uzp2.4s v10, v14, v17
+	WORD $0x4e951a41 // uzp1.4s v1, v18, v21
+	WORD $0x4e955a43 // uzp2.4s v3, v18, v21
+	WORD $0x4e961a65 // uzp1.4s v5, v19, v22
+	WORD $0x4e965a67 // uzp2.4s v7, v19, v22
+	WORD $0x4e971a89 // uzp1.4s v9, v20, v23
+	WORD $0x4e975a8b // uzp2.4s v11, v20, v23
 	ADD $96, R0, R10
 	WORD $0x3d800140 // str q0, [x10, #0]
 	WORD $0x3d800541 // str q1, [x10, #16]

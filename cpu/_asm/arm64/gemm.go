@@ -31,6 +31,11 @@ func eight(name string, h, rowBytes int) {
 func eightEnd(name string, h int) {
 	p("SUBS $1, R9")
 	p("BNE %s_%d", name, h)
+	storeEight(h)
+}
+
+// storeEight writes V0 to V11 to rows 8*h of the result.
+func storeEight(h int) {
 	p("ADD $%d, R0, R10", h*32)
 	for t := range tokens {
 		strQ(2*t, 10, 0)
@@ -41,10 +46,11 @@ func eightEnd(name string, h int) {
 	}
 }
 
-// six loads the dwords of six rows that lie off bytes after general register r.
-func six(r, off int) {
-	ldurQ(24, r, off)
-	ldurD(25, r, off+16)
+// six loads into v and v+1 the dwords of six rows that lie off bytes after
+// general register r.
+func six(v, r, off int) {
+	ldurQ(v, r, off)
+	ldurD(v+1, r, off+16)
 }
 
 func lane(t int) (v, i int) { return 24 + t/4, t % 4 }
@@ -53,10 +59,7 @@ func gemm(k panel) {
 	name := "gemmPanel" + k.name + "NEON"
 	gemmBegin(name)
 	bytesOf(28, 128)
-	parts := 1
-	if k.halves {
-		parts = 2
-	}
+	parts := k.parts()
 	for h := range 4 {
 		eight(name, h, 32)
 		p("ADD $256, R8, R11")
@@ -71,7 +74,7 @@ func gemm(k panel) {
 					eor(26, 26, 28)
 					eor(27, 27, 28)
 				}
-				six(ap, j*4*tokens)
+				six(24, ap, j*4*tokens)
 				for t := range tokens {
 					v, i := lane(t)
 					sdot(12+2*t, 26, v, i)
@@ -80,7 +83,7 @@ func gemm(k panel) {
 			}
 			ldrQ(26, wp, 512+part*64)
 			ldrQ(27, wp, 512+part*64+16)
-			six(far, 11*4*tokens-256)
+			six(24, far, 11*4*tokens-256)
 			for t := range tokens {
 				v, i := lane(t)
 				for q := range 2 {
@@ -94,7 +97,7 @@ func gemm(k panel) {
 			for part := range parts {
 				ldrQ(26, wp, 512+(parts+part)*64)
 				ldrQ(27, wp, 512+(parts+part)*64+16)
-				six(far, (11+parts+part)*4*tokens-256) // 12: fsum; 13, 14: flo, fhi
+				six(24, far, (11+parts+part)*4*tokens-256) // 12: fsum; 13, 14: flo, fhi
 				for t := range tokens {
 					v, i := lane(t)
 					fmlaE(2*t, 26, v, i)
@@ -115,7 +118,7 @@ func gemmFloat(format string) {
 	for h := range 4 {
 		eight(name, h, columnBytes(format)/2)
 		floatColumn(format, 26, 2)
-		six(ap, 0)
+		six(24, ap, 0)
 		for t := range tokens {
 			v, i := lane(t)
 			fmlaE(2*t, 26, v, i)

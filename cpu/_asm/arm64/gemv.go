@@ -236,10 +236,7 @@ func gemvPanel(k panel) {
 	}
 	label("%s_block", name)
 	loadAct()
-	parts := 1
-	if k.halves {
-		parts = 2
-	}
+	parts := k.parts()
 	for h := range parts {
 		for q := range 4 {
 			zero(4 + q)
