@@ -52,6 +52,10 @@ func neon() *kernels {
 	k.gemv[kindQ6_K] = gemvQ6_KNEON
 	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		gemmPanel32NEON, gemmPanel32MNEON, gemmPanel16NEON, gemmPanel16MNEON}
+	k.unpack = [kinds]func(panel, w *byte, n int){
+		kindQ8_0: unpackQ8_0NEON, kindQ4_0: unpackQ4_0NEON, kindQ4_1: unpackQ4_1NEON, kindQ5_0: unpackQ5_0NEON,
+		kindQ5_1: unpackQ5_1NEON, kindQ4_K: unpackQ4_KNEON, kindQ5_K: unpackQ5_KNEON, kindQ6_K: unpackQ6_KNEON,
+		kindIQ4_NL: unpackIQ4_NLNEON}
 	k.quantize = quantizeNEON
 	k.maxOf, k.expSum, k.siluMul = maxOfNEON, expSumNEON, siluMulNEON
 	k.sumSquares, k.scaleMul, k.add = sumSquaresNEON, scaleMulNEON, addNEON
@@ -146,6 +150,33 @@ func gemmF16NEON(dst *float32, ld int, a, b, act *byte, n int)
 
 //go:noescape
 func gemmBF16NEON(dst *float32, ld int, a, b, act *byte, n int)
+
+//go:noescape
+func unpackQ8_0NEON(panel, w *byte, n int)
+
+//go:noescape
+func unpackQ4_0NEON(panel, w *byte, n int)
+
+//go:noescape
+func unpackQ4_1NEON(panel, w *byte, n int)
+
+//go:noescape
+func unpackQ5_0NEON(panel, w *byte, n int)
+
+//go:noescape
+func unpackQ5_1NEON(panel, w *byte, n int)
+
+//go:noescape
+func unpackQ4_KNEON(panel, w *byte, n int)
+
+//go:noescape
+func unpackQ5_KNEON(panel, w *byte, n int)
+
+//go:noescape
+func unpackQ6_KNEON(panel, w *byte, n int)
+
+//go:noescape
+func unpackIQ4_NLNEON(panel, w *byte, n int)
 
 //go:noescape
 func quantizeNEON(dst *byte, x *float32, n, T, t int)

@@ -471,8 +471,8 @@ gemvQ4_KNEON_block:
 	WORD $0x4f9352e1 // fmls.4s v1, v23, v19[0]
 	WORD $0x4f935302 // fmls.4s v2, v24, v19[0]
 	WORD $0x4f935323 // fmls.4s v3, v25, v19[0]
-	ADD $256, R6
 	ADD $64, R8
+	ADD $256, R6
 	ADD $16, R10
 	SUBS $1, R11
 	BNE gemvQ4_KNEON_block
@@ -797,8 +797,8 @@ gemvQ6_KNEON_block:
 	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
 	WORD $0x4e21d8a5 // scvtf.4s v5, v5
 	WORD $0x4e37cca3 // fmla.4s v3, v5, v23
-	ADD $384, R6
 	ADD $64, R8
+	ADD $384, R6
 	ADD $32, R10
 	SUBS $1, R11
 	BNE gemvQ6_KNEON_block
@@ -812,6 +812,1618 @@ gemvQ6_KNEON_block:
 	ADD R5, R1
 	SUBS $1, R4
 	BNE gemvQ6_KNEON_group
+	RET
+
+// unpackQ8_0NEON: see kernels.go.
+TEXT ·unpackQ8_0NEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e5fc // movi v28.16b, #15
+unpackQ8_0NEON_block:
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x3dc040d4 // ldr q20, [x6, #256]
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x3dc044d4 // ldr q20, [x6, #272]
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x3dc048d4 // ldr q20, [x6, #288]
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x3dc04cd4 // ldr q20, [x6, #304]
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc010d5 // ldr q21, [x6, #64]
+	WORD $0x3dc050d4 // ldr q20, [x6, #320]
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc014d5 // ldr q21, [x6, #80]
+	WORD $0x3dc054d4 // ldr q20, [x6, #336]
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc018d5 // ldr q21, [x6, #96]
+	WORD $0x3dc058d4 // ldr q20, [x6, #352]
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc01cd5 // ldr q21, [x6, #112]
+	WORD $0x3dc05cd4 // ldr q20, [x6, #368]
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc020d5 // ldr q21, [x6, #128]
+	WORD $0x3dc060d4 // ldr q20, [x6, #384]
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc024d5 // ldr q21, [x6, #144]
+	WORD $0x3dc064d4 // ldr q20, [x6, #400]
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc028d5 // ldr q21, [x6, #160]
+	WORD $0x3dc068d4 // ldr q20, [x6, #416]
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc02cd5 // ldr q21, [x6, #176]
+	WORD $0x3dc06cd4 // ldr q20, [x6, #432]
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc030d5 // ldr q21, [x6, #192]
+	WORD $0x3dc070d4 // ldr q20, [x6, #448]
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc034d5 // ldr q21, [x6, #208]
+	WORD $0x3dc074d4 // ldr q20, [x6, #464]
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc038d5 // ldr q21, [x6, #224]
+	WORD $0x3dc078d4 // ldr q20, [x6, #480]
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc03cd5 // ldr q21, [x6, #240]
+	WORD $0x3dc07cd4 // ldr q20, [x6, #496]
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc080d4 // ldr q20, [x6, #512]
+	WORD $0x3dc084d5 // ldr q21, [x6, #528]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	ADD $576, R0
+	ADD $544, R6
+	SUBS $1, R9
+	BNE unpackQ8_0NEON_block
+	RET
+
+// unpackQ4_0NEON: see kernels.go.
+TEXT ·unpackQ4_0NEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	WORD $0x4f03e71d // movi v29.16b, #120
+unpackQ4_0NEON_block:
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc040d4 // ldr q20, [x6, #256]
+	WORD $0x3dc044d5 // ldr q21, [x6, #272]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	ADD $576, R0
+	ADD $288, R6
+	SUBS $1, R9
+	BNE unpackQ4_0NEON_block
+	RET
+
+// unpackQ4_1NEON: see kernels.go.
+TEXT ·unpackQ4_1NEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e5fc // movi v28.16b, #15
+unpackQ4_1NEON_block:
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc040d4 // ldr q20, [x6, #256]
+	WORD $0x3dc044d5 // ldr q21, [x6, #272]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	WORD $0x3dc048d4 // ldr q20, [x6, #288]
+	WORD $0x3dc04cd5 // ldr q21, [x6, #304]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x3d809016 // str q22, [x0, #576]
+	WORD $0x3d809417 // str q23, [x0, #592]
+	WORD $0x3d809818 // str q24, [x0, #608]
+	WORD $0x3d809c19 // str q25, [x0, #624]
+	ADD $640, R0
+	ADD $320, R6
+	SUBS $1, R9
+	BNE unpackQ4_1NEON_block
+	RET
+
+// unpackQ5_0NEON: see kernels.go.
+TEXT ·unpackQ5_0NEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	WORD $0x4f00e61e // movi v30.16b, #16
+	WORD $0x4f03e61d // movi v29.16b, #112
+unpackQ5_0NEON_block:
+	WORD $0x3dc040c8 // ldr q8, [x6, #256]
+	WORD $0x3dc044c9 // ldr q9, [x6, #272]
+	WORD $0x3dc048ca // ldr q10, [x6, #288]
+	WORD $0x3dc04ccb // ldr q11, [x6, #304]
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c551a // shl.16b #4 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d1a // and.16b v26, v8, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c553a // shl.16b #4 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d3a // and.16b v26, v9, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c555a // shl.16b #4 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d5a // and.16b v26, v10, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c557a // shl.16b #4 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d7a // and.16b v26, v11, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b551a // shl.16b #3 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f051a // ushr.16b #1 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b553a // shl.16b #3 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f053a // ushr.16b #1 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b555a // shl.16b #3 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f055a // ushr.16b #1 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b557a // shl.16b #3 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f057a // ushr.16b #1 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a551a // shl.16b #2 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e051a // ushr.16b #2 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a553a // shl.16b #2 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e053a // ushr.16b #2 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a555a // shl.16b #2 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e055a // ushr.16b #2 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a557a // shl.16b #2 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e057a // ushr.16b #2 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09551a // shl.16b #1 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d051a // ushr.16b #3 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09553a // shl.16b #1 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d053a // ushr.16b #3 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09555a // shl.16b #1 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d055a // ushr.16b #3 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09557a // shl.16b #1 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d057a // ushr.16b #3 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc050d4 // ldr q20, [x6, #320]
+	WORD $0x3dc054d5 // ldr q21, [x6, #336]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	ADD $576, R0
+	ADD $352, R6
+	SUBS $1, R9
+	BNE unpackQ5_0NEON_block
+	RET
+
+// unpackQ5_1NEON: see kernels.go.
+TEXT ·unpackQ5_1NEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	WORD $0x4f00e61e // movi v30.16b, #16
+unpackQ5_1NEON_block:
+	WORD $0x3dc040c8 // ldr q8, [x6, #256]
+	WORD $0x3dc044c9 // ldr q9, [x6, #272]
+	WORD $0x3dc048ca // ldr q10, [x6, #288]
+	WORD $0x3dc04ccb // ldr q11, [x6, #304]
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c551a // shl.16b #4 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d1a // and.16b v26, v8, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c553a // shl.16b #4 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d3a // and.16b v26, v9, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c555a // shl.16b #4 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d5a // and.16b v26, v10, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c557a // shl.16b #4 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d7a // and.16b v26, v11, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b551a // shl.16b #3 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f051a // ushr.16b #1 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b553a // shl.16b #3 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f053a // ushr.16b #1 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b555a // shl.16b #3 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f055a // ushr.16b #1 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b557a // shl.16b #3 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f057a // ushr.16b #1 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a551a // shl.16b #2 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e051a // ushr.16b #2 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a553a // shl.16b #2 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e053a // ushr.16b #2 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a555a // shl.16b #2 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e055a // ushr.16b #2 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a557a // shl.16b #2 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e057a // ushr.16b #2 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09551a // shl.16b #1 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d051a // ushr.16b #3 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09553a // shl.16b #1 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d053a // ushr.16b #3 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09555a // shl.16b #1 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d055a // ushr.16b #3 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09557a // shl.16b #1 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d057a // ushr.16b #3 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc050d4 // ldr q20, [x6, #320]
+	WORD $0x3dc054d5 // ldr q21, [x6, #336]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	WORD $0x3dc058d4 // ldr q20, [x6, #352]
+	WORD $0x3dc05cd5 // ldr q21, [x6, #368]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x3d809016 // str q22, [x0, #576]
+	WORD $0x3d809417 // str q23, [x0, #592]
+	WORD $0x3d809818 // str q24, [x0, #608]
+	WORD $0x3d809c19 // str q25, [x0, #624]
+	ADD $640, R0
+	ADD $384, R6
+	SUBS $1, R9
+	BNE unpackQ5_1NEON_block
+	RET
+
+// unpackQ4_KNEON: see kernels.go.
+TEXT ·unpackQ4_KNEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e5fc // movi v28.16b, #15
+unpackQ4_KNEON_super:
+	MOVD R6, R7
+	ADD $64, R7, R10
+	ADD $320, R6
+	MOVD $8, R11
+	WORD $0x3dc000f4 // ldr q20, [x7, #0]
+	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x0e217a80 // fcvtl v0, v20
+	WORD $0x4e217a81 // fcvtl2 v1, v20
+	WORD $0x0e217aa2 // fcvtl v2, v21
+	WORD $0x4e217aa3 // fcvtl2 v3, v21
+	WORD $0x3dc008f4 // ldr q20, [x7, #32]
+	WORD $0x3dc00cf5 // ldr q21, [x7, #48]
+	WORD $0x0e217a84 // fcvtl v4, v20
+	WORD $0x4e217a85 // fcvtl2 v5, v20
+	WORD $0x0e217aa6 // fcvtl v6, v21
+	WORD $0x4e217aa7 // fcvtl2 v7, v21
+unpackQ4_KNEON_block:
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e20ded6 // fmul.4s v22, v22, v0
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e21def7 // fmul.4s v23, v23, v1
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e22df18 // fmul.4s v24, v24, v2
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e23df39 // fmul.4s v25, v25, v3
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	WORD $0x3dc02154 // ldr q20, [x10, #128]
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e24ded6 // fmul.4s v22, v22, v4
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e25def7 // fmul.4s v23, v23, v5
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e26df18 // fmul.4s v24, v24, v6
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e27df39 // fmul.4s v25, v25, v7
+	WORD $0x6ea0fad6 // fneg.4s v22, v22
+	WORD $0x6ea0faf7 // fneg.4s v23, v23
+	WORD $0x6ea0fb18 // fneg.4s v24, v24
+	WORD $0x6ea0fb39 // fneg.4s v25, v25
+	WORD $0x3d809016 // str q22, [x0, #576]
+	WORD $0x3d809417 // str q23, [x0, #592]
+	WORD $0x3d809818 // str q24, [x0, #608]
+	WORD $0x3d809c19 // str q25, [x0, #624]
+	ADD $640, R0
+	ADD $256, R6
+	ADD $16, R10
+	SUBS $1, R11
+	BNE unpackQ4_KNEON_block
+	SUBS $8, R9
+	BNE unpackQ4_KNEON_super
+	RET
+
+// unpackQ5_KNEON: see kernels.go.
+TEXT ·unpackQ5_KNEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	WORD $0x4f00e61e // movi v30.16b, #16
+unpackQ5_KNEON_super:
+	MOVD R6, R7
+	ADD $64, R7, R10
+	ADD $320, R6
+	MOVD $8, R11
+	WORD $0x3dc000f4 // ldr q20, [x7, #0]
+	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x0e217a80 // fcvtl v0, v20
+	WORD $0x4e217a81 // fcvtl2 v1, v20
+	WORD $0x0e217aa2 // fcvtl v2, v21
+	WORD $0x4e217aa3 // fcvtl2 v3, v21
+	WORD $0x3dc008f4 // ldr q20, [x7, #32]
+	WORD $0x3dc00cf5 // ldr q21, [x7, #48]
+	WORD $0x0e217a84 // fcvtl v4, v20
+	WORD $0x4e217a85 // fcvtl2 v5, v20
+	WORD $0x0e217aa6 // fcvtl v6, v21
+	WORD $0x4e217aa7 // fcvtl2 v7, v21
+unpackQ5_KNEON_block:
+	WORD $0x3dc040c8 // ldr q8, [x6, #256]
+	WORD $0x3dc044c9 // ldr q9, [x6, #272]
+	WORD $0x3dc048ca // ldr q10, [x6, #288]
+	WORD $0x3dc04ccb // ldr q11, [x6, #304]
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c551a // shl.16b #4 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d1a // and.16b v26, v8, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c553a // shl.16b #4 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d3a // and.16b v26, v9, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c555a // shl.16b #4 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d5a // and.16b v26, v10, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c557a // shl.16b #4 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d7a // and.16b v26, v11, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b551a // shl.16b #3 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f051a // ushr.16b #1 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b553a // shl.16b #3 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f053a // ushr.16b #1 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b555a // shl.16b #3 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f055a // ushr.16b #1 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b557a // shl.16b #3 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f057a // ushr.16b #1 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a551a // shl.16b #2 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e051a // ushr.16b #2 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a553a // shl.16b #2 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e053a // ushr.16b #2 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a555a // shl.16b #2 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e055a // ushr.16b #2 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a557a // shl.16b #2 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e057a // ushr.16b #2 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09551a // shl.16b #1 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d051a // ushr.16b #3 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09553a // shl.16b #1 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d053a // ushr.16b #3 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09555a // shl.16b #1 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d055a // ushr.16b #3 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09557a // shl.16b #1 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d057a // ushr.16b #3 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e20ded6 // fmul.4s v22, v22, v0
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e21def7 // fmul.4s v23, v23, v1
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e22df18 // fmul.4s v24, v24, v2
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e23df39 // fmul.4s v25, v25, v3
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	WORD $0x3dc02154 // ldr q20, [x10, #128]
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e24ded6 // fmul.4s v22, v22, v4
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e25def7 // fmul.4s v23, v23, v5
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e26df18 // fmul.4s v24, v24, v6
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e27df39 // fmul.4s v25, v25, v7
+	WORD $0x6ea0fad6 // fneg.4s v22, v22
+	WORD $0x6ea0faf7 // fneg.4s v23, v23
+	WORD $0x6ea0fb18 // fneg.4s v24, v24
+	WORD $0x6ea0fb39 // fneg.4s v25, v25
+	WORD $0x3d809016 // str q22, [x0, #576]
+	WORD $0x3d809417 // str q23, [x0, #592]
+	WORD $0x3d809818 // str q24, [x0, #608]
+	WORD $0x3d809c19 // str q25, [x0, #624]
+	ADD $640, R0
+	ADD $320, R6
+	ADD $16, R10
+	SUBS $1, R11
+	BNE unpackQ5_KNEON_block
+	SUBS $8, R9
+	BNE unpackQ5_KNEON_super
+	RET
+
+// unpackQ6_KNEON: see kernels.go.
+TEXT ·unpackQ6_KNEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	WORD $0x4f01e61e // movi v30.16b, #48
+	WORD $0x4f03e41d // movi v29.16b, #96
+unpackQ6_KNEON_super:
+	MOVD R6, R7
+	ADD $32, R7, R10
+	ADD $288, R6
+	MOVD $8, R11
+	WORD $0x3dc000f4 // ldr q20, [x7, #0]
+	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x0e217a80 // fcvtl v0, v20
+	WORD $0x4e217a81 // fcvtl2 v1, v20
+	WORD $0x0e217aa2 // fcvtl v2, v21
+	WORD $0x4e217aa3 // fcvtl2 v3, v21
+unpackQ6_KNEON_block:
+	WORD $0x3dc040c8 // ldr q8, [x6, #256]
+	WORD $0x3dc044c9 // ldr q9, [x6, #272]
+	WORD $0x3dc048ca // ldr q10, [x6, #288]
+	WORD $0x3dc04ccb // ldr q11, [x6, #304]
+	WORD $0x3dc050cc // ldr q12, [x6, #320]
+	WORD $0x3dc054cd // ldr q13, [x6, #336]
+	WORD $0x3dc058ce // ldr q14, [x6, #352]
+	WORD $0x3dc05ccf // ldr q15, [x6, #368]
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c551a // shl.16b #4 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0c559a // shl.16b #4 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c553a // shl.16b #4 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0c55ba // shl.16b #4 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c555a // shl.16b #4 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0c55da // shl.16b #4 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c557a // shl.16b #4 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0c55fa // shl.16b #4 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a551a // shl.16b #2 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0a559a // shl.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a553a // shl.16b #2 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0a55ba // shl.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a555a // shl.16b #2 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0a55da // shl.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a557a // shl.16b #2 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0a55fa // shl.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3e1d1a // and.16b v26, v8, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d9a // and.16b v26, v12, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3e1d3a // and.16b v26, v9, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1dba // and.16b v26, v13, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3e1d5a // and.16b v26, v10, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1dda // and.16b v26, v14, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3e1d7a // and.16b v26, v11, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1dfa // and.16b v26, v15, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x6f0e051a // ushr.16b #2 v26, v8
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e059a // ushr.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x6f0e053a // ushr.16b #2 v26, v9
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05ba // ushr.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x6f0e055a // ushr.16b #2 v26, v10
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05da // ushr.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x6f0e057a // ushr.16b #2 v26, v11
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05fa // ushr.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x0f08a696 // sxtl.8h v22, v20
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x6e20ded6 // fmul.4s v22, v22, v0
+	WORD $0x0f08a697 // sxtl.8h v23, v20
+	WORD $0x4f10a6f7 // sxtl.4s v23, v23
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e21def7 // fmul.4s v23, v23, v1
+	WORD $0x4f08a698 // sxtl.8h v24, v20
+	WORD $0x0f10a718 // sxtl.4s v24, v24
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x6e22df18 // fmul.4s v24, v24, v2
+	WORD $0x4f08a699 // sxtl.8h v25, v20
+	WORD $0x4f10a739 // sxtl.4s v25, v25
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x6e23df39 // fmul.4s v25, v25, v3
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	WORD $0x3dc00554 // ldr q20, [x10, #16]
+	WORD $0x0f08a696 // sxtl.8h v22, v20
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x6e20ded6 // fmul.4s v22, v22, v0
+	WORD $0x0f08a697 // sxtl.8h v23, v20
+	WORD $0x4f10a6f7 // sxtl.4s v23, v23
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e21def7 // fmul.4s v23, v23, v1
+	WORD $0x4f08a698 // sxtl.8h v24, v20
+	WORD $0x0f10a718 // sxtl.4s v24, v24
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x6e22df18 // fmul.4s v24, v24, v2
+	WORD $0x4f08a699 // sxtl.8h v25, v20
+	WORD $0x4f10a739 // sxtl.4s v25, v25
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x6e23df39 // fmul.4s v25, v25, v3
+	WORD $0x3d809016 // str q22, [x0, #576]
+	WORD $0x3d809417 // str q23, [x0, #592]
+	WORD $0x3d809818 // str q24, [x0, #608]
+	WORD $0x3d809c19 // str q25, [x0, #624]
+	ADD $640, R0
+	ADD $384, R6
+	ADD $32, R10
+	SUBS $1, R11
+	BNE unpackQ6_KNEON_block
+	SUBS $8, R9
+	BNE unpackQ6_KNEON_super
+	RET
+
+// unpackIQ4_NLNEON: see kernels.go.
+TEXT ·unpackIQ4_NLNEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	MOVD $0x766a5d4f3f2d1801, R12
+	VMOV R12, V31.D[0]
+	MOVD $0xf1d9c5b5a6998d81, R12
+	VMOV R12, V31.D[1]
+unpackIQ4_NLNEON_block:
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc040d4 // ldr q20, [x6, #256]
+	WORD $0x3dc044d5 // ldr q21, [x6, #272]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	ADD $576, R0
+	ADD $288, R6
+	SUBS $1, R9
+	BNE unpackIQ4_NLNEON_block
 	RET
 
 // gemvPanel32NEON: see kernels.go.

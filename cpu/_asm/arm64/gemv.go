@@ -127,12 +127,10 @@ func superBegin(name string, bytes, size int) {
 	p("ADD $%d, R7, R10", bytes)
 	p("ADD $%d, R6", size)
 	p("MOVD $8, R11")
-	label("%s_block", name)
 }
 
 func superEnd(name string, vec, step int) {
 	p("ADD $%d, R6", vec)
-	p("ADD $64, R8")
 	p("ADD $%d, R10", step)
 	p("SUBS $1, R11")
 	p("BNE %s_block", name)
@@ -146,6 +144,7 @@ func gemvQ4K() {
 	bytesOf(28, 15)
 	groupBegin(name)
 	superBegin(name, 64, 320)
+	label("%s_block", name)
 	loadAct()
 	nibbleBlock(0)
 	for m, at := range []int{0, 128} { // scales, then mins
@@ -166,6 +165,7 @@ func gemvQ4K() {
 			fmlsE(q, 22+q, 19, 0)
 		}
 	}
+	p("ADD $64, R8")
 	superEnd(name, 256, 16)
 	gemvEnd(name)
 }
@@ -177,6 +177,7 @@ func gemvQ6K() {
 	bytesOf(31, 3)
 	groupBegin(name)
 	superBegin(name, 32, 288)
+	label("%s_block", name)
 	loadAct()
 	shlS(29, 18, 5)
 	ldrQ(12, sp, 0)
@@ -218,6 +219,7 @@ func gemvQ6K() {
 			fmla(q, 4+h, 23)
 		}
 	}
+	p("ADD $64, R8")
 	superEnd(name, 384, 32)
 	gemvEnd(name)
 }

@@ -12,6 +12,9 @@ func main() {
 	gemvQ8()
 	gemvQ4K()
 	gemvQ6K()
+	for _, l := range layouts {
+		unpack(l)
+	}
 	for _, p := range panels {
 		gemvPanel(p)
 		gemm(p)
@@ -112,6 +115,7 @@ func fmla(d, a, b int)   { three(0x4e20cc00, "fmla.4s", d, a, b) }
 func bic(d, a, b int)    { three(0x4e601c00, "bic.16b", d, a, b) }
 func bsl(d, a, b int)    { three(0x6e601c00, "bsl.16b", d, a, b) }
 func mov(d, a int)       { two(0x4ea01c00|uint32(a)<<16, "mov.16b", d, a) }
+func addB(d, a, b int)   { three(0x4e208400, "add.16b", d, a, b) }
 func addS(d, a, b int)   { three(0x4ea08400, "add.4s", d, a, b) }
 func subS(d, a, b int)   { three(0x6ea08400, "sub.4s", d, a, b) }
 func addpS(d, a, b int)  { three(0x4ea0bc00, "addp.4s", d, a, b) }
@@ -128,6 +132,7 @@ func faddD(d, a, b int)  { three(0x4e60d400, "fadd.2d", d, a, b) }
 func fmlaD(d, a, b int)  { three(0x4e60cc00, "fmla.2d", d, a, b) }
 func sdotV(d, a, b int)  { three(0x4e809400, "sdot", d, a, b) }
 func usmmla(d, a, b int) { three(0x4e80ac00, "usmmla", d, a, b) }
+func tbl(d, a, b int)    { three(0x4e000000, "tbl.16b", d, a, b) }
 func zip1(d, a, b int)   { three(0x4e803800, "zip1.4s", d, a, b) }
 func zip2(d, a, b int)   { three(0x4e807800, "zip2.4s", d, a, b) }
 func uzp1(d, a, b int)   { three(0x4e801800, "uzp1.4s", d, a, b) }
@@ -145,6 +150,7 @@ func fmlsE(d, a, b, i int) { element(0x4f805000, "fmls.4s", d, a, b, i) }
 func scvtf(d, a int)       { two(0x4e21d800, "scvtf.4s", d, a) }
 func ucvtf(d, a int)       { two(0x6e21d800, "ucvtf.4s", d, a) }
 func fabs(d, a int)        { two(0x4ea0f800, "fabs.4s", d, a) }
+func fneg(d, a int)        { two(0x6ea0f800, "fneg.4s", d, a) }
 func frintn(d, a int)      { two(0x4e218800, "frintn.4s", d, a) }
 func fcvtns(d, a int)      { two(0x4e21a800, "fcvtns.4s", d, a) }
 func fmaxv(d, a int)       { two(0x6e30f800, "fmaxv.4s", d, a) }
