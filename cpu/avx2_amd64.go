@@ -296,3 +296,18 @@ func scaleMulAVX2(dst *float32, x *float32, w *float32, scale float32, n int)
 //
 //go:noescape
 func addAVX2(dst *float32, x *float32, n int)
+
+// rotateAVX2: rotateGeneric, to the bit, of whole vectors.
+//
+//go:noescape
+func rotateAVX2(x *float32, cos *float32, sin *float32, n int)
+
+// rotateHalvesAVX2: rotateHalvesGeneric, to the bit.
+//
+//go:noescape
+func rotateHalvesAVX2(x *float32, cos *float32, sin *float32, n int)
+
+// prefetchAVX2: two lines of each row.
+//
+//go:noescape
+func prefetchAVX2(x *float32, ld int, rows int)

@@ -76,6 +76,26 @@ DATA quarters<>+14(SB)/1, $0x0b
 DATA quarters<>+15(SB)/1, $0x0f
 GLOBL quarters<>(SB), RODATA|NOPTR, $16
 
+DATA twice<>+0(SB)/4, $0x00000000
+DATA twice<>+4(SB)/4, $0x00000000
+DATA twice<>+8(SB)/4, $0x00000001
+DATA twice<>+12(SB)/4, $0x00000001
+DATA twice<>+16(SB)/4, $0x00000002
+DATA twice<>+20(SB)/4, $0x00000002
+DATA twice<>+24(SB)/4, $0x00000003
+DATA twice<>+28(SB)/4, $0x00000003
+GLOBL twice<>(SB), RODATA|NOPTR, $32
+
+DATA minusPlus<>+0(SB)/4, $0x80000000
+DATA minusPlus<>+4(SB)/4, $0x00000000
+DATA minusPlus<>+8(SB)/4, $0x80000000
+DATA minusPlus<>+12(SB)/4, $0x00000000
+DATA minusPlus<>+16(SB)/4, $0x80000000
+DATA minusPlus<>+20(SB)/4, $0x00000000
+DATA minusPlus<>+24(SB)/4, $0x80000000
+DATA minusPlus<>+28(SB)/4, $0x00000000
+GLOBL minusPlus<>(SB), RODATA|NOPTR, $32
+
 DATA words<>+0(SB)/1, $0x00
 DATA words<>+1(SB)/1, $0x01
 DATA words<>+2(SB)/1, $0x04
@@ -10188,4 +10208,105 @@ rest:
 
 done:
 	VZEROUPPER
+	RET
+
+// func rotateAVX2(x *float32, cos *float32, sin *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·rotateAVX2(SB), NOSPLIT, $0-32
+	MOVQ    x+0(FP), AX
+	MOVQ    cos+8(FP), CX
+	MOVQ    sin+16(FP), DX
+	MOVQ    n+24(FP), BX
+	VMOVDQU twice<>+0(SB), Y0
+	VMOVDQU minusPlus<>+0(SB), Y1
+	SHRQ    $0x02, BX
+
+pairs:
+	VMOVUPS   (CX), X2
+	VPERMPS   Y2, Y0, Y2
+	VMOVUPS   (DX), X3
+	VPERMPS   Y3, Y0, Y3
+	VMOVUPS   (AX), Y4
+	VPERMILPS $0xb1, Y4, Y5
+	VPXOR     Y1, Y3, Y3
+	VMULPS    Y2, Y4, Y4
+	VMULPS    Y3, Y5, Y5
+	VADDPS    Y5, Y4, Y4
+	VMOVUPS   Y4, (AX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000010, CX
+	ADDQ      $0x00000010, DX
+	DECQ      BX
+	JNZ       pairs
+	VZEROUPPER
+	RET
+
+// func rotateHalvesAVX2(x *float32, cos *float32, sin *float32, n int)
+// Requires: AVX
+TEXT ·rotateHalvesAVX2(SB), NOSPLIT, $0-32
+	MOVQ x+0(FP), AX
+	MOVQ cos+8(FP), CX
+	MOVQ sin+16(FP), DX
+	MOVQ n+24(FP), BX
+	LEAQ (AX)(BX*4), SI
+
+vectors:
+	CMPQ    BX, $0x08
+	JLT     rest
+	VMOVUPS (AX), Y0
+	VMOVUPS (SI), Y1
+	VMOVUPS (CX), Y2
+	VMOVUPS (DX), Y3
+	VMULPS  Y2, Y0, Y4
+	VMULPS  Y3, Y1, Y5
+	VSUBPS  Y5, Y4, Y4
+	VMULPS  Y3, Y0, Y0
+	VMULPS  Y2, Y1, Y1
+	VADDPS  Y1, Y0, Y0
+	VMOVUPS Y4, (AX)
+	VMOVUPS Y0, (SI)
+	ADDQ    $0x00000020, AX
+	ADDQ    $0x00000020, SI
+	ADDQ    $0x00000020, CX
+	ADDQ    $0x00000020, DX
+	SUBQ    $0x00000008, BX
+	JMP     vectors
+
+rest:
+	TESTQ      BX, BX
+	JZ         done
+	LEAQ       masks<>+0(SB), DI
+	NEGQ       BX
+	VMOVDQU    32(DI)(BX*4), Y0
+	VMASKMOVPS (AX), Y0, Y1
+	VMASKMOVPS (SI), Y0, Y2
+	VMASKMOVPS (CX), Y0, Y3
+	VMASKMOVPS (DX), Y0, Y4
+	VMULPS     Y3, Y1, Y5
+	VMULPS     Y4, Y2, Y6
+	VSUBPS     Y6, Y5, Y5
+	VMULPS     Y4, Y1, Y1
+	VMULPS     Y3, Y2, Y2
+	VADDPS     Y2, Y1, Y1
+	VMASKMOVPS Y5, Y0, (AX)
+	VMASKMOVPS Y1, Y0, (SI)
+
+done:
+	VZEROUPPER
+	RET
+
+// func prefetchAVX2(x *float32, ld int, rows int)
+// Requires: MMX+
+TEXT ·prefetchAVX2(SB), NOSPLIT, $0-24
+	MOVQ x+0(FP), AX
+	MOVQ ld+8(FP), CX
+	MOVQ rows+16(FP), DX
+	SHLQ $0x02, CX
+
+row:
+	PREFETCHT0 (AX)
+	PREFETCHT0 64(AX)
+	ADDQ       CX, AX
+	DECQ       DX
+	JNZ        row
 	RET

@@ -293,3 +293,18 @@ func scaleMulAVX512(dst *float32, x *float32, w *float32, scale float32, n int)
 //
 //go:noescape
 func addAVX512(dst *float32, x *float32, n int)
+
+// rotateAVX512: rotateGeneric, to the bit, of whole vectors.
+//
+//go:noescape
+func rotateAVX512(x *float32, cos *float32, sin *float32, n int)
+
+// rotateHalvesAVX512: rotateHalvesGeneric, to the bit.
+//
+//go:noescape
+func rotateHalvesAVX512(x *float32, cos *float32, sin *float32, n int)
+
+// prefetchAVX512: two lines of each row.
+//
+//go:noescape
+func prefetchAVX512(x *float32, ld int, rows int)

@@ -76,6 +76,42 @@ DATA quarters<>+14(SB)/1, $0x0b
 DATA quarters<>+15(SB)/1, $0x0f
 GLOBL quarters<>(SB), RODATA|NOPTR, $16
 
+DATA twice<>+0(SB)/4, $0x00000000
+DATA twice<>+4(SB)/4, $0x00000000
+DATA twice<>+8(SB)/4, $0x00000001
+DATA twice<>+12(SB)/4, $0x00000001
+DATA twice<>+16(SB)/4, $0x00000002
+DATA twice<>+20(SB)/4, $0x00000002
+DATA twice<>+24(SB)/4, $0x00000003
+DATA twice<>+28(SB)/4, $0x00000003
+DATA twice<>+32(SB)/4, $0x00000004
+DATA twice<>+36(SB)/4, $0x00000004
+DATA twice<>+40(SB)/4, $0x00000005
+DATA twice<>+44(SB)/4, $0x00000005
+DATA twice<>+48(SB)/4, $0x00000006
+DATA twice<>+52(SB)/4, $0x00000006
+DATA twice<>+56(SB)/4, $0x00000007
+DATA twice<>+60(SB)/4, $0x00000007
+GLOBL twice<>(SB), RODATA|NOPTR, $64
+
+DATA minusPlus<>+0(SB)/4, $0x80000000
+DATA minusPlus<>+4(SB)/4, $0x00000000
+DATA minusPlus<>+8(SB)/4, $0x80000000
+DATA minusPlus<>+12(SB)/4, $0x00000000
+DATA minusPlus<>+16(SB)/4, $0x80000000
+DATA minusPlus<>+20(SB)/4, $0x00000000
+DATA minusPlus<>+24(SB)/4, $0x80000000
+DATA minusPlus<>+28(SB)/4, $0x00000000
+DATA minusPlus<>+32(SB)/4, $0x80000000
+DATA minusPlus<>+36(SB)/4, $0x00000000
+DATA minusPlus<>+40(SB)/4, $0x80000000
+DATA minusPlus<>+44(SB)/4, $0x00000000
+DATA minusPlus<>+48(SB)/4, $0x80000000
+DATA minusPlus<>+52(SB)/4, $0x00000000
+DATA minusPlus<>+56(SB)/4, $0x80000000
+DATA minusPlus<>+60(SB)/4, $0x00000000
+GLOBL minusPlus<>(SB), RODATA|NOPTR, $64
+
 DATA words<>+0(SB)/2, $0x0000
 DATA words<>+2(SB)/2, $0x0002
 DATA words<>+4(SB)/2, $0x0004
@@ -7254,4 +7290,104 @@ rest:
 
 done:
 	VZEROUPPER
+	RET
+
+// func rotateAVX512(x *float32, cos *float32, sin *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rotateAVX512(SB), NOSPLIT, $0-32
+	MOVQ      x+0(FP), AX
+	MOVQ      cos+8(FP), CX
+	MOVQ      sin+16(FP), DX
+	MOVQ      n+24(FP), BX
+	VMOVDQU64 twice<>+0(SB), Z0
+	VMOVDQU64 minusPlus<>+0(SB), Z1
+	SHRQ      $0x03, BX
+
+pairs:
+	VMOVUPS   (CX), Y2
+	VPERMPS   Z2, Z0, Z2
+	VMOVUPS   (DX), Y3
+	VPERMPS   Z3, Z0, Z3
+	VMOVUPS   (AX), Z4
+	VPERMILPS $0xb1, Z4, Z5
+	VPXORD    Z1, Z3, Z3
+	VMULPS    Z2, Z4, Z4
+	VMULPS    Z3, Z5, Z5
+	VADDPS    Z5, Z4, Z4
+	VMOVUPS   Z4, (AX)
+	ADDQ      $0x00000040, AX
+	ADDQ      $0x00000020, CX
+	ADDQ      $0x00000020, DX
+	DECQ      BX
+	JNZ       pairs
+	VZEROUPPER
+	RET
+
+// func rotateHalvesAVX512(x *float32, cos *float32, sin *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·rotateHalvesAVX512(SB), NOSPLIT, $0-32
+	MOVQ x+0(FP), AX
+	MOVQ cos+8(FP), CX
+	MOVQ sin+16(FP), DX
+	MOVQ n+24(FP), BX
+	LEAQ (AX)(BX*4), SI
+
+vectors:
+	CMPQ    BX, $0x10
+	JLT     rest
+	VMOVUPS (AX), Z0
+	VMOVUPS (SI), Z1
+	VMOVUPS (CX), Z2
+	VMOVUPS (DX), Z3
+	VMULPS  Z2, Z0, Z4
+	VMULPS  Z3, Z1, Z5
+	VSUBPS  Z5, Z4, Z4
+	VMULPS  Z3, Z0, Z0
+	VMULPS  Z2, Z1, Z1
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z0, (SI)
+	ADDQ    $0x00000040, AX
+	ADDQ    $0x00000040, SI
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, DX
+	SUBQ    $0x00000010, BX
+	JMP     vectors
+
+rest:
+	TESTQ     BX, BX
+	JZ        done
+	LEAQ      masks<>+0(SB), DI
+	KMOVW     (DI)(BX*2), K1
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z (SI), K1, Z1
+	VMOVUPS.Z (CX), K1, Z2
+	VMOVUPS.Z (DX), K1, Z3
+	VMULPS    Z2, Z0, Z4
+	VMULPS    Z3, Z1, Z5
+	VSUBPS    Z5, Z4, Z4
+	VMULPS    Z3, Z0, Z0
+	VMULPS    Z2, Z1, Z1
+	VADDPS    Z1, Z0, Z0
+	VMOVUPS   Z4, K1, (AX)
+	VMOVUPS   Z0, K1, (SI)
+
+done:
+	VZEROUPPER
+	RET
+
+// func prefetchAVX512(x *float32, ld int, rows int)
+// Requires: MMX+
+TEXT ·prefetchAVX512(SB), NOSPLIT, $0-24
+	MOVQ x+0(FP), AX
+	MOVQ ld+8(FP), CX
+	MOVQ rows+16(FP), DX
+	SHLQ $0x02, CX
+
+row:
+	PREFETCHT0 (AX)
+	PREFETCHT0 64(AX)
+	ADDQ       CX, AX
+	DECQ       DX
+	JNZ        row
 	RET

@@ -190,6 +190,13 @@ type kernels struct {
 	// combine: dst[i] = dst[i]*old + x[i]*now.
 	combine func(dst, x *float32, old, now float32, n int)
 
+	// rotate turns pairs of values: pairs x[2i], x[2i+1], and rotateHalves x[i], x[i+n], for i < n, become
+	// (u*cos[i]-v*sin[i], u*sin[i]+v*cos[i]), every product rounded.
+	rotate, rotateHalves func(x, cos, sin *float32, n int)
+
+	// prefetch asks for 2*groupRows values of rows, which are ld values apart; nil: it does not.
+	prefetch func(x *float32, ld, rows int)
+
 	// maxOf is the largest of n >= 1 values.
 	maxOf func(x *float32, n int) float32
 	// expSum replaces x[i] by exp(x[i]-max) and returns the sum.
@@ -210,6 +217,7 @@ func generic() *kernels {
 		scoreF32: scoreF32Generic, scoreF16: scoreF16Generic, scoreQ8: scoreQ8Generic,
 		accumF32: accumF32Generic, accumF16: accumF16Generic, accumQ8: accumQ8Generic,
 		widenF16: widenF16Generic, widenKeysQ8: widenKeysQ8Generic, widenQ8: widenQ8Generic, combine: combineGeneric,
+		rotate: rotateGeneric, rotateHalves: rotateHalvesGeneric,
 		maxOf: maxOfGeneric, expSum: expSumGeneric, siluMul: siluMulGeneric,
 		sumSquares: sumSquaresGeneric, scaleMul: scaleMulGeneric, add: addGeneric}
 	for kd := kindF32; kd < kinds; kd++ {

@@ -433,6 +433,22 @@ func combineGeneric(dst, x *float32, old, now float32, n int) {
 	}
 }
 
+func rotateGeneric(x, cos, sin *float32, n int) {
+	y, s := floats(x, 2*n), floats(sin, n)
+	for i, c := range floats(cos, n) {
+		u, v := y[2*i], y[2*i+1]
+		y[2*i], y[2*i+1] = float32(u*c)-float32(v*s[i]), float32(u*s[i])+float32(v*c)
+	}
+}
+
+func rotateHalvesGeneric(x, cos, sin *float32, n int) {
+	a, b, s := floats(x, n), floats(x, 2*n)[n:], floats(sin, n)
+	for i, c := range floats(cos, n) {
+		u, v := a[i], b[i]
+		a[i], b[i] = float32(u*c)-float32(v*s[i]), float32(u*s[i])+float32(v*c)
+	}
+}
+
 func maxOfGeneric(x *float32, n int) float32 {
 	most := *x
 	for _, v := range floats(x, n) {

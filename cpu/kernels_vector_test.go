@@ -284,6 +284,16 @@ func TestElementwise(t *testing.T) {
 			k.combine(&dst[0], &x[0], 0.73, 1.9, n)
 			combineGeneric(&want[0], &x[0], 0.73, 1.9, n)
 			same(t, k.isa+" combine", dst, want)
+			if n%2 == 0 {
+				copy(dst, x)
+				copy(want, x)
+				k.rotate(&dst[0], &w[n/2], &sum[n/2], n/2)
+				rotateGeneric(&want[0], &w[n/2], &sum[n/2], n/2)
+				same(t, k.isa+" rotate", dst, want)
+				k.rotateHalves(&dst[0], &w[n/2], &sum[n/2], n/2)
+				rotateHalvesGeneric(&want[0], &w[n/2], &sum[n/2], n/2)
+				same(t, k.isa+" rotateHalves", dst, want)
+			}
 			if got := k.sumSquares(&x[0], n); ulps(got, squares) > 0.51 {
 				t.Fatalf("%s: the squares of %d sum to %g, want %g", k.isa, n, got, squares)
 			}

@@ -230,7 +230,9 @@ func (s *stage) rowsTimes(q *product, in *input, lo, hi, worker int) {
 			s.k.gemv[m.kind](dst, w, &s.act[row*n*64], n, step, m.stride)
 		}
 	}
-	s.residual(q, in.rows, lo, hi)
+	if q.sum != nil {
+		s.residual(q, &q.dst[lo*groupRows], q.ld, 0, in.rows, lo, hi)
+	}
 }
 
 // panelsTimes multiplies groups g and g+1 with every panel of rows.
@@ -240,9 +242,10 @@ func (s *stage) panelsTimes(q *product, in *input, g, worker int) {
 	a, b := s.group(m, q.part, g, worker, 0), s.group(m, q.part, h, worker, 1)
 	if m.kind.float() {
 		for row := 0; row < in.rows; row += panelRows {
-			s.k.gemmFloat[m.kind](&q.dst[row*q.ld+g*groupRows], q.ld, a, b, bytesOf(&s.actFloat[row*in.cols]), m.cols)
+			dst, ld := s.tile(q, row, min(row+panelRows, in.rows), g, h+1, worker)
+			s.k.gemmFloat[m.kind](dst, ld, a, b, bytesOf(&s.actFloat[row*in.cols]), m.cols)
+			s.addTile(q, row, min(row+panelRows, in.rows), g, h+1, worker)
 		}
-		s.residual(q, in.rows, g, h+1)
 		return
 	}
 	n, kind := m.cols/blockCols, m.kind.panel()
@@ -253,23 +256,41 @@ func (s *stage) panelsTimes(q *product, in *input, g, worker int) {
 		a, b = pa, pb
 	}
 	for row := 0; row < in.rows; row += panelRows {
-		s.k.gemm[kind](&q.dst[row*q.ld+g*groupRows], q.ld, a, b, &s.act[row*n*64], n)
+		dst, ld := s.tile(q, row, min(row+panelRows, in.rows), g, h+1, worker)
+		s.k.gemm[kind](dst, ld, a, b, &s.act[row*n*64], n)
+		s.addTile(q, row, min(row+panelRows, in.rows), g, h+1, worker)
 	}
-	s.residual(q, in.rows, g, h+1)
 }
 
-// residual adds groups [lo, hi) of a product, and bias, to its sum.
-func (s *stage) residual(q *product, rows, lo, hi int) {
+// tile is where gemm writes groups [lo, hi) of rows [row, end): to the product, or,
+// where that is added to a sum, near the worker, while the sum is on its way.
+func (s *stage) tile(q *product, row, end, lo, hi, worker int) (dst *float32, ld int) {
 	if q.sum == nil {
-		return
+		return &q.dst[row*q.ld+lo*groupRows], q.ld
 	}
+	if s.k.prefetch != nil {
+		s.k.prefetch(&q.sum[row*q.m.rows+lo*groupRows], q.m.rows, end-row)
+	}
+	return &s.tiles[worker][0], 2 * groupRows
+}
+
+// addTile adds what gemm wrote to the sum.
+func (s *stage) addTile(q *product, row, end, lo, hi, worker int) {
+	if q.sum != nil {
+		s.residual(q, &s.tiles[worker][0], 2*groupRows, row, end, lo, hi)
+	}
+}
+
+// residual adds x (rows, ld), groups [lo, hi) of a product's rows [row, end), and
+// bias, to the product's sum.
+func (s *stage) residual(q *product, x *float32, ld, row, end, lo, hi int) {
 	lo, hi = lo*groupRows, min(hi*groupRows, q.m.rows)
-	for row := range rows {
-		dst := &q.dst[row*q.ld+lo]
+	for i := range end - row {
+		from := &floats(x, i*ld+1)[i*ld]
 		if q.bias != nil {
-			s.k.add(dst, &q.bias.data[lo], hi-lo)
+			s.k.add(from, &q.bias.data[lo], hi-lo)
 		}
-		s.k.add(&q.sum[row*q.m.rows+lo], dst, hi-lo)
+		s.k.add(&q.sum[(row+i)*q.m.rows+lo], from, hi-lo)
 	}
 }
 

@@ -73,19 +73,11 @@ func (s *stage) addBias(x []float32, bias *vector) {
 // turn rotates the pairs of one head by the row's position.
 func (s *stage) turn(x []float32, row int) {
 	half := len(s.freq)
-	cos, sin := s.cos[row*half:(row+1)*half], s.sin[row*half:(row+1)*half]
+	rotate := s.k.rotate
 	if s.config.Rope.Halves {
-		a, b := x[:half], x[half:2*half]
-		for i, c := range cos {
-			u, v := a[i], b[i]
-			a[i], b[i] = float32(u*c)-float32(v*sin[i]), float32(u*sin[i])+float32(v*c)
-		}
-		return
+		rotate = s.k.rotateHalves
 	}
-	for i, c := range cos {
-		u, v := x[2*i], x[2*i+1]
-		x[2*i], x[2*i+1] = float32(u*c)-float32(v*sin[i]), float32(u*sin[i])+float32(v*c)
-	}
+	rotate(&x[0], &s.cos[row*half], &s.sin[row*half], half)
 }
 
 // store writes one head's row to the cache.

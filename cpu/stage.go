@@ -76,7 +76,8 @@ type stage struct {
 	out          []float32   // (r, padded dim)
 	logits       []float32   // (headRows, padded vocab)
 	cos, sin     []float32   // (rows, dims/2)
-	panels       [][]byte    // by worker: two unpacked groups
+	panels       [][]byte    // by worker: two unpacked groups,
+	tiles        [][]float32 // and (panelRows, 2*groupRows) of their product
 	raw          []rawGroups // by worker, where weights stay in the file
 	attending    attending
 	moe          experts
@@ -222,9 +223,9 @@ func (s *stage) layoutScratch(threads int) {
 		panel = max(panel, 2*m.cols/blockCols*m.kind.panel().bytes())
 	}
 	s.act, s.actFloat = a.bytes(wide*quantised), a.floats(wide*float)
-	s.panels = make([][]byte, threads)
+	s.panels, s.tiles = make([][]byte, threads), make([][]float32, threads)
 	for i := range threads {
-		s.panels[i] = a.bytes(panel)
+		s.panels[i], s.tiles[i] = a.bytes(panel), a.floats(panelRows*2*groupRows)
 	}
 	s.where = make([]place, rows)
 	s.products = products{list: make([]product, 0, max(3, 2*pairs(c, rows))), next: make([]counter, threads)}

@@ -177,6 +177,14 @@ func (s set) orders() {
 	for i := range 16 {
 		DATA(i, U8(uint8(i%4*4+i/4)))
 	}
+	GLOBL("twice", rodata)
+	for i := range s.lanes() {
+		DATA(4*i, U32(uint32(i/2)))
+	}
+	GLOBL("minusPlus", rodata)
+	for i := range s.lanes() {
+		DATA(4*i, U32(uint32(1-i%2)<<31))
+	}
 	GLOBL("words", rodata) // the lower words of all dwords, then the upper
 	if s.wide() {
 		for i := range 32 {

@@ -17,6 +17,9 @@ func (s set) vectors() {
 	s.sumSquares()
 	s.scaleMul()
 	s.add()
+	s.rotate()
+	s.rotateHalves()
+	s.prefetch()
 }
 
 // lanes is a whole vector, or the lanes of the rest.
@@ -313,4 +316,78 @@ func (s set) add() {
 		l.store(v, mem(dst, 0))
 	})
 	s.end()
+}
+
+// rotate has pairs side by side: x*cos + swapped x*(-sin, sin).
+func (s set) rotate() {
+	s.text("rotate", "x, cos, sin *float32, n int", "rotateGeneric, to the bit, of whole vectors.")
+	x, cos, sin, n := arg("x"), arg("cos"), arg("sin"), arg("n")
+	twice, sign := s.vec(), s.vec()
+	s.move(data("twice"), twice)
+	s.move(data("minusPlus"), sign)
+	SHRQ(U8(uint8(shift(s.lanes()/2))), n)
+	double := func(m Mem) VecVirtual {
+		v := s.vec()
+		if s.wide() {
+			VMOVUPS(m, v.AsY())
+		} else {
+			VMOVUPS(m, v.AsX())
+		}
+		VPERMPS(v, twice, v)
+		return v
+	}
+	loop("pairs", n, func() {
+		c, d, v, w := double(mem(cos, 0)), double(mem(sin, 0)), s.vec(), s.vec()
+		VMOVUPS(mem(x, 0), v)
+		VPERMILPS(U8(0xb1), v, w)
+		s.xor(sign, d, d)
+		VMULPS(c, v, v)
+		VMULPS(d, w, w)
+		VADDPS(w, v, v)
+		VMOVUPS(v, mem(x, 0))
+		ADDQ(num(s.bytes()), x)
+		ADDQ(num(s.bytes()/2), cos)
+		ADDQ(num(s.bytes()/2), sin)
+	})
+	s.end()
+}
+
+// shift is log2 of a power of two.
+func shift(n int) (k int) {
+	for n > 1 {
+		n, k = n/2, k+1
+	}
+	return k
+}
+
+func (s set) rotateHalves() {
+	s.text("rotateHalves", "x, cos, sin *float32, n int", "rotateHalvesGeneric, to the bit.")
+	x, cos, sin, n := arg("x"), arg("cos"), arg("sin"), arg("n")
+	half := GP64()
+	LEAQ(mem(x, 0).Idx(n, 4), half)
+	s.elements(n, []Register{x, half, cos, sin}, func(l lanes) {
+		u, v, c, d := l.load(mem(x, 0)), l.load(mem(half, 0)), l.load(mem(cos, 0)), l.load(mem(sin, 0))
+		a, b := s.vec(), s.vec()
+		VMULPS(c, u, a)
+		VMULPS(d, v, b)
+		VSUBPS(b, a, a)
+		VMULPS(d, u, u)
+		VMULPS(c, v, v)
+		VADDPS(v, u, u)
+		l.store(a, mem(x, 0))
+		l.store(u, mem(half, 0))
+	})
+	s.end()
+}
+
+func (s set) prefetch() {
+	s.text("prefetch", "x *float32, ld, rows int", "two lines of each row.")
+	x, ld, rows := arg("x"), arg("ld"), arg("rows")
+	SHLQ(U8(2), ld)
+	loop("row", rows, func() {
+		PREFETCHT0(mem(x, 0))
+		PREFETCHT0(mem(x, 64))
+		ADDQ(ld, x)
+	})
+	RET()
 }
