@@ -282,9 +282,9 @@ func (l layout) count() int {
 // 88 and 103 %, Q6_K 58, 79 and 96 %. Farther ahead gains nothing.
 const ahead = 8192
 
-// fetch asks for a block's lines.
-func (c *scales) fetch() {
-	for at := 0; at < c.block; at += 64 {
+// fetch asks for the lines of the next bytes at w.
+func (c *scales) fetch(bytes int) {
+	for at := 0; at < bytes; at += 64 {
 		PREFETCHT0(mem(c.w, at+ahead))
 	}
 }
@@ -293,12 +293,12 @@ func (c *scales) fetch() {
 func (c *scales) blocks(n Register, block func()) {
 	if !c.super {
 		loop("block", n, func() {
-			c.fetch()
-			block()
 			size := c.block
 			if !c.panel {
 				size += c.scales
 			}
+			c.fetch(size)
+			block()
 			ADDQ(num(size), c.w)
 		})
 		return
@@ -309,11 +309,12 @@ func (c *scales) blocks(n Register, block func()) {
 	loop("superblock", n, func() {
 		MOVQ(c.w, c.head)
 		MOVQ(c.w, c.sub)
+		c.fetch(c.scales)
 		ADDQ(num(c.scales), c.w)
 		c.superblock()
 		MOVQ(num(8), eight)
 		loop("block", eight, func() {
-			c.fetch()
+			c.fetch(c.block)
 			block()
 			ADDQ(num(c.block), c.w)
 			ADDQ(num(16*c.count()), c.sub)
