@@ -9,6 +9,11 @@ package cpu
 //go:noescape
 func gemvQ8_0AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 
+// gemvRowsQ8_0AVX512: gemvQ8_0 of several rows.
+//
+//go:noescape
+func gemvRowsQ8_0AVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
+
 // unpackQ8_0AVX512: unpackGeneric of kindQ8_0.
 //
 //go:noescape
@@ -18,6 +23,11 @@ func unpackQ8_0AVX512(panel *byte, w *byte, n int)
 //
 //go:noescape
 func gemvQ4_0AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// gemvRowsQ4_0AVX512: gemvQ4_0 of several rows.
+//
+//go:noescape
+func gemvRowsQ4_0AVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
 
 // unpackQ4_0AVX512: unpackGeneric of kindQ4_0.
 //
@@ -29,6 +39,11 @@ func unpackQ4_0AVX512(panel *byte, w *byte, n int)
 //go:noescape
 func gemvQ4_1AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 
+// gemvRowsQ4_1AVX512: gemvQ4_1 of several rows.
+//
+//go:noescape
+func gemvRowsQ4_1AVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
+
 // unpackQ4_1AVX512: unpackGeneric of kindQ4_1.
 //
 //go:noescape
@@ -38,6 +53,11 @@ func unpackQ4_1AVX512(panel *byte, w *byte, n int)
 //
 //go:noescape
 func gemvQ5_0AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// gemvRowsQ5_0AVX512: gemvQ5_0 of several rows.
+//
+//go:noescape
+func gemvRowsQ5_0AVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
 
 // unpackQ5_0AVX512: unpackGeneric of kindQ5_0.
 //
@@ -49,6 +69,11 @@ func unpackQ5_0AVX512(panel *byte, w *byte, n int)
 //go:noescape
 func gemvQ5_1AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 
+// gemvRowsQ5_1AVX512: gemvQ5_1 of several rows.
+//
+//go:noescape
+func gemvRowsQ5_1AVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
+
 // unpackQ5_1AVX512: unpackGeneric of kindQ5_1.
 //
 //go:noescape
@@ -58,6 +83,11 @@ func unpackQ5_1AVX512(panel *byte, w *byte, n int)
 //
 //go:noescape
 func gemvQ4_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// gemvRowsQ4_KAVX512: gemvQ4_K of several rows.
+//
+//go:noescape
+func gemvRowsQ4_KAVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
 
 // unpackQ4_KAVX512: unpackGeneric of kindQ4_K.
 //
@@ -69,6 +99,11 @@ func unpackQ4_KAVX512(panel *byte, w *byte, n int)
 //go:noescape
 func gemvQ5_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 
+// gemvRowsQ5_KAVX512: gemvQ5_K of several rows.
+//
+//go:noescape
+func gemvRowsQ5_KAVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
+
 // unpackQ5_KAVX512: unpackGeneric of kindQ5_K.
 //
 //go:noescape
@@ -78,6 +113,11 @@ func unpackQ5_KAVX512(panel *byte, w *byte, n int)
 //
 //go:noescape
 func gemvQ6_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// gemvRowsQ6_KAVX512: gemvQ6_K of several rows.
+//
+//go:noescape
+func gemvRowsQ6_KAVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
 
 // unpackQ6_KAVX512: unpackGeneric of kindQ6_K.
 //
@@ -89,6 +129,11 @@ func unpackQ6_KAVX512(panel *byte, w *byte, n int)
 //go:noescape
 func gemvIQ4_NLAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 
+// gemvRowsIQ4_NLAVX512: gemvIQ4_NL of several rows.
+//
+//go:noescape
+func gemvRowsIQ4_NLAVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
+
 // unpackIQ4_NLAVX512: unpackGeneric of kindIQ4_NL.
 //
 //go:noescape
@@ -99,10 +144,20 @@ func unpackIQ4_NLAVX512(panel *byte, w *byte, n int)
 //go:noescape
 func gemvI8AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 
+// gemvRowsI8AVX512: gemvI8 of several rows.
+//
+//go:noescape
+func gemvRowsI8AVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
+
 // gemvI8MAVX512: gemvGeneric of kindI8M.
 //
 //go:noescape
 func gemvI8MAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// gemvRowsI8MAVX512: gemvI8M of several rows.
+//
+//go:noescape
+func gemvRowsI8MAVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
 
 // gemm32AVX512: gemmGeneric of panel32.
 //

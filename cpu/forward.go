@@ -48,7 +48,7 @@ func (s *stage) Forward(ctx context.Context, run int, b *backend.Batch) error {
 		return ctx.Err()
 	}
 	s.profile.begin(s.pool)
-	s.pool.begin(rows <= gemvRows)
+	s.pool.begin(rows <= fewRows)
 	defer s.pool.end()
 	s.locate()
 	if r.Lo > 0 {

@@ -155,6 +155,14 @@ type kernels struct {
 	// act is an activation record of T = 1, or float32 columns for float kinds.
 	gemv [kinds]func(dst *float32, w, act *byte, n, groups, stride int)
 
+	// gemvRows is gemv of up to fewRows rows at once: row i's record lies step bytes after that of the
+	// one before, its product ld values after. Records of fewRows rows are read. nil: rows are multiplied
+	// one by one.
+	gemvRows [kinds]func(dst *float32, ld int, w, act *byte, step, n, groups, stride, rows int)
+
+	// few is up to how many rows quantised kinds use gemv or gemvRows, and more use gemm.
+	few int
+
 	// gemm: dst[t*ld + 0..31] for t < panelRows = two unpacked groups a and b
 	// times a panel of panelRows activation rows; ld in elements.
 	gemm [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int)
@@ -213,7 +221,7 @@ type kernels struct {
 
 // generic is the kernel set every CPU has.
 func generic() *kernels {
-	k := &kernels{isa: "generic", quantize: quantizeGeneric,
+	k := &kernels{isa: "generic", few: oneByOneRows, quantize: quantizeGeneric,
 		scoreF32: scoreF32Generic, scoreF16: scoreF16Generic, scoreQ8: scoreQ8Generic,
 		accumF32: accumF32Generic, accumF16: accumF16Generic, accumQ8: accumQ8Generic,
 		widenF16: widenF16Generic, widenKeysQ8: widenKeysQ8Generic, widenQ8: widenQ8Generic, combine: combineGeneric,

@@ -30,6 +30,11 @@ func avx512() *kernels {
 		kindQ8_0: gemvQ8_0AVX512, kindQ4_0: gemvQ4_0AVX512, kindQ4_1: gemvQ4_1AVX512, kindQ5_0: gemvQ5_0AVX512,
 		kindQ5_1: gemvQ5_1AVX512, kindQ4_K: gemvQ4_KAVX512, kindQ5_K: gemvQ5_KAVX512, kindQ6_K: gemvQ6_KAVX512,
 		kindIQ4_NL: gemvIQ4_NLAVX512, kindI8: gemvI8AVX512, kindI8M: gemvI8MAVX512}
+	k.few = 64 // panels of six are half as fast for 12 rows, and equal for 72
+	k.gemvRows = [kinds]func(dst *float32, ld int, w, act *byte, step, n, groups, stride, rows int){
+		kindQ8_0: gemvRowsQ8_0AVX512, kindQ4_0: gemvRowsQ4_0AVX512, kindQ4_1: gemvRowsQ4_1AVX512, kindQ5_0: gemvRowsQ5_0AVX512, kindQ5_1: gemvRowsQ5_1AVX512,
+		kindQ4_K: gemvRowsQ4_KAVX512, kindQ5_K: gemvRowsQ5_KAVX512, kindQ6_K: gemvRowsQ6_KAVX512, kindIQ4_NL: gemvRowsIQ4_NLAVX512, kindI8: gemvRowsI8AVX512,
+		kindI8M: gemvRowsI8MAVX512}
 	k.unpack = [kinds]func(panel, w *byte, n int){
 		kindQ8_0: unpackQ8_0AVX512, kindQ4_0: unpackQ4_0AVX512, kindQ4_1: unpackQ4_1AVX512, kindQ5_0: unpackQ5_0AVX512,
 		kindQ5_1: unpackQ5_1AVX512, kindQ4_K: unpackQ4_KAVX512, kindQ5_K: unpackQ5_KAVX512, kindQ6_K: unpackQ6_KAVX512,

@@ -117,7 +117,7 @@ func BenchmarkPeak(b *testing.B) {
 }
 
 // BenchmarkProduct multiplies a matrix of each format with the rows of one
-// decoded token, of four, and of a prompt's tile. Weights from the L2 cache show
+// decoded token, of some, and of a prompt's tile. Weights from the L2 cache show
 // what the kernel could do were memory faster.
 func BenchmarkProduct(b *testing.B) {
 	const tile = 8 * groupRows // a prompt's matrix: its rows
@@ -128,7 +128,7 @@ func BenchmarkProduct(b *testing.B) {
 				rows, cols, size int
 			}{
 				{"decode1/L2", 1, 1024, inL2}, {"decode1/memory", 1, 4096, inMemory},
-				{"decode4/L2", 4, 1024, inL2}, {"decode4/memory", 4, 4096, inMemory},
+				{"decode4/memory", 4, 4096, inMemory}, {"decode8/memory", 8, 4096, inMemory}, {"decode32/memory", 32, 4096, inMemory},
 				{"prompt", tileRows, 2048, tile / groupRows * kd.groupBytes(2048)},
 			} {
 				b.Run(kd.String()+"/"+c.name, func(b *testing.B) {
@@ -153,7 +153,7 @@ func (t *bed) product(kd kind, rows, cols int, weights []byte) (f func() time.Du
 	stride := kd.groupBytes(cols)
 	groups, r := min(len(weights), piece)/stride, pad(rows, panelRows)
 	m := &matrix{kind: kd, rows: groups * groupRows, cols: cols, groups: groups, parts: 1, stride: stride}
-	s := &stage{k: t.k, pool: newPool(1, places{}), act: make([]byte, r*cols/blockCols*64), actFloat: make([]float32, r*cols),
+	s := &stage{k: t.k, pool: newPool(1, places{}), act: make([]byte, (r+fewRows)*cols/blockCols*64), actFloat: make([]float32, r*cols),
 		panels: [][]byte{make([]byte, 2*cols/blockCols*panel16M.bytes())}}
 	s.products.next = make([]counter, 1)
 	s.tasks.prep, s.tasks.multiply = s.prepRows, s.multiplyShares

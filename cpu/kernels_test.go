@@ -81,6 +81,11 @@ func (c *matrixCase) check() {
 	if e := nmse(one, c.rowByRow(c.generic)); !(e < 1e-12) {
 		c.t.Fatalf("%s: NMSE %g to generic", c.name(), e)
 	}
+	if c.k.gemvRows[c.kind] != nil {
+		for rows := 1; rows <= fewRows; rows++ {
+			c.checkFew(rows, one)
+		}
+	}
 	for g := range c.groups {
 		h := min(g+1, c.groups-1)
 		six := c.sixRows(g, h)
@@ -95,6 +100,31 @@ func (c *matrixCase) check() {
 					c.t.Fatalf("%s: row %d of groups %d and %d, element %d: six rows give %g, one gives %g", c.name(), row, g, h, i, got, want)
 				}
 			}
+		}
+	}
+}
+
+// checkFew holds gemvRows to rows one by one.
+func (c *matrixCase) checkFew(rows int, one []float32) {
+	c.t.Helper()
+	const canary = float32(12345)
+	width, step := c.groups*groupRows, c.n*64
+	ld := width + 3
+	act, dst := guarded(c.t, fewRows*step), guardedFloats(c.t, (rows-1)*ld+width)
+	for row := range fewRows {
+		c.k.quantize(&act[row*step], &c.x[row%panelRows*c.cols()], c.n, 1, 0)
+	}
+	for i := range dst {
+		dst[i] = canary
+	}
+	c.k.gemvRows[c.kind](&dst[0], ld, &c.w[0], &act[0], step, c.n, c.groups, c.stride, rows)
+	for i, got := range dst {
+		want := canary
+		if i%ld < width {
+			want = one[i/ld%panelRows*width+i%ld]
+		}
+		if math.Float32bits(got) != math.Float32bits(want) {
+			c.t.Fatalf("%s: row %d of %d, element %d: %g at once, %g alone", c.name(), i/ld, rows, i%ld, got, want)
 		}
 	}
 }

@@ -5,9 +5,13 @@ import (
 	"unsafe"
 )
 
-// gemvRows: up to so many rows are multiplied one by one, more in panels.
-// Either way gives the same bits.
-const gemvRows = 3
+// Up to oneByOneRows rows are multiplied one by one, where the set or the format
+// has no kernel for up to fewRows at once; more in panels. Any way gives the same
+// bits.
+const (
+	oneByOneRows = 3
+	fewRows      = 8
+)
 
 // unitBytes is about how much of a matrix a worker takes at once in decode:
 // long enough for the hardware to prefetch (two workers on Q4_0 read 36 GB/s in
@@ -99,15 +103,15 @@ func (s *stage) claimUnits(worker int) {
 
 // input makes the activations that matrices ms want.
 func (s *stage) input(in input, ms ...*matrix) {
-	if in.tile == 0 {
-		in.tile = panelRows
-		if in.rows <= gemvRows {
-			in.tile = 1
-		}
-	}
 	for _, m := range ms {
 		in.float = in.float || m.kind.float()
 		in.quant = in.quant || !m.kind.float()
+	}
+	if in.tile == 0 {
+		in.tile = panelRows
+		if in.rows <= oneByOneRows || in.rows <= s.k.few && !in.float {
+			in.tile = 1
+		}
 	}
 	s.products.in = in
 	s.each(s.tasks.prep, in.rows, panelRows)
@@ -217,6 +221,13 @@ func (s *stage) rowsTimes(q *product, in *input, lo, hi, worker int) {
 	}
 	for g := lo; g < hi; g += step {
 		w := s.group(m, q.part, g, worker, 0)
+		if many := s.k.gemvRows[m.kind]; many != nil && rows > 1 && q.rows == nil {
+			n := m.cols / blockCols
+			for i := 0; i < rows; i += fewRows {
+				many(&q.dst[i*q.ld+g*groupRows], q.ld, w, &s.act[i*n*64], n*64, n, step, m.stride, min(fewRows, rows-i))
+			}
+			continue
+		}
 		for i := range rows {
 			dst, row := &q.dst[i*q.ld+g*groupRows], i
 			if q.rows != nil {

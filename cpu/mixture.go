@@ -21,7 +21,7 @@ type experts struct {
 }
 
 // pairs is how many rows the experts have between them where all run at once.
-func pairs(c *backend.Config, rows int) int { return min(rows, gemvRows) * c.ExpertsUsed }
+func pairs(c *backend.Config, rows int) int { return min(rows, oneByOneRows) * c.ExpertsUsed }
 
 func (e *experts) layout(a *arena, c *backend.Config, r int) {
 	if c.Experts == 0 {
@@ -55,7 +55,7 @@ func (s *stage) mixtureTile(l *layer, rows int) {
 	copy(e.x, s.normed[:rows*c.Dim])
 	s.route(rows)
 	s.mark(opChoose, rows)
-	if rows <= gemvRows {
+	if rows <= oneByOneRows {
 		s.expertsAtOnce(l, rows)
 	} else {
 		s.expertByExpert(l)

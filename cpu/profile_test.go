@@ -99,7 +99,7 @@ func TestProfile(t *testing.T) {
 
 // TestProfileExperts counts the experts of a few rows, all of which run at once.
 func TestProfileExperts(t *testing.T) {
-	const rows, used, dim, ffn, experts = gemvRows, 2, 256, 512, 6
+	const rows, used, dim, ffn, experts = oneByOneRows, 2, 256, 512, 6
 	m := backendtest.Llama(quant.Q4_0, 1, dim, 4, 2, ffn, 50, experts)
 	s := load(t, Options{Threads: 2}, m, backend.Limits{Pages: 2, Rows: rows, Seqs: 1, Context: 128, Outs: 1, K: quant.F16, V: quant.F16}).(*stage)
 	s.Profile(true)

@@ -222,7 +222,7 @@ func (s *stage) layoutScratch(threads int) {
 		quantised = max(quantised, m.cols/blockCols*64)
 		panel = max(panel, 2*m.cols/blockCols*m.kind.panel().bytes())
 	}
-	s.act, s.actFloat = a.bytes(wide*quantised), a.floats(wide*float)
+	s.act, s.actFloat = a.bytes((wide+fewRows)*quantised), a.floats(wide*float)
 	s.panels, s.tiles = make([][]byte, threads), make([][]float32, threads)
 	for i := range threads {
 		s.panels[i], s.tiles[i] = a.bytes(panel), a.floats(panelRows*2*groupRows)

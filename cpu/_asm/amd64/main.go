@@ -32,6 +32,9 @@ func main() {
 	s.tables()
 	for _, l := range layouts {
 		s.gemv(l)
+		if s.wide() {
+			s.gemvRows(l)
+		}
 		if !l.panel {
 			s.unpack(l)
 		}

@@ -290,9 +290,12 @@ func (c *scales) fetch(bytes int) {
 }
 
 // blocks repeats block n times and moves w on; n is used up.
-func (c *scales) blocks(n Register, block func()) {
+func (c *scales) blocks(n Register, block func()) { c.named("", n, block) }
+
+// named is blocks under labels of another name.
+func (c *scales) named(name string, n Register, block func()) {
 	if !c.super {
-		loop("block", n, func() {
+		loop("block"+name, n, func() {
 			size := c.block
 			if !c.panel {
 				size += c.scales
@@ -306,14 +309,14 @@ func (c *scales) blocks(n Register, block func()) {
 	eight := GP64()
 	c.head, c.sub = GP64(), GP64()
 	SHRQ(U8(3), n)
-	loop("superblock", n, func() {
+	loop("superblock"+name, n, func() {
 		MOVQ(c.w, c.head)
 		MOVQ(c.w, c.sub)
 		c.fetch(c.scales)
 		ADDQ(num(c.scales), c.w)
 		c.superblock()
 		MOVQ(num(8), eight)
-		loop("block", eight, func() {
+		loop("block"+name, eight, func() {
 			c.fetch(c.block)
 			block()
 			ADDQ(num(c.block), c.w)

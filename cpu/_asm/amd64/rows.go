@@ -1,0 +1,117 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// fewRows is that of package cpu.
+const fewRows = 8
+
+// gemvRows writes the products of groups with up to fewRows rows, whose weights
+// are unpacked once, into registers. A block costs eight VPDPBUSD and five or six
+// other instructions a row, so that four rows take about as long as the memory.
+// Rows that are not there are read, wherever that is, and not written.
+func (s set) gemvRows(l layout) {
+	s.text("gemvRows"+l.name, "dst *float32, ld int, w, act *byte, step, n, groups, stride, rows int", "gemv"+l.name+" of several rows.")
+	dst, ld, group, act := arg("dst"), arg("ld"), arg("w"), arg("act")
+	step, groups, stride := arg("step"), arg("groups"), arg("stride")
+	SHLQ(U8(2), ld)
+	w, a, a4, left, step3 := GP64(), GP64(), GP64(), GP64(), times(step, 3)
+	b, c := s.weights(l, w), &scales{set: s, layout: l, w: w}
+	records := append(append([]Mem(nil), strided(a, step, step3, 4)...), strided(a4, step, step3, 4)...)
+	some := func(rows int) {
+		name := fmt.Sprint(rows)
+		acc := s.vecs(rows)
+		loop("group"+name, groups, func() {
+			MOVQ(group, w)
+			MOVQ(act, a)
+			LEAQ(mem(act, 0).Idx(step, 4), a4)
+			Load(Param("n"), left)
+			for _, v := range acc {
+				s.zero(v)
+			}
+			c.named(name, left, func() {
+				var u [8]VecVirtual
+				b.part(0)
+				for j := range 4 {
+					u[j], u[j+4] = b.pair(j, 0)
+				}
+				scale, least := make([]VecVirtual, l.count()), make([]VecVirtual, l.count())
+				for h := range scale {
+					scale[h] = c.scale(h, 0)
+					if l.min {
+						least[h] = c.least(h, 0)
+					}
+				}
+				for t, v := range acc {
+					s.rowTimes(l, records[t], u, scale, least, v)
+				}
+				ADDQ(num(64), a)
+				ADDQ(num(64), a4)
+			})
+			to := GP64()
+			MOVQ(dst, to)
+			Load(Param("rows"), left)
+			for t, v := range acc {
+				VMOVUPS(v, mem(to, 0))
+				if t < rows-1 {
+					ADDQ(ld, to)
+					DECQ(left)
+					JZ(LabelRef("stored" + name))
+				}
+			}
+			Label("stored" + name)
+			ADDQ(num(64), dst)
+			ADDQ(stride, group)
+		})
+		s.end()
+	}
+	Load(Param("rows"), left)
+	CMPQ(left, U8(fewRows/2))
+	JGT(LabelRef("many"))
+	some(fewRows / 2)
+	Label("many")
+	some(fewRows)
+}
+
+// rowTimes adds a block, scaled, times the activations at rec to the rows' sums.
+func (s set) rowTimes(l layout, rec Mem, u [8]VecVirtual, scale, least []VecVirtual, acc VecVirtual) {
+	for h := range l.count() {
+		sum := s.vec()
+		if shift, ok := map[int]uint8{8: 3, 16: 4, 32: 5, 128: 7}[l.bias]; ok {
+			at := 32
+			if l.halves {
+				at += 4 + 4*h
+			}
+			VPBROADCASTD(rec.Offset(at), sum)
+			VPSLLD(U8(shift), sum, sum)
+		} else {
+			s.zero(sum)
+		}
+		for j, end := l.span(h); j < end; j++ {
+			VPDPBUSD_BCST(rec.Offset(4*j), u[j], sum)
+		}
+		v := s.vec()
+		VMULPS_BCST(rec.Offset(44), scale[h], v)
+		VCVTDQ2PS(sum, sum)
+		VFMADD231PS(v, sum, acc)
+	}
+	if !l.min {
+		return
+	}
+	for h := range l.count() {
+		at := 48
+		if l.halves {
+			at += 4 + 4*h
+		}
+		if l.super {
+			VFNMADD231PS_BCST(rec.Offset(at), least[h], acc)
+		} else {
+			VFMADD231PS_BCST(rec.Offset(at), least[h], acc)
+		}
+	}
+}
