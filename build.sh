@@ -94,7 +94,11 @@ kernel_sets() {
 		case $flags in *" avx2 "*) echo avx2 ;; esac
 		case $flags in *" avx512_vnni "*) echo avx512 ;; *) say "this CPU has no AVX-512 VNNI: avx512 goes untested" ;; esac
 		;;
-	arm64) echo neon ;;
+	arm64)
+		echo neon
+		flags=" $(sed -n 's/^Features[^:]*://p' /proc/cpuinfo 2>/dev/null | head -n 1) $(sysctl -n hw.optional.arm.FEAT_I8MM 2>/dev/null) "
+		case $flags in *" i8mm "* | *" 1 "*) echo i8mm ;; *) say "this CPU has no I8MM: i8mm goes untested" ;; esac
+		;;
 	esac
 }
 
@@ -111,7 +115,8 @@ race() (
 
 # arm64 kernels on an amd64 machine. Of the conformance suite the formats with
 # NEON kernels, and one of each kind that goes through int8: the others differ
-# only in how they are packed, and that Go code was tested above.
+# only in how they are packed, and that Go code was tested above. The sets share
+# them, since only products of many rows are different: each meets all panels.
 qemu() (
 	if [ "$(go env GOHOSTARCH)" = arm64 ]; then
 		say "this machine is arm64: its kernels were tested above"
@@ -119,9 +124,10 @@ qemu() (
 	fi
 	have qemu-aarch64 || { say "qemu-aarch64 is missing: ./build.sh deps"; return 1; }
 	export CGO_ENABLED=0 GOOS=linux GOARCH=arm64
+	formats='^TestConformance$/^neon$/./^(F32|F16|Q8_0|Q4_K|Q2_K|IQ3_S)$|^TestConformance$/^i8mm$/./^(Q4_0|Q5_K|Q6_K|Q2_K)$'
 	# 94 s on two cores: 8 minutes are a hang, as of a wake-up lost where QEMU reorders atomics (cpu/pool.go)
 	gotest -noskip -count=1 -timeout 8m -exec qemu-aarch64 -skip '^TestConformance$' ./cpu/... ./internal/quant &&
-		gotest -noskip -count=1 -timeout 8m -exec qemu-aarch64 -run '^TestConformance$/^neon$/./^(F32|F16|Q8_0|Q4_0|Q4_K|Q6_K|Q2_K|IQ3_S)$' ./cpu
+		gotest -noskip -count=1 -timeout 8m -exec qemu-aarch64 -run "$formats" ./cpu
 )
 
 platforms='linux/amd64 linux/arm64 darwin/arm64 windows/amd64'
