@@ -57,6 +57,11 @@ func neon() *kernels {
 		kindQ5_1: unpackQ5_1NEON, kindQ4_K: unpackQ4_KNEON, kindQ5_K: unpackQ5_KNEON, kindQ6_K: unpackQ6_KNEON,
 		kindIQ4_NL: unpackIQ4_NLNEON}
 	k.quantize = quantizeNEON
+	k.scoreF32, k.scoreF16, k.scoreQ8 = scoreF32NEON, scoreF16NEON, scoreQ8NEON
+	k.accumF32 = byDim(4, accumF32NEON, accumF32Generic)
+	k.accumF16 = byDim(4, accumF16NEON, accumF16Generic)
+	k.accumQ8 = accumQ8NEON
+	k.widenF16, k.widenKeysQ8, k.widenQ8, k.combine = widenF16NEON, widenKeysQ8NEON, widenQ8NEON, combineNEON
 	k.maxOf, k.expSum, k.siluMul = maxOfNEON, expSumNEON, siluMulNEON
 	k.sumSquares, k.scaleMul, k.add = sumSquaresNEON, scaleMulNEON, addNEON
 	return k
@@ -177,6 +182,36 @@ func unpackQ6_KNEON(panel, w *byte, n int)
 
 //go:noescape
 func unpackIQ4_NLNEON(panel, w *byte, n int)
+
+//go:noescape
+func scoreF32NEON(dst, q *float32, k, next *byte, lines, dim int)
+
+//go:noescape
+func accumF32NEON(acc, p *float32, v, next *byte, lines, n, dim int)
+
+//go:noescape
+func scoreF16NEON(dst, q *float32, k, next *byte, lines, dim int)
+
+//go:noescape
+func accumF16NEON(acc, p *float32, v, next *byte, lines, n, dim int)
+
+//go:noescape
+func scoreQ8NEON(dst, q *float32, k, next *byte, lines, dim int)
+
+//go:noescape
+func accumQ8NEON(acc, p *float32, v, next *byte, lines, n, dim int)
+
+//go:noescape
+func widenF16NEON(dst *float32, src *byte, n int)
+
+//go:noescape
+func widenKeysQ8NEON(dst *float32, src *byte, dim int)
+
+//go:noescape
+func widenQ8NEON(dst *float32, src *byte, n int)
+
+//go:noescape
+func combineNEON(dst, x *float32, old, now float32, n int)
 
 //go:noescape
 func quantizeNEON(dst *byte, x *float32, n, T, t int)

@@ -12930,6 +12930,2996 @@ gemmBF16NEON_3:
 	WORD $0x3d80054b // str q11, [x10, #16]
 	RET
 
+// scoreF32NEON: see kernels.go.
+TEXT ·scoreF32NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD q+8(FP), R1
+	MOVD k+16(FP), R2
+	MOVD next+24(FP), R3
+	MOVD lines+32(FP), R4
+	MOVD dim+40(FP), R5
+	LSL $2, R5, R6
+scoreF32NEON_by4:
+	CMP $4, R4
+	BLT scoreF32NEON_by4_end
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $0, R2, R14
+	ADD $0, R3, R15
+	MOVD R5, R20
+scoreF32NEON_by4_0_dim:
+	FMOVS.P 4(R7), F16
+	FMOVS.P 4(R8), F17
+	FMOVS.P 4(R9), F18
+	FMOVS.P 4(R10), F19
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x3dc005d5 // ldr q21, [x14, #16]
+	WORD $0x3dc009d6 // ldr q22, [x14, #32]
+	WORD $0x3dc00dd7 // ldr q23, [x14, #48]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $256, R14
+	ADD $256, R15
+	SUBS $1, R20
+	BNE scoreF32NEON_by4_0_dim
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	WORD $0x3d810004 // str q4, [x0, #1024]
+	WORD $0x3d810405 // str q5, [x0, #1040]
+	WORD $0x3d810806 // str q6, [x0, #1056]
+	WORD $0x3d810c07 // str q7, [x0, #1072]
+	WORD $0x3d820008 // str q8, [x0, #2048]
+	WORD $0x3d820409 // str q9, [x0, #2064]
+	WORD $0x3d82080a // str q10, [x0, #2080]
+	WORD $0x3d820c0b // str q11, [x0, #2096]
+	WORD $0x3d83000c // str q12, [x0, #3072]
+	WORD $0x3d83040d // str q13, [x0, #3088]
+	WORD $0x3d83080e // str q14, [x0, #3104]
+	WORD $0x3d830c0f // str q15, [x0, #3120]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $64, R2, R14
+	ADD $64, R3, R15
+	MOVD R5, R20
+scoreF32NEON_by4_16_dim:
+	FMOVS.P 4(R7), F16
+	FMOVS.P 4(R8), F17
+	FMOVS.P 4(R9), F18
+	FMOVS.P 4(R10), F19
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x3dc005d5 // ldr q21, [x14, #16]
+	WORD $0x3dc009d6 // ldr q22, [x14, #32]
+	WORD $0x3dc00dd7 // ldr q23, [x14, #48]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $256, R14
+	ADD $256, R15
+	SUBS $1, R20
+	BNE scoreF32NEON_by4_16_dim
+	WORD $0x3d801000 // str q0, [x0, #64]
+	WORD $0x3d801401 // str q1, [x0, #80]
+	WORD $0x3d801802 // str q2, [x0, #96]
+	WORD $0x3d801c03 // str q3, [x0, #112]
+	WORD $0x3d811004 // str q4, [x0, #1088]
+	WORD $0x3d811405 // str q5, [x0, #1104]
+	WORD $0x3d811806 // str q6, [x0, #1120]
+	WORD $0x3d811c07 // str q7, [x0, #1136]
+	WORD $0x3d821008 // str q8, [x0, #2112]
+	WORD $0x3d821409 // str q9, [x0, #2128]
+	WORD $0x3d82180a // str q10, [x0, #2144]
+	WORD $0x3d821c0b // str q11, [x0, #2160]
+	WORD $0x3d83100c // str q12, [x0, #3136]
+	WORD $0x3d83140d // str q13, [x0, #3152]
+	WORD $0x3d83180e // str q14, [x0, #3168]
+	WORD $0x3d831c0f // str q15, [x0, #3184]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $128, R2, R14
+	ADD $128, R3, R15
+	MOVD R5, R20
+scoreF32NEON_by4_32_dim:
+	FMOVS.P 4(R7), F16
+	FMOVS.P 4(R8), F17
+	FMOVS.P 4(R9), F18
+	FMOVS.P 4(R10), F19
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x3dc005d5 // ldr q21, [x14, #16]
+	WORD $0x3dc009d6 // ldr q22, [x14, #32]
+	WORD $0x3dc00dd7 // ldr q23, [x14, #48]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $256, R14
+	ADD $256, R15
+	SUBS $1, R20
+	BNE scoreF32NEON_by4_32_dim
+	WORD $0x3d802000 // str q0, [x0, #128]
+	WORD $0x3d802401 // str q1, [x0, #144]
+	WORD $0x3d802802 // str q2, [x0, #160]
+	WORD $0x3d802c03 // str q3, [x0, #176]
+	WORD $0x3d812004 // str q4, [x0, #1152]
+	WORD $0x3d812405 // str q5, [x0, #1168]
+	WORD $0x3d812806 // str q6, [x0, #1184]
+	WORD $0x3d812c07 // str q7, [x0, #1200]
+	WORD $0x3d822008 // str q8, [x0, #2176]
+	WORD $0x3d822409 // str q9, [x0, #2192]
+	WORD $0x3d82280a // str q10, [x0, #2208]
+	WORD $0x3d822c0b // str q11, [x0, #2224]
+	WORD $0x3d83200c // str q12, [x0, #3200]
+	WORD $0x3d83240d // str q13, [x0, #3216]
+	WORD $0x3d83280e // str q14, [x0, #3232]
+	WORD $0x3d832c0f // str q15, [x0, #3248]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $192, R2, R14
+	ADD $192, R3, R15
+	MOVD R5, R20
+scoreF32NEON_by4_48_dim:
+	FMOVS.P 4(R7), F16
+	FMOVS.P 4(R8), F17
+	FMOVS.P 4(R9), F18
+	FMOVS.P 4(R10), F19
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x3dc005d5 // ldr q21, [x14, #16]
+	WORD $0x3dc009d6 // ldr q22, [x14, #32]
+	WORD $0x3dc00dd7 // ldr q23, [x14, #48]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $256, R14
+	ADD $256, R15
+	SUBS $1, R20
+	BNE scoreF32NEON_by4_48_dim
+	WORD $0x3d803000 // str q0, [x0, #192]
+	WORD $0x3d803401 // str q1, [x0, #208]
+	WORD $0x3d803802 // str q2, [x0, #224]
+	WORD $0x3d803c03 // str q3, [x0, #240]
+	WORD $0x3d813004 // str q4, [x0, #1216]
+	WORD $0x3d813405 // str q5, [x0, #1232]
+	WORD $0x3d813806 // str q6, [x0, #1248]
+	WORD $0x3d813c07 // str q7, [x0, #1264]
+	WORD $0x3d823008 // str q8, [x0, #2240]
+	WORD $0x3d823409 // str q9, [x0, #2256]
+	WORD $0x3d82380a // str q10, [x0, #2272]
+	WORD $0x3d823c0b // str q11, [x0, #2288]
+	WORD $0x3d83300c // str q12, [x0, #3264]
+	WORD $0x3d83340d // str q13, [x0, #3280]
+	WORD $0x3d83380e // str q14, [x0, #3296]
+	WORD $0x3d833c0f // str q15, [x0, #3312]
+	ADD $4096, R0
+	MOVD $4, R20
+	MADD R6, R1, R20, R1
+	SUB $4, R4
+	B scoreF32NEON_by4
+scoreF32NEON_by4_end:
+scoreF32NEON_by1:
+	CMP $1, R4
+	BLT scoreF32NEON_by1_end
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD $0, R2, R14
+	ADD $0, R3, R15
+	MOVD R5, R20
+scoreF32NEON_by1_0_dim:
+	FMOVS.P 4(R7), F16
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x3dc005d5 // ldr q21, [x14, #16]
+	WORD $0x3dc009d6 // ldr q22, [x14, #32]
+	WORD $0x3dc00dd7 // ldr q23, [x14, #48]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x3dc011d4 // ldr q20, [x14, #64]
+	WORD $0x3dc015d5 // ldr q21, [x14, #80]
+	WORD $0x3dc019d6 // ldr q22, [x14, #96]
+	WORD $0x3dc01dd7 // ldr q23, [x14, #112]
+	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
+	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
+	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
+	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
+	WORD $0x3dc021d4 // ldr q20, [x14, #128]
+	WORD $0x3dc025d5 // ldr q21, [x14, #144]
+	WORD $0x3dc029d6 // ldr q22, [x14, #160]
+	WORD $0x3dc02dd7 // ldr q23, [x14, #176]
+	WORD $0x4f901288 // fmla.4s v8, v20, v16[0]
+	WORD $0x4f9012a9 // fmla.4s v9, v21, v16[0]
+	WORD $0x4f9012ca // fmla.4s v10, v22, v16[0]
+	WORD $0x4f9012eb // fmla.4s v11, v23, v16[0]
+	WORD $0x3dc031d4 // ldr q20, [x14, #192]
+	WORD $0x3dc035d5 // ldr q21, [x14, #208]
+	WORD $0x3dc039d6 // ldr q22, [x14, #224]
+	WORD $0x3dc03dd7 // ldr q23, [x14, #240]
+	WORD $0x4f90128c // fmla.4s v12, v20, v16[0]
+	WORD $0x4f9012ad // fmla.4s v13, v21, v16[0]
+	WORD $0x4f9012ce // fmla.4s v14, v22, v16[0]
+	WORD $0x4f9012ef // fmla.4s v15, v23, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	PRFM 64(R15), PLDL1KEEP
+	PRFM 128(R15), PLDL1KEEP
+	PRFM 192(R15), PLDL1KEEP
+	ADD $256, R14
+	ADD $256, R15
+	SUBS $1, R20
+	BNE scoreF32NEON_by1_0_dim
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	WORD $0x3d801004 // str q4, [x0, #64]
+	WORD $0x3d801405 // str q5, [x0, #80]
+	WORD $0x3d801806 // str q6, [x0, #96]
+	WORD $0x3d801c07 // str q7, [x0, #112]
+	WORD $0x3d802008 // str q8, [x0, #128]
+	WORD $0x3d802409 // str q9, [x0, #144]
+	WORD $0x3d80280a // str q10, [x0, #160]
+	WORD $0x3d802c0b // str q11, [x0, #176]
+	WORD $0x3d80300c // str q12, [x0, #192]
+	WORD $0x3d80340d // str q13, [x0, #208]
+	WORD $0x3d80380e // str q14, [x0, #224]
+	WORD $0x3d803c0f // str q15, [x0, #240]
+	ADD $1024, R0
+	MOVD $1, R20
+	MADD R6, R1, R20, R1
+	SUB $1, R4
+	B scoreF32NEON_by1
+scoreF32NEON_by1_end:
+	RET
+
+// accumF32NEON: see kernels.go.
+TEXT ·accumF32NEON(SB), NOSPLIT, $0-56
+	MOVD acc+0(FP), R0
+	MOVD p+8(FP), R1
+	MOVD v+16(FP), R2
+	MOVD next+24(FP), R3
+	MOVD lines+32(FP), R4
+	MOVD n+40(FP), R5
+	MOVD dim+48(FP), R6
+	CBNZ R5, accumF32NEON_some
+	RET
+accumF32NEON_some:
+	LSL $2, R6, R7
+	MOVD $4, R19
+	MUL R19, R6, R8
+accumF32NEON_by4:
+	CMP $4, R4
+	BLT accumF32NEON_by4_end
+	MOVD R0, R9
+	ADD R7, R9, R20
+	ADD R7, R20, R21
+	ADD R7, R21, R22
+	MOVD R2, R10
+	MOVD R3, R11
+	MOVD R6, R12
+accumF32NEON_by4_cols4:
+	CMP $16, R12
+	BLT accumF32NEON_by4_cols4_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00922 // ldr q2, [x9, #32]
+	WORD $0x3dc00d23 // ldr q3, [x9, #48]
+	WORD $0x3dc00284 // ldr q4, [x20, #0]
+	WORD $0x3dc00685 // ldr q5, [x20, #16]
+	WORD $0x3dc00a86 // ldr q6, [x20, #32]
+	WORD $0x3dc00e87 // ldr q7, [x20, #48]
+	WORD $0x3dc002a8 // ldr q8, [x21, #0]
+	WORD $0x3dc006a9 // ldr q9, [x21, #16]
+	WORD $0x3dc00aaa // ldr q10, [x21, #32]
+	WORD $0x3dc00eab // ldr q11, [x21, #48]
+	WORD $0x3dc002cc // ldr q12, [x22, #0]
+	WORD $0x3dc006cd // ldr q13, [x22, #16]
+	WORD $0x3dc00ace // ldr q14, [x22, #32]
+	WORD $0x3dc00ecf // ldr q15, [x22, #48]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF32NEON_by4_cols4_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
+	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
+	WORD $0xbd4c01b3 // ldr s19, [x13, #3072]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x3dc005d5 // ldr q21, [x14, #16]
+	WORD $0x3dc009d6 // ldr q22, [x14, #32]
+	WORD $0x3dc00dd7 // ldr q23, [x14, #48]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF32NEON_by4_cols4_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800922 // str q2, [x9, #32]
+	WORD $0x3d800d23 // str q3, [x9, #48]
+	WORD $0x3d800284 // str q4, [x20, #0]
+	WORD $0x3d800685 // str q5, [x20, #16]
+	WORD $0x3d800a86 // str q6, [x20, #32]
+	WORD $0x3d800e87 // str q7, [x20, #48]
+	WORD $0x3d8002a8 // str q8, [x21, #0]
+	WORD $0x3d8006a9 // str q9, [x21, #16]
+	WORD $0x3d800aaa // str q10, [x21, #32]
+	WORD $0x3d800eab // str q11, [x21, #48]
+	WORD $0x3d8002cc // str q12, [x22, #0]
+	WORD $0x3d8006cd // str q13, [x22, #16]
+	WORD $0x3d800ace // str q14, [x22, #32]
+	WORD $0x3d800ecf // str q15, [x22, #48]
+	ADD $64, R9
+	ADD $64, R20
+	ADD $64, R21
+	ADD $64, R22
+	ADD $64, R10
+	ADD $64, R11
+	SUB $16, R12
+	B accumF32NEON_by4_cols4
+accumF32NEON_by4_cols4_end:
+accumF32NEON_by4_cols2:
+	CMP $8, R12
+	BLT accumF32NEON_by4_cols2_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00282 // ldr q2, [x20, #0]
+	WORD $0x3dc00683 // ldr q3, [x20, #16]
+	WORD $0x3dc002a4 // ldr q4, [x21, #0]
+	WORD $0x3dc006a5 // ldr q5, [x21, #16]
+	WORD $0x3dc002c6 // ldr q6, [x22, #0]
+	WORD $0x3dc006c7 // ldr q7, [x22, #16]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF32NEON_by4_cols2_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
+	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
+	WORD $0xbd4c01b3 // ldr s19, [x13, #3072]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x3dc005d5 // ldr q21, [x14, #16]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911282 // fmla.4s v2, v20, v17[0]
+	WORD $0x4f921284 // fmla.4s v4, v20, v18[0]
+	WORD $0x4f931286 // fmla.4s v6, v20, v19[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a3 // fmla.4s v3, v21, v17[0]
+	WORD $0x4f9212a5 // fmla.4s v5, v21, v18[0]
+	WORD $0x4f9312a7 // fmla.4s v7, v21, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF32NEON_by4_cols2_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800282 // str q2, [x20, #0]
+	WORD $0x3d800683 // str q3, [x20, #16]
+	WORD $0x3d8002a4 // str q4, [x21, #0]
+	WORD $0x3d8006a5 // str q5, [x21, #16]
+	WORD $0x3d8002c6 // str q6, [x22, #0]
+	WORD $0x3d8006c7 // str q7, [x22, #16]
+	ADD $32, R9
+	ADD $32, R20
+	ADD $32, R21
+	ADD $32, R22
+	ADD $32, R10
+	ADD $32, R11
+	SUB $8, R12
+	B accumF32NEON_by4_cols2
+accumF32NEON_by4_cols2_end:
+accumF32NEON_by4_cols1:
+	CMP $4, R12
+	BLT accumF32NEON_by4_cols1_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00281 // ldr q1, [x20, #0]
+	WORD $0x3dc002a2 // ldr q2, [x21, #0]
+	WORD $0x3dc002c3 // ldr q3, [x22, #0]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF32NEON_by4_cols1_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
+	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
+	WORD $0xbd4c01b3 // ldr s19, [x13, #3072]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911281 // fmla.4s v1, v20, v17[0]
+	WORD $0x4f921282 // fmla.4s v2, v20, v18[0]
+	WORD $0x4f931283 // fmla.4s v3, v20, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF32NEON_by4_cols1_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800281 // str q1, [x20, #0]
+	WORD $0x3d8002a2 // str q2, [x21, #0]
+	WORD $0x3d8002c3 // str q3, [x22, #0]
+	ADD $16, R9
+	ADD $16, R20
+	ADD $16, R21
+	ADD $16, R22
+	ADD $16, R10
+	ADD $16, R11
+	SUB $4, R12
+	B accumF32NEON_by4_cols1
+accumF32NEON_by4_cols1_end:
+	ADD $4096, R1
+	MOVD $4, R19
+	MADD R7, R0, R19, R0
+	SUB $4, R4
+	B accumF32NEON_by4
+accumF32NEON_by4_end:
+accumF32NEON_by1:
+	CMP $1, R4
+	BLT accumF32NEON_by1_end
+	MOVD R0, R9
+	MOVD R2, R10
+	MOVD R3, R11
+	MOVD R6, R12
+accumF32NEON_by1_cols16:
+	CMP $64, R12
+	BLT accumF32NEON_by1_cols16_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00922 // ldr q2, [x9, #32]
+	WORD $0x3dc00d23 // ldr q3, [x9, #48]
+	WORD $0x3dc01124 // ldr q4, [x9, #64]
+	WORD $0x3dc01525 // ldr q5, [x9, #80]
+	WORD $0x3dc01926 // ldr q6, [x9, #96]
+	WORD $0x3dc01d27 // ldr q7, [x9, #112]
+	WORD $0x3dc02128 // ldr q8, [x9, #128]
+	WORD $0x3dc02529 // ldr q9, [x9, #144]
+	WORD $0x3dc0292a // ldr q10, [x9, #160]
+	WORD $0x3dc02d2b // ldr q11, [x9, #176]
+	WORD $0x3dc0312c // ldr q12, [x9, #192]
+	WORD $0x3dc0352d // ldr q13, [x9, #208]
+	WORD $0x3dc0392e // ldr q14, [x9, #224]
+	WORD $0x3dc03d2f // ldr q15, [x9, #240]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF32NEON_by1_cols16_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x3dc005d5 // ldr q21, [x14, #16]
+	WORD $0x3dc009d6 // ldr q22, [x14, #32]
+	WORD $0x3dc00dd7 // ldr q23, [x14, #48]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x3dc011d4 // ldr q20, [x14, #64]
+	WORD $0x3dc015d5 // ldr q21, [x14, #80]
+	WORD $0x3dc019d6 // ldr q22, [x14, #96]
+	WORD $0x3dc01dd7 // ldr q23, [x14, #112]
+	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
+	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
+	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
+	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
+	WORD $0x3dc021d4 // ldr q20, [x14, #128]
+	WORD $0x3dc025d5 // ldr q21, [x14, #144]
+	WORD $0x3dc029d6 // ldr q22, [x14, #160]
+	WORD $0x3dc02dd7 // ldr q23, [x14, #176]
+	WORD $0x4f901288 // fmla.4s v8, v20, v16[0]
+	WORD $0x4f9012a9 // fmla.4s v9, v21, v16[0]
+	WORD $0x4f9012ca // fmla.4s v10, v22, v16[0]
+	WORD $0x4f9012eb // fmla.4s v11, v23, v16[0]
+	WORD $0x3dc031d4 // ldr q20, [x14, #192]
+	WORD $0x3dc035d5 // ldr q21, [x14, #208]
+	WORD $0x3dc039d6 // ldr q22, [x14, #224]
+	WORD $0x3dc03dd7 // ldr q23, [x14, #240]
+	WORD $0x4f90128c // fmla.4s v12, v20, v16[0]
+	WORD $0x4f9012ad // fmla.4s v13, v21, v16[0]
+	WORD $0x4f9012ce // fmla.4s v14, v22, v16[0]
+	WORD $0x4f9012ef // fmla.4s v15, v23, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	PRFM 64(R15), PLDL1KEEP
+	PRFM 128(R15), PLDL1KEEP
+	PRFM 192(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF32NEON_by1_cols16_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800922 // str q2, [x9, #32]
+	WORD $0x3d800d23 // str q3, [x9, #48]
+	WORD $0x3d801124 // str q4, [x9, #64]
+	WORD $0x3d801525 // str q5, [x9, #80]
+	WORD $0x3d801926 // str q6, [x9, #96]
+	WORD $0x3d801d27 // str q7, [x9, #112]
+	WORD $0x3d802128 // str q8, [x9, #128]
+	WORD $0x3d802529 // str q9, [x9, #144]
+	WORD $0x3d80292a // str q10, [x9, #160]
+	WORD $0x3d802d2b // str q11, [x9, #176]
+	WORD $0x3d80312c // str q12, [x9, #192]
+	WORD $0x3d80352d // str q13, [x9, #208]
+	WORD $0x3d80392e // str q14, [x9, #224]
+	WORD $0x3d803d2f // str q15, [x9, #240]
+	ADD $256, R9
+	ADD $256, R10
+	ADD $256, R11
+	SUB $64, R12
+	B accumF32NEON_by1_cols16
+accumF32NEON_by1_cols16_end:
+accumF32NEON_by1_cols8:
+	CMP $32, R12
+	BLT accumF32NEON_by1_cols8_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00922 // ldr q2, [x9, #32]
+	WORD $0x3dc00d23 // ldr q3, [x9, #48]
+	WORD $0x3dc01124 // ldr q4, [x9, #64]
+	WORD $0x3dc01525 // ldr q5, [x9, #80]
+	WORD $0x3dc01926 // ldr q6, [x9, #96]
+	WORD $0x3dc01d27 // ldr q7, [x9, #112]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF32NEON_by1_cols8_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x3dc005d5 // ldr q21, [x14, #16]
+	WORD $0x3dc009d6 // ldr q22, [x14, #32]
+	WORD $0x3dc00dd7 // ldr q23, [x14, #48]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x3dc011d4 // ldr q20, [x14, #64]
+	WORD $0x3dc015d5 // ldr q21, [x14, #80]
+	WORD $0x3dc019d6 // ldr q22, [x14, #96]
+	WORD $0x3dc01dd7 // ldr q23, [x14, #112]
+	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
+	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
+	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
+	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	PRFM 64(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF32NEON_by1_cols8_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800922 // str q2, [x9, #32]
+	WORD $0x3d800d23 // str q3, [x9, #48]
+	WORD $0x3d801124 // str q4, [x9, #64]
+	WORD $0x3d801525 // str q5, [x9, #80]
+	WORD $0x3d801926 // str q6, [x9, #96]
+	WORD $0x3d801d27 // str q7, [x9, #112]
+	ADD $128, R9
+	ADD $128, R10
+	ADD $128, R11
+	SUB $32, R12
+	B accumF32NEON_by1_cols8
+accumF32NEON_by1_cols8_end:
+accumF32NEON_by1_cols4:
+	CMP $16, R12
+	BLT accumF32NEON_by1_cols4_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00922 // ldr q2, [x9, #32]
+	WORD $0x3dc00d23 // ldr q3, [x9, #48]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF32NEON_by1_cols4_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x3dc005d5 // ldr q21, [x14, #16]
+	WORD $0x3dc009d6 // ldr q22, [x14, #32]
+	WORD $0x3dc00dd7 // ldr q23, [x14, #48]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF32NEON_by1_cols4_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800922 // str q2, [x9, #32]
+	WORD $0x3d800d23 // str q3, [x9, #48]
+	ADD $64, R9
+	ADD $64, R10
+	ADD $64, R11
+	SUB $16, R12
+	B accumF32NEON_by1_cols4
+accumF32NEON_by1_cols4_end:
+accumF32NEON_by1_cols2:
+	CMP $8, R12
+	BLT accumF32NEON_by1_cols2_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF32NEON_by1_cols2_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x3dc005d5 // ldr q21, [x14, #16]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF32NEON_by1_cols2_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	ADD $32, R9
+	ADD $32, R10
+	ADD $32, R11
+	SUB $8, R12
+	B accumF32NEON_by1_cols2
+accumF32NEON_by1_cols2_end:
+accumF32NEON_by1_cols1:
+	CMP $4, R12
+	BLT accumF32NEON_by1_cols1_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF32NEON_by1_cols1_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF32NEON_by1_cols1_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	ADD $16, R9
+	ADD $16, R10
+	ADD $16, R11
+	SUB $4, R12
+	B accumF32NEON_by1_cols1
+accumF32NEON_by1_cols1_end:
+	ADD $1024, R1
+	MOVD $1, R19
+	MADD R7, R0, R19, R0
+	SUB $1, R4
+	B accumF32NEON_by1
+accumF32NEON_by1_end:
+	RET
+
+// scoreF16NEON: see kernels.go.
+TEXT ·scoreF16NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD q+8(FP), R1
+	MOVD k+16(FP), R2
+	MOVD next+24(FP), R3
+	MOVD lines+32(FP), R4
+	MOVD dim+40(FP), R5
+	LSL $2, R5, R6
+scoreF16NEON_by4:
+	CMP $4, R4
+	BLT scoreF16NEON_by4_end
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $0, R2, R14
+	ADD $0, R3, R15
+	MOVD R5, R20
+scoreF16NEON_by4_0_dim:
+	FMOVS.P 4(R7), F16
+	FMOVS.P 4(R8), F17
+	FMOVS.P 4(R9), F18
+	FMOVS.P 4(R10), F19
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc005d6 // ldr q22, [x14, #16]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $128, R14
+	ADD $128, R15
+	SUBS $1, R20
+	BNE scoreF16NEON_by4_0_dim
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	WORD $0x3d810004 // str q4, [x0, #1024]
+	WORD $0x3d810405 // str q5, [x0, #1040]
+	WORD $0x3d810806 // str q6, [x0, #1056]
+	WORD $0x3d810c07 // str q7, [x0, #1072]
+	WORD $0x3d820008 // str q8, [x0, #2048]
+	WORD $0x3d820409 // str q9, [x0, #2064]
+	WORD $0x3d82080a // str q10, [x0, #2080]
+	WORD $0x3d820c0b // str q11, [x0, #2096]
+	WORD $0x3d83000c // str q12, [x0, #3072]
+	WORD $0x3d83040d // str q13, [x0, #3088]
+	WORD $0x3d83080e // str q14, [x0, #3104]
+	WORD $0x3d830c0f // str q15, [x0, #3120]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $32, R2, R14
+	ADD $32, R3, R15
+	MOVD R5, R20
+scoreF16NEON_by4_16_dim:
+	FMOVS.P 4(R7), F16
+	FMOVS.P 4(R8), F17
+	FMOVS.P 4(R9), F18
+	FMOVS.P 4(R10), F19
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc005d6 // ldr q22, [x14, #16]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $128, R14
+	ADD $128, R15
+	SUBS $1, R20
+	BNE scoreF16NEON_by4_16_dim
+	WORD $0x3d801000 // str q0, [x0, #64]
+	WORD $0x3d801401 // str q1, [x0, #80]
+	WORD $0x3d801802 // str q2, [x0, #96]
+	WORD $0x3d801c03 // str q3, [x0, #112]
+	WORD $0x3d811004 // str q4, [x0, #1088]
+	WORD $0x3d811405 // str q5, [x0, #1104]
+	WORD $0x3d811806 // str q6, [x0, #1120]
+	WORD $0x3d811c07 // str q7, [x0, #1136]
+	WORD $0x3d821008 // str q8, [x0, #2112]
+	WORD $0x3d821409 // str q9, [x0, #2128]
+	WORD $0x3d82180a // str q10, [x0, #2144]
+	WORD $0x3d821c0b // str q11, [x0, #2160]
+	WORD $0x3d83100c // str q12, [x0, #3136]
+	WORD $0x3d83140d // str q13, [x0, #3152]
+	WORD $0x3d83180e // str q14, [x0, #3168]
+	WORD $0x3d831c0f // str q15, [x0, #3184]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $64, R2, R14
+	ADD $64, R3, R15
+	MOVD R5, R20
+scoreF16NEON_by4_32_dim:
+	FMOVS.P 4(R7), F16
+	FMOVS.P 4(R8), F17
+	FMOVS.P 4(R9), F18
+	FMOVS.P 4(R10), F19
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc005d6 // ldr q22, [x14, #16]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $128, R14
+	ADD $128, R15
+	SUBS $1, R20
+	BNE scoreF16NEON_by4_32_dim
+	WORD $0x3d802000 // str q0, [x0, #128]
+	WORD $0x3d802401 // str q1, [x0, #144]
+	WORD $0x3d802802 // str q2, [x0, #160]
+	WORD $0x3d802c03 // str q3, [x0, #176]
+	WORD $0x3d812004 // str q4, [x0, #1152]
+	WORD $0x3d812405 // str q5, [x0, #1168]
+	WORD $0x3d812806 // str q6, [x0, #1184]
+	WORD $0x3d812c07 // str q7, [x0, #1200]
+	WORD $0x3d822008 // str q8, [x0, #2176]
+	WORD $0x3d822409 // str q9, [x0, #2192]
+	WORD $0x3d82280a // str q10, [x0, #2208]
+	WORD $0x3d822c0b // str q11, [x0, #2224]
+	WORD $0x3d83200c // str q12, [x0, #3200]
+	WORD $0x3d83240d // str q13, [x0, #3216]
+	WORD $0x3d83280e // str q14, [x0, #3232]
+	WORD $0x3d832c0f // str q15, [x0, #3248]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $96, R2, R14
+	ADD $96, R3, R15
+	MOVD R5, R20
+scoreF16NEON_by4_48_dim:
+	FMOVS.P 4(R7), F16
+	FMOVS.P 4(R8), F17
+	FMOVS.P 4(R9), F18
+	FMOVS.P 4(R10), F19
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc005d6 // ldr q22, [x14, #16]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $128, R14
+	ADD $128, R15
+	SUBS $1, R20
+	BNE scoreF16NEON_by4_48_dim
+	WORD $0x3d803000 // str q0, [x0, #192]
+	WORD $0x3d803401 // str q1, [x0, #208]
+	WORD $0x3d803802 // str q2, [x0, #224]
+	WORD $0x3d803c03 // str q3, [x0, #240]
+	WORD $0x3d813004 // str q4, [x0, #1216]
+	WORD $0x3d813405 // str q5, [x0, #1232]
+	WORD $0x3d813806 // str q6, [x0, #1248]
+	WORD $0x3d813c07 // str q7, [x0, #1264]
+	WORD $0x3d823008 // str q8, [x0, #2240]
+	WORD $0x3d823409 // str q9, [x0, #2256]
+	WORD $0x3d82380a // str q10, [x0, #2272]
+	WORD $0x3d823c0b // str q11, [x0, #2288]
+	WORD $0x3d83300c // str q12, [x0, #3264]
+	WORD $0x3d83340d // str q13, [x0, #3280]
+	WORD $0x3d83380e // str q14, [x0, #3296]
+	WORD $0x3d833c0f // str q15, [x0, #3312]
+	ADD $4096, R0
+	MOVD $4, R20
+	MADD R6, R1, R20, R1
+	SUB $4, R4
+	B scoreF16NEON_by4
+scoreF16NEON_by4_end:
+scoreF16NEON_by1:
+	CMP $1, R4
+	BLT scoreF16NEON_by1_end
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD $0, R2, R14
+	ADD $0, R3, R15
+	MOVD R5, R20
+scoreF16NEON_by1_0_dim:
+	FMOVS.P 4(R7), F16
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc005d6 // ldr q22, [x14, #16]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x3dc009d4 // ldr q20, [x14, #32]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc00dd6 // ldr q22, [x14, #48]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
+	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
+	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
+	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
+	WORD $0x3dc011d4 // ldr q20, [x14, #64]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc015d6 // ldr q22, [x14, #80]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901288 // fmla.4s v8, v20, v16[0]
+	WORD $0x4f9012a9 // fmla.4s v9, v21, v16[0]
+	WORD $0x4f9012ca // fmla.4s v10, v22, v16[0]
+	WORD $0x4f9012eb // fmla.4s v11, v23, v16[0]
+	WORD $0x3dc019d4 // ldr q20, [x14, #96]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc01dd6 // ldr q22, [x14, #112]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f90128c // fmla.4s v12, v20, v16[0]
+	WORD $0x4f9012ad // fmla.4s v13, v21, v16[0]
+	WORD $0x4f9012ce // fmla.4s v14, v22, v16[0]
+	WORD $0x4f9012ef // fmla.4s v15, v23, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	PRFM 64(R15), PLDL1KEEP
+	ADD $128, R14
+	ADD $128, R15
+	SUBS $1, R20
+	BNE scoreF16NEON_by1_0_dim
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	WORD $0x3d801004 // str q4, [x0, #64]
+	WORD $0x3d801405 // str q5, [x0, #80]
+	WORD $0x3d801806 // str q6, [x0, #96]
+	WORD $0x3d801c07 // str q7, [x0, #112]
+	WORD $0x3d802008 // str q8, [x0, #128]
+	WORD $0x3d802409 // str q9, [x0, #144]
+	WORD $0x3d80280a // str q10, [x0, #160]
+	WORD $0x3d802c0b // str q11, [x0, #176]
+	WORD $0x3d80300c // str q12, [x0, #192]
+	WORD $0x3d80340d // str q13, [x0, #208]
+	WORD $0x3d80380e // str q14, [x0, #224]
+	WORD $0x3d803c0f // str q15, [x0, #240]
+	ADD $1024, R0
+	MOVD $1, R20
+	MADD R6, R1, R20, R1
+	SUB $1, R4
+	B scoreF16NEON_by1
+scoreF16NEON_by1_end:
+	RET
+
+// accumF16NEON: see kernels.go.
+TEXT ·accumF16NEON(SB), NOSPLIT, $0-56
+	MOVD acc+0(FP), R0
+	MOVD p+8(FP), R1
+	MOVD v+16(FP), R2
+	MOVD next+24(FP), R3
+	MOVD lines+32(FP), R4
+	MOVD n+40(FP), R5
+	MOVD dim+48(FP), R6
+	CBNZ R5, accumF16NEON_some
+	RET
+accumF16NEON_some:
+	LSL $2, R6, R7
+	MOVD $2, R19
+	MUL R19, R6, R8
+accumF16NEON_by4:
+	CMP $4, R4
+	BLT accumF16NEON_by4_end
+	MOVD R0, R9
+	ADD R7, R9, R20
+	ADD R7, R20, R21
+	ADD R7, R21, R22
+	MOVD R2, R10
+	MOVD R3, R11
+	MOVD R6, R12
+accumF16NEON_by4_cols4:
+	CMP $16, R12
+	BLT accumF16NEON_by4_cols4_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00922 // ldr q2, [x9, #32]
+	WORD $0x3dc00d23 // ldr q3, [x9, #48]
+	WORD $0x3dc00284 // ldr q4, [x20, #0]
+	WORD $0x3dc00685 // ldr q5, [x20, #16]
+	WORD $0x3dc00a86 // ldr q6, [x20, #32]
+	WORD $0x3dc00e87 // ldr q7, [x20, #48]
+	WORD $0x3dc002a8 // ldr q8, [x21, #0]
+	WORD $0x3dc006a9 // ldr q9, [x21, #16]
+	WORD $0x3dc00aaa // ldr q10, [x21, #32]
+	WORD $0x3dc00eab // ldr q11, [x21, #48]
+	WORD $0x3dc002cc // ldr q12, [x22, #0]
+	WORD $0x3dc006cd // ldr q13, [x22, #16]
+	WORD $0x3dc00ace // ldr q14, [x22, #32]
+	WORD $0x3dc00ecf // ldr q15, [x22, #48]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF16NEON_by4_cols4_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
+	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
+	WORD $0xbd4c01b3 // ldr s19, [x13, #3072]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc005d6 // ldr q22, [x14, #16]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF16NEON_by4_cols4_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800922 // str q2, [x9, #32]
+	WORD $0x3d800d23 // str q3, [x9, #48]
+	WORD $0x3d800284 // str q4, [x20, #0]
+	WORD $0x3d800685 // str q5, [x20, #16]
+	WORD $0x3d800a86 // str q6, [x20, #32]
+	WORD $0x3d800e87 // str q7, [x20, #48]
+	WORD $0x3d8002a8 // str q8, [x21, #0]
+	WORD $0x3d8006a9 // str q9, [x21, #16]
+	WORD $0x3d800aaa // str q10, [x21, #32]
+	WORD $0x3d800eab // str q11, [x21, #48]
+	WORD $0x3d8002cc // str q12, [x22, #0]
+	WORD $0x3d8006cd // str q13, [x22, #16]
+	WORD $0x3d800ace // str q14, [x22, #32]
+	WORD $0x3d800ecf // str q15, [x22, #48]
+	ADD $64, R9
+	ADD $64, R20
+	ADD $64, R21
+	ADD $64, R22
+	ADD $32, R10
+	ADD $32, R11
+	SUB $16, R12
+	B accumF16NEON_by4_cols4
+accumF16NEON_by4_cols4_end:
+accumF16NEON_by4_cols2:
+	CMP $8, R12
+	BLT accumF16NEON_by4_cols2_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00282 // ldr q2, [x20, #0]
+	WORD $0x3dc00683 // ldr q3, [x20, #16]
+	WORD $0x3dc002a4 // ldr q4, [x21, #0]
+	WORD $0x3dc006a5 // ldr q5, [x21, #16]
+	WORD $0x3dc002c6 // ldr q6, [x22, #0]
+	WORD $0x3dc006c7 // ldr q7, [x22, #16]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF16NEON_by4_cols2_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
+	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
+	WORD $0xbd4c01b3 // ldr s19, [x13, #3072]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911282 // fmla.4s v2, v20, v17[0]
+	WORD $0x4f921284 // fmla.4s v4, v20, v18[0]
+	WORD $0x4f931286 // fmla.4s v6, v20, v19[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a3 // fmla.4s v3, v21, v17[0]
+	WORD $0x4f9212a5 // fmla.4s v5, v21, v18[0]
+	WORD $0x4f9312a7 // fmla.4s v7, v21, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF16NEON_by4_cols2_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800282 // str q2, [x20, #0]
+	WORD $0x3d800683 // str q3, [x20, #16]
+	WORD $0x3d8002a4 // str q4, [x21, #0]
+	WORD $0x3d8006a5 // str q5, [x21, #16]
+	WORD $0x3d8002c6 // str q6, [x22, #0]
+	WORD $0x3d8006c7 // str q7, [x22, #16]
+	ADD $32, R9
+	ADD $32, R20
+	ADD $32, R21
+	ADD $32, R22
+	ADD $16, R10
+	ADD $16, R11
+	SUB $8, R12
+	B accumF16NEON_by4_cols2
+accumF16NEON_by4_cols2_end:
+accumF16NEON_by4_cols1:
+	CMP $4, R12
+	BLT accumF16NEON_by4_cols1_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00281 // ldr q1, [x20, #0]
+	WORD $0x3dc002a2 // ldr q2, [x21, #0]
+	WORD $0x3dc002c3 // ldr q3, [x22, #0]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF16NEON_by4_cols1_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
+	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
+	WORD $0xbd4c01b3 // ldr s19, [x13, #3072]
+	WORD $0xfc4001d4 // ldur d20, [x14, #0]
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911281 // fmla.4s v1, v20, v17[0]
+	WORD $0x4f921282 // fmla.4s v2, v20, v18[0]
+	WORD $0x4f931283 // fmla.4s v3, v20, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF16NEON_by4_cols1_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800281 // str q1, [x20, #0]
+	WORD $0x3d8002a2 // str q2, [x21, #0]
+	WORD $0x3d8002c3 // str q3, [x22, #0]
+	ADD $16, R9
+	ADD $16, R20
+	ADD $16, R21
+	ADD $16, R22
+	ADD $8, R10
+	ADD $8, R11
+	SUB $4, R12
+	B accumF16NEON_by4_cols1
+accumF16NEON_by4_cols1_end:
+	ADD $4096, R1
+	MOVD $4, R19
+	MADD R7, R0, R19, R0
+	SUB $4, R4
+	B accumF16NEON_by4
+accumF16NEON_by4_end:
+accumF16NEON_by1:
+	CMP $1, R4
+	BLT accumF16NEON_by1_end
+	MOVD R0, R9
+	MOVD R2, R10
+	MOVD R3, R11
+	MOVD R6, R12
+accumF16NEON_by1_cols16:
+	CMP $64, R12
+	BLT accumF16NEON_by1_cols16_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00922 // ldr q2, [x9, #32]
+	WORD $0x3dc00d23 // ldr q3, [x9, #48]
+	WORD $0x3dc01124 // ldr q4, [x9, #64]
+	WORD $0x3dc01525 // ldr q5, [x9, #80]
+	WORD $0x3dc01926 // ldr q6, [x9, #96]
+	WORD $0x3dc01d27 // ldr q7, [x9, #112]
+	WORD $0x3dc02128 // ldr q8, [x9, #128]
+	WORD $0x3dc02529 // ldr q9, [x9, #144]
+	WORD $0x3dc0292a // ldr q10, [x9, #160]
+	WORD $0x3dc02d2b // ldr q11, [x9, #176]
+	WORD $0x3dc0312c // ldr q12, [x9, #192]
+	WORD $0x3dc0352d // ldr q13, [x9, #208]
+	WORD $0x3dc0392e // ldr q14, [x9, #224]
+	WORD $0x3dc03d2f // ldr q15, [x9, #240]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF16NEON_by1_cols16_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc005d6 // ldr q22, [x14, #16]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x3dc009d4 // ldr q20, [x14, #32]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc00dd6 // ldr q22, [x14, #48]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
+	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
+	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
+	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
+	WORD $0x3dc011d4 // ldr q20, [x14, #64]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc015d6 // ldr q22, [x14, #80]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901288 // fmla.4s v8, v20, v16[0]
+	WORD $0x4f9012a9 // fmla.4s v9, v21, v16[0]
+	WORD $0x4f9012ca // fmla.4s v10, v22, v16[0]
+	WORD $0x4f9012eb // fmla.4s v11, v23, v16[0]
+	WORD $0x3dc019d4 // ldr q20, [x14, #96]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc01dd6 // ldr q22, [x14, #112]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f90128c // fmla.4s v12, v20, v16[0]
+	WORD $0x4f9012ad // fmla.4s v13, v21, v16[0]
+	WORD $0x4f9012ce // fmla.4s v14, v22, v16[0]
+	WORD $0x4f9012ef // fmla.4s v15, v23, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	PRFM 64(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF16NEON_by1_cols16_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800922 // str q2, [x9, #32]
+	WORD $0x3d800d23 // str q3, [x9, #48]
+	WORD $0x3d801124 // str q4, [x9, #64]
+	WORD $0x3d801525 // str q5, [x9, #80]
+	WORD $0x3d801926 // str q6, [x9, #96]
+	WORD $0x3d801d27 // str q7, [x9, #112]
+	WORD $0x3d802128 // str q8, [x9, #128]
+	WORD $0x3d802529 // str q9, [x9, #144]
+	WORD $0x3d80292a // str q10, [x9, #160]
+	WORD $0x3d802d2b // str q11, [x9, #176]
+	WORD $0x3d80312c // str q12, [x9, #192]
+	WORD $0x3d80352d // str q13, [x9, #208]
+	WORD $0x3d80392e // str q14, [x9, #224]
+	WORD $0x3d803d2f // str q15, [x9, #240]
+	ADD $256, R9
+	ADD $128, R10
+	ADD $128, R11
+	SUB $64, R12
+	B accumF16NEON_by1_cols16
+accumF16NEON_by1_cols16_end:
+accumF16NEON_by1_cols8:
+	CMP $32, R12
+	BLT accumF16NEON_by1_cols8_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00922 // ldr q2, [x9, #32]
+	WORD $0x3dc00d23 // ldr q3, [x9, #48]
+	WORD $0x3dc01124 // ldr q4, [x9, #64]
+	WORD $0x3dc01525 // ldr q5, [x9, #80]
+	WORD $0x3dc01926 // ldr q6, [x9, #96]
+	WORD $0x3dc01d27 // ldr q7, [x9, #112]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF16NEON_by1_cols8_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc005d6 // ldr q22, [x14, #16]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x3dc009d4 // ldr q20, [x14, #32]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc00dd6 // ldr q22, [x14, #48]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
+	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
+	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
+	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF16NEON_by1_cols8_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800922 // str q2, [x9, #32]
+	WORD $0x3d800d23 // str q3, [x9, #48]
+	WORD $0x3d801124 // str q4, [x9, #64]
+	WORD $0x3d801525 // str q5, [x9, #80]
+	WORD $0x3d801926 // str q6, [x9, #96]
+	WORD $0x3d801d27 // str q7, [x9, #112]
+	ADD $128, R9
+	ADD $64, R10
+	ADD $64, R11
+	SUB $32, R12
+	B accumF16NEON_by1_cols8
+accumF16NEON_by1_cols8_end:
+accumF16NEON_by1_cols4:
+	CMP $16, R12
+	BLT accumF16NEON_by1_cols4_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00922 // ldr q2, [x9, #32]
+	WORD $0x3dc00d23 // ldr q3, [x9, #48]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF16NEON_by1_cols4_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc005d6 // ldr q22, [x14, #16]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF16NEON_by1_cols4_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800922 // str q2, [x9, #32]
+	WORD $0x3d800d23 // str q3, [x9, #48]
+	ADD $64, R9
+	ADD $32, R10
+	ADD $32, R11
+	SUB $16, R12
+	B accumF16NEON_by1_cols4
+accumF16NEON_by1_cols4_end:
+accumF16NEON_by1_cols2:
+	CMP $8, R12
+	BLT accumF16NEON_by1_cols2_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF16NEON_by1_cols2_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0x3dc001d4 // ldr q20, [x14, #0]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF16NEON_by1_cols2_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	ADD $32, R9
+	ADD $16, R10
+	ADD $16, R11
+	SUB $8, R12
+	B accumF16NEON_by1_cols2
+accumF16NEON_by1_cols2_end:
+accumF16NEON_by1_cols1:
+	CMP $4, R12
+	BLT accumF16NEON_by1_cols1_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumF16NEON_by1_cols1_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0xfc4001d4 // ldur d20, [x14, #0]
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumF16NEON_by1_cols1_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	ADD $16, R9
+	ADD $8, R10
+	ADD $8, R11
+	SUB $4, R12
+	B accumF16NEON_by1_cols1
+accumF16NEON_by1_cols1_end:
+	ADD $1024, R1
+	MOVD $1, R19
+	MADD R7, R0, R19, R0
+	SUB $1, R4
+	B accumF16NEON_by1
+accumF16NEON_by1_end:
+	RET
+
+// scoreQ8NEON: see kernels.go.
+TEXT ·scoreQ8NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD q+8(FP), R1
+	MOVD k+16(FP), R2
+	MOVD next+24(FP), R3
+	MOVD lines+32(FP), R4
+	MOVD dim+40(FP), R5
+	LSL $2, R5, R6
+scoreQ8NEON_by4:
+	CMP $4, R4
+	BLT scoreQ8NEON_by4_end
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $0, R2, R14
+	ADD $0, R3, R15
+	MOVD R5, R20
+	LSR $5, R5, R19
+scoreQ8NEON_by4_0_block:
+	WORD $0x3cc001d8 // ldur q24, [x14, #0]
+	WORD $0x4e217b19 // fcvtl2 v25, v24
+	WORD $0x0e217b18 // fcvtl v24, v24
+	WORD $0x3cc101da // ldur q26, [x14, #16]
+	WORD $0x4e217b5b // fcvtl2 v27, v26
+	WORD $0x0e217b5a // fcvtl v26, v26
+	ADD $128, R14
+	ADD $128, R15
+	MOVD $32, R20
+scoreQ8NEON_by4_0_dim:
+	FMOVS.P 4(R7), F16
+	FMOVS.P 4(R8), F17
+	FMOVS.P 4(R9), F18
+	FMOVS.P 4(R10), F19
+	WORD $0x3cc001d4 // ldur q20, [x14, #0]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e38de94 // fmul.4s v20, v20, v24
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x6e39deb5 // fmul.4s v21, v21, v25
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x6e3aded6 // fmul.4s v22, v22, v26
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x6e3bdef7 // fmul.4s v23, v23, v27
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $64, R14
+	ADD $64, R15
+	SUBS $1, R20
+	BNE scoreQ8NEON_by4_0_dim
+	SUBS $1, R19
+	BNE scoreQ8NEON_by4_0_block
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	WORD $0x3d810004 // str q4, [x0, #1024]
+	WORD $0x3d810405 // str q5, [x0, #1040]
+	WORD $0x3d810806 // str q6, [x0, #1056]
+	WORD $0x3d810c07 // str q7, [x0, #1072]
+	WORD $0x3d820008 // str q8, [x0, #2048]
+	WORD $0x3d820409 // str q9, [x0, #2064]
+	WORD $0x3d82080a // str q10, [x0, #2080]
+	WORD $0x3d820c0b // str q11, [x0, #2096]
+	WORD $0x3d83000c // str q12, [x0, #3072]
+	WORD $0x3d83040d // str q13, [x0, #3088]
+	WORD $0x3d83080e // str q14, [x0, #3104]
+	WORD $0x3d830c0f // str q15, [x0, #3120]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $16, R2, R14
+	ADD $16, R3, R15
+	MOVD R5, R20
+	LSR $5, R5, R19
+scoreQ8NEON_by4_16_block:
+	WORD $0x3cc101d8 // ldur q24, [x14, #16]
+	WORD $0x4e217b19 // fcvtl2 v25, v24
+	WORD $0x0e217b18 // fcvtl v24, v24
+	WORD $0x3cc201da // ldur q26, [x14, #32]
+	WORD $0x4e217b5b // fcvtl2 v27, v26
+	WORD $0x0e217b5a // fcvtl v26, v26
+	ADD $128, R14
+	ADD $128, R15
+	MOVD $32, R20
+scoreQ8NEON_by4_16_dim:
+	FMOVS.P 4(R7), F16
+	FMOVS.P 4(R8), F17
+	FMOVS.P 4(R9), F18
+	FMOVS.P 4(R10), F19
+	WORD $0x3cc001d4 // ldur q20, [x14, #0]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e38de94 // fmul.4s v20, v20, v24
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x6e39deb5 // fmul.4s v21, v21, v25
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x6e3aded6 // fmul.4s v22, v22, v26
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x6e3bdef7 // fmul.4s v23, v23, v27
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $64, R14
+	ADD $64, R15
+	SUBS $1, R20
+	BNE scoreQ8NEON_by4_16_dim
+	SUBS $1, R19
+	BNE scoreQ8NEON_by4_16_block
+	WORD $0x3d801000 // str q0, [x0, #64]
+	WORD $0x3d801401 // str q1, [x0, #80]
+	WORD $0x3d801802 // str q2, [x0, #96]
+	WORD $0x3d801c03 // str q3, [x0, #112]
+	WORD $0x3d811004 // str q4, [x0, #1088]
+	WORD $0x3d811405 // str q5, [x0, #1104]
+	WORD $0x3d811806 // str q6, [x0, #1120]
+	WORD $0x3d811c07 // str q7, [x0, #1136]
+	WORD $0x3d821008 // str q8, [x0, #2112]
+	WORD $0x3d821409 // str q9, [x0, #2128]
+	WORD $0x3d82180a // str q10, [x0, #2144]
+	WORD $0x3d821c0b // str q11, [x0, #2160]
+	WORD $0x3d83100c // str q12, [x0, #3136]
+	WORD $0x3d83140d // str q13, [x0, #3152]
+	WORD $0x3d83180e // str q14, [x0, #3168]
+	WORD $0x3d831c0f // str q15, [x0, #3184]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $32, R2, R14
+	ADD $32, R3, R15
+	MOVD R5, R20
+	LSR $5, R5, R19
+scoreQ8NEON_by4_32_block:
+	WORD $0x3cc201d8 // ldur q24, [x14, #32]
+	WORD $0x4e217b19 // fcvtl2 v25, v24
+	WORD $0x0e217b18 // fcvtl v24, v24
+	WORD $0x3cc301da // ldur q26, [x14, #48]
+	WORD $0x4e217b5b // fcvtl2 v27, v26
+	WORD $0x0e217b5a // fcvtl v26, v26
+	ADD $128, R14
+	ADD $128, R15
+	MOVD $32, R20
+scoreQ8NEON_by4_32_dim:
+	FMOVS.P 4(R7), F16
+	FMOVS.P 4(R8), F17
+	FMOVS.P 4(R9), F18
+	FMOVS.P 4(R10), F19
+	WORD $0x3cc001d4 // ldur q20, [x14, #0]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e38de94 // fmul.4s v20, v20, v24
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x6e39deb5 // fmul.4s v21, v21, v25
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x6e3aded6 // fmul.4s v22, v22, v26
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x6e3bdef7 // fmul.4s v23, v23, v27
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $64, R14
+	ADD $64, R15
+	SUBS $1, R20
+	BNE scoreQ8NEON_by4_32_dim
+	SUBS $1, R19
+	BNE scoreQ8NEON_by4_32_block
+	WORD $0x3d802000 // str q0, [x0, #128]
+	WORD $0x3d802401 // str q1, [x0, #144]
+	WORD $0x3d802802 // str q2, [x0, #160]
+	WORD $0x3d802c03 // str q3, [x0, #176]
+	WORD $0x3d812004 // str q4, [x0, #1152]
+	WORD $0x3d812405 // str q5, [x0, #1168]
+	WORD $0x3d812806 // str q6, [x0, #1184]
+	WORD $0x3d812c07 // str q7, [x0, #1200]
+	WORD $0x3d822008 // str q8, [x0, #2176]
+	WORD $0x3d822409 // str q9, [x0, #2192]
+	WORD $0x3d82280a // str q10, [x0, #2208]
+	WORD $0x3d822c0b // str q11, [x0, #2224]
+	WORD $0x3d83200c // str q12, [x0, #3200]
+	WORD $0x3d83240d // str q13, [x0, #3216]
+	WORD $0x3d83280e // str q14, [x0, #3232]
+	WORD $0x3d832c0f // str q15, [x0, #3248]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x6f00e40c // movi v12, #0
+	WORD $0x6f00e40d // movi v13, #0
+	WORD $0x6f00e40e // movi v14, #0
+	WORD $0x6f00e40f // movi v15, #0
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $48, R2, R14
+	ADD $48, R3, R15
+	MOVD R5, R20
+	LSR $5, R5, R19
+scoreQ8NEON_by4_48_block:
+	WORD $0x3cc301d8 // ldur q24, [x14, #48]
+	WORD $0x4e217b19 // fcvtl2 v25, v24
+	WORD $0x0e217b18 // fcvtl v24, v24
+	WORD $0x3cc401da // ldur q26, [x14, #64]
+	WORD $0x4e217b5b // fcvtl2 v27, v26
+	WORD $0x0e217b5a // fcvtl v26, v26
+	ADD $128, R14
+	ADD $128, R15
+	MOVD $32, R20
+scoreQ8NEON_by4_48_dim:
+	FMOVS.P 4(R7), F16
+	FMOVS.P 4(R8), F17
+	FMOVS.P 4(R9), F18
+	FMOVS.P 4(R10), F19
+	WORD $0x3cc001d4 // ldur q20, [x14, #0]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e38de94 // fmul.4s v20, v20, v24
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x6e39deb5 // fmul.4s v21, v21, v25
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x6e3aded6 // fmul.4s v22, v22, v26
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x6e3bdef7 // fmul.4s v23, v23, v27
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $64, R14
+	ADD $64, R15
+	SUBS $1, R20
+	BNE scoreQ8NEON_by4_48_dim
+	SUBS $1, R19
+	BNE scoreQ8NEON_by4_48_block
+	WORD $0x3d803000 // str q0, [x0, #192]
+	WORD $0x3d803401 // str q1, [x0, #208]
+	WORD $0x3d803802 // str q2, [x0, #224]
+	WORD $0x3d803c03 // str q3, [x0, #240]
+	WORD $0x3d813004 // str q4, [x0, #1216]
+	WORD $0x3d813405 // str q5, [x0, #1232]
+	WORD $0x3d813806 // str q6, [x0, #1248]
+	WORD $0x3d813c07 // str q7, [x0, #1264]
+	WORD $0x3d823008 // str q8, [x0, #2240]
+	WORD $0x3d823409 // str q9, [x0, #2256]
+	WORD $0x3d82380a // str q10, [x0, #2272]
+	WORD $0x3d823c0b // str q11, [x0, #2288]
+	WORD $0x3d83300c // str q12, [x0, #3264]
+	WORD $0x3d83340d // str q13, [x0, #3280]
+	WORD $0x3d83380e // str q14, [x0, #3296]
+	WORD $0x3d833c0f // str q15, [x0, #3312]
+	ADD $4096, R0
+	MOVD $4, R20
+	MADD R6, R1, R20, R1
+	SUB $4, R4
+	B scoreQ8NEON_by4
+scoreQ8NEON_by4_end:
+scoreQ8NEON_by1:
+	CMP $1, R4
+	BLT scoreQ8NEON_by1_end
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	MOVD R1, R7
+	ADD $0, R2, R14
+	ADD $0, R3, R15
+	MOVD R5, R20
+	LSR $5, R5, R19
+scoreQ8NEON_by1_0_block:
+	WORD $0x3cc001d8 // ldur q24, [x14, #0]
+	WORD $0x4e217b19 // fcvtl2 v25, v24
+	WORD $0x0e217b18 // fcvtl v24, v24
+	WORD $0x3cc101da // ldur q26, [x14, #16]
+	WORD $0x4e217b5b // fcvtl2 v27, v26
+	WORD $0x0e217b5a // fcvtl v26, v26
+	WORD $0x3cc201dc // ldur q28, [x14, #32]
+	WORD $0x4e217b9d // fcvtl2 v29, v28
+	WORD $0x0e217b9c // fcvtl v28, v28
+	WORD $0x3cc301de // ldur q30, [x14, #48]
+	WORD $0x4e217bdf // fcvtl2 v31, v30
+	WORD $0x0e217bde // fcvtl v30, v30
+	ADD $128, R14
+	ADD $128, R15
+	MOVD $32, R20
+scoreQ8NEON_by1_0_dim:
+	FMOVS.P 4(R7), F16
+	WORD $0x3cc001d4 // ldur q20, [x14, #0]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e38de94 // fmul.4s v20, v20, v24
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x6e39deb5 // fmul.4s v21, v21, v25
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x6e3aded6 // fmul.4s v22, v22, v26
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x6e3bdef7 // fmul.4s v23, v23, v27
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x3cc101d4 // ldur q20, [x14, #16]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e3cde94 // fmul.4s v20, v20, v28
+	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
+	WORD $0x6e3ddeb5 // fmul.4s v21, v21, v29
+	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
+	WORD $0x6e3eded6 // fmul.4s v22, v22, v30
+	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
+	WORD $0x6e3fdef7 // fmul.4s v23, v23, v31
+	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $64, R14
+	ADD $64, R15
+	SUBS $1, R20
+	BNE scoreQ8NEON_by1_0_dim
+	SUBS $1, R19
+	BNE scoreQ8NEON_by1_0_block
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	WORD $0x3d801004 // str q4, [x0, #64]
+	WORD $0x3d801405 // str q5, [x0, #80]
+	WORD $0x3d801806 // str q6, [x0, #96]
+	WORD $0x3d801c07 // str q7, [x0, #112]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	MOVD R1, R7
+	ADD $32, R2, R14
+	ADD $32, R3, R15
+	MOVD R5, R20
+	LSR $5, R5, R19
+scoreQ8NEON_by1_32_block:
+	WORD $0x3cc201d8 // ldur q24, [x14, #32]
+	WORD $0x4e217b19 // fcvtl2 v25, v24
+	WORD $0x0e217b18 // fcvtl v24, v24
+	WORD $0x3cc301da // ldur q26, [x14, #48]
+	WORD $0x4e217b5b // fcvtl2 v27, v26
+	WORD $0x0e217b5a // fcvtl v26, v26
+	WORD $0x3cc401dc // ldur q28, [x14, #64]
+	WORD $0x4e217b9d // fcvtl2 v29, v28
+	WORD $0x0e217b9c // fcvtl v28, v28
+	WORD $0x3cc501de // ldur q30, [x14, #80]
+	WORD $0x4e217bdf // fcvtl2 v31, v30
+	WORD $0x0e217bde // fcvtl v30, v30
+	ADD $128, R14
+	ADD $128, R15
+	MOVD $32, R20
+scoreQ8NEON_by1_32_dim:
+	FMOVS.P 4(R7), F16
+	WORD $0x3cc001d4 // ldur q20, [x14, #0]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e38de94 // fmul.4s v20, v20, v24
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x6e39deb5 // fmul.4s v21, v21, v25
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x6e3aded6 // fmul.4s v22, v22, v26
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x6e3bdef7 // fmul.4s v23, v23, v27
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x3cc101d4 // ldur q20, [x14, #16]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e3cde94 // fmul.4s v20, v20, v28
+	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
+	WORD $0x6e3ddeb5 // fmul.4s v21, v21, v29
+	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
+	WORD $0x6e3eded6 // fmul.4s v22, v22, v30
+	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
+	WORD $0x6e3fdef7 // fmul.4s v23, v23, v31
+	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $64, R14
+	ADD $64, R15
+	SUBS $1, R20
+	BNE scoreQ8NEON_by1_32_dim
+	SUBS $1, R19
+	BNE scoreQ8NEON_by1_32_block
+	WORD $0x3d802000 // str q0, [x0, #128]
+	WORD $0x3d802401 // str q1, [x0, #144]
+	WORD $0x3d802802 // str q2, [x0, #160]
+	WORD $0x3d802c03 // str q3, [x0, #176]
+	WORD $0x3d803004 // str q4, [x0, #192]
+	WORD $0x3d803405 // str q5, [x0, #208]
+	WORD $0x3d803806 // str q6, [x0, #224]
+	WORD $0x3d803c07 // str q7, [x0, #240]
+	ADD $1024, R0
+	MOVD $1, R20
+	MADD R6, R1, R20, R1
+	SUB $1, R4
+	B scoreQ8NEON_by1
+scoreQ8NEON_by1_end:
+	RET
+
+// accumQ8NEON: see kernels.go.
+TEXT ·accumQ8NEON(SB), NOSPLIT, $0-56
+	MOVD acc+0(FP), R0
+	MOVD p+8(FP), R1
+	MOVD v+16(FP), R2
+	MOVD next+24(FP), R3
+	MOVD lines+32(FP), R4
+	MOVD n+40(FP), R5
+	MOVD dim+48(FP), R6
+	CBNZ R5, accumQ8NEON_some
+	RET
+accumQ8NEON_some:
+	LSL $2, R6, R7
+	LSR $5, R6, R8
+	MOVD $34, R19
+	MUL R19, R8, R8
+accumQ8NEON_by4:
+	CMP $4, R4
+	BLT accumQ8NEON_by4_end
+	MOVD R0, R9
+	ADD R7, R9, R20
+	ADD R7, R20, R21
+	ADD R7, R21, R22
+	MOVD R2, R10
+	MOVD R3, R11
+	MOVD R6, R12
+accumQ8NEON_by4_cols8:
+	CMP $32, R12
+	BLT accumQ8NEON_by4_cols8_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00922 // ldr q2, [x9, #32]
+	WORD $0x3dc00d23 // ldr q3, [x9, #48]
+	WORD $0x3dc00284 // ldr q4, [x20, #0]
+	WORD $0x3dc00685 // ldr q5, [x20, #16]
+	WORD $0x3dc00a86 // ldr q6, [x20, #32]
+	WORD $0x3dc00e87 // ldr q7, [x20, #48]
+	WORD $0x3dc002a8 // ldr q8, [x21, #0]
+	WORD $0x3dc006a9 // ldr q9, [x21, #16]
+	WORD $0x3dc00aaa // ldr q10, [x21, #32]
+	WORD $0x3dc00eab // ldr q11, [x21, #48]
+	WORD $0x3dc002cc // ldr q12, [x22, #0]
+	WORD $0x3dc006cd // ldr q13, [x22, #16]
+	WORD $0x3dc00ace // ldr q14, [x22, #32]
+	WORD $0x3dc00ecf // ldr q15, [x22, #48]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumQ8NEON_by4_cols8_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
+	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
+	WORD $0xbd4c01b3 // ldr s19, [x13, #3072]
+	WORD $0x7d4001d8 // ldr h24, [x14, #0]
+	WORD $0x1ee24318 // fcvt.s.h v24, v24
+	WORD $0x3cc021d4 // ldur q20, [x14, #2]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumQ8NEON_by4_cols8_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800922 // str q2, [x9, #32]
+	WORD $0x3d800d23 // str q3, [x9, #48]
+	WORD $0x3d800284 // str q4, [x20, #0]
+	WORD $0x3d800685 // str q5, [x20, #16]
+	WORD $0x3d800a86 // str q6, [x20, #32]
+	WORD $0x3d800e87 // str q7, [x20, #48]
+	WORD $0x3d8002a8 // str q8, [x21, #0]
+	WORD $0x3d8006a9 // str q9, [x21, #16]
+	WORD $0x3d800aaa // str q10, [x21, #32]
+	WORD $0x3d800eab // str q11, [x21, #48]
+	WORD $0x3d8002cc // str q12, [x22, #0]
+	WORD $0x3d8006cd // str q13, [x22, #16]
+	WORD $0x3d800ace // str q14, [x22, #32]
+	WORD $0x3d800ecf // str q15, [x22, #48]
+	WORD $0x3dc01120 // ldr q0, [x9, #64]
+	WORD $0x3dc01521 // ldr q1, [x9, #80]
+	WORD $0x3dc01922 // ldr q2, [x9, #96]
+	WORD $0x3dc01d23 // ldr q3, [x9, #112]
+	WORD $0x3dc01284 // ldr q4, [x20, #64]
+	WORD $0x3dc01685 // ldr q5, [x20, #80]
+	WORD $0x3dc01a86 // ldr q6, [x20, #96]
+	WORD $0x3dc01e87 // ldr q7, [x20, #112]
+	WORD $0x3dc012a8 // ldr q8, [x21, #64]
+	WORD $0x3dc016a9 // ldr q9, [x21, #80]
+	WORD $0x3dc01aaa // ldr q10, [x21, #96]
+	WORD $0x3dc01eab // ldr q11, [x21, #112]
+	WORD $0x3dc012cc // ldr q12, [x22, #64]
+	WORD $0x3dc016cd // ldr q13, [x22, #80]
+	WORD $0x3dc01ace // ldr q14, [x22, #96]
+	WORD $0x3dc01ecf // ldr q15, [x22, #112]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumQ8NEON_by4_cols8_4_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
+	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
+	WORD $0xbd4c01b3 // ldr s19, [x13, #3072]
+	WORD $0x7d4001d8 // ldr h24, [x14, #0]
+	WORD $0x1ee24318 // fcvt.s.h v24, v24
+	WORD $0x3cc121d4 // ldur q20, [x14, #18]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
+	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
+	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
+	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
+	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
+	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
+	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
+	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
+	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
+	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
+	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
+	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumQ8NEON_by4_cols8_4_row
+	WORD $0x3d801120 // str q0, [x9, #64]
+	WORD $0x3d801521 // str q1, [x9, #80]
+	WORD $0x3d801922 // str q2, [x9, #96]
+	WORD $0x3d801d23 // str q3, [x9, #112]
+	WORD $0x3d801284 // str q4, [x20, #64]
+	WORD $0x3d801685 // str q5, [x20, #80]
+	WORD $0x3d801a86 // str q6, [x20, #96]
+	WORD $0x3d801e87 // str q7, [x20, #112]
+	WORD $0x3d8012a8 // str q8, [x21, #64]
+	WORD $0x3d8016a9 // str q9, [x21, #80]
+	WORD $0x3d801aaa // str q10, [x21, #96]
+	WORD $0x3d801eab // str q11, [x21, #112]
+	WORD $0x3d8012cc // str q12, [x22, #64]
+	WORD $0x3d8016cd // str q13, [x22, #80]
+	WORD $0x3d801ace // str q14, [x22, #96]
+	WORD $0x3d801ecf // str q15, [x22, #112]
+	ADD $128, R9
+	ADD $128, R20
+	ADD $128, R21
+	ADD $128, R22
+	ADD $34, R10
+	ADD $34, R11
+	SUB $32, R12
+	B accumQ8NEON_by4_cols8
+accumQ8NEON_by4_cols8_end:
+	ADD $4096, R1
+	MOVD $4, R19
+	MADD R7, R0, R19, R0
+	SUB $4, R4
+	B accumQ8NEON_by4
+accumQ8NEON_by4_end:
+accumQ8NEON_by1:
+	CMP $1, R4
+	BLT accumQ8NEON_by1_end
+	MOVD R0, R9
+	MOVD R2, R10
+	MOVD R3, R11
+	MOVD R6, R12
+accumQ8NEON_by1_cols16:
+	CMP $64, R12
+	BLT accumQ8NEON_by1_cols16_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00922 // ldr q2, [x9, #32]
+	WORD $0x3dc00d23 // ldr q3, [x9, #48]
+	WORD $0x3dc01124 // ldr q4, [x9, #64]
+	WORD $0x3dc01525 // ldr q5, [x9, #80]
+	WORD $0x3dc01926 // ldr q6, [x9, #96]
+	WORD $0x3dc01d27 // ldr q7, [x9, #112]
+	WORD $0x3dc02128 // ldr q8, [x9, #128]
+	WORD $0x3dc02529 // ldr q9, [x9, #144]
+	WORD $0x3dc0292a // ldr q10, [x9, #160]
+	WORD $0x3dc02d2b // ldr q11, [x9, #176]
+	WORD $0x3dc0312c // ldr q12, [x9, #192]
+	WORD $0x3dc0352d // ldr q13, [x9, #208]
+	WORD $0x3dc0392e // ldr q14, [x9, #224]
+	WORD $0x3dc03d2f // ldr q15, [x9, #240]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumQ8NEON_by1_cols16_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0x7d4001d8 // ldr h24, [x14, #0]
+	WORD $0x1ee24318 // fcvt.s.h v24, v24
+	WORD $0x3cc021d4 // ldur q20, [x14, #2]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x3cc121d4 // ldur q20, [x14, #18]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
+	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
+	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
+	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
+	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
+	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
+	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
+	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
+	WORD $0x7d4045d8 // ldr h24, [x14, #34]
+	WORD $0x1ee24318 // fcvt.s.h v24, v24
+	WORD $0x3cc241d4 // ldur q20, [x14, #36]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
+	WORD $0x4f901288 // fmla.4s v8, v20, v16[0]
+	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
+	WORD $0x4f9012a9 // fmla.4s v9, v21, v16[0]
+	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
+	WORD $0x4f9012ca // fmla.4s v10, v22, v16[0]
+	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
+	WORD $0x4f9012eb // fmla.4s v11, v23, v16[0]
+	WORD $0x3cc341d4 // ldur q20, [x14, #52]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
+	WORD $0x4f90128c // fmla.4s v12, v20, v16[0]
+	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
+	WORD $0x4f9012ad // fmla.4s v13, v21, v16[0]
+	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
+	WORD $0x4f9012ce // fmla.4s v14, v22, v16[0]
+	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
+	WORD $0x4f9012ef // fmla.4s v15, v23, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumQ8NEON_by1_cols16_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800922 // str q2, [x9, #32]
+	WORD $0x3d800d23 // str q3, [x9, #48]
+	WORD $0x3d801124 // str q4, [x9, #64]
+	WORD $0x3d801525 // str q5, [x9, #80]
+	WORD $0x3d801926 // str q6, [x9, #96]
+	WORD $0x3d801d27 // str q7, [x9, #112]
+	WORD $0x3d802128 // str q8, [x9, #128]
+	WORD $0x3d802529 // str q9, [x9, #144]
+	WORD $0x3d80292a // str q10, [x9, #160]
+	WORD $0x3d802d2b // str q11, [x9, #176]
+	WORD $0x3d80312c // str q12, [x9, #192]
+	WORD $0x3d80352d // str q13, [x9, #208]
+	WORD $0x3d80392e // str q14, [x9, #224]
+	WORD $0x3d803d2f // str q15, [x9, #240]
+	ADD $256, R9
+	ADD $68, R10
+	ADD $68, R11
+	SUB $64, R12
+	B accumQ8NEON_by1_cols16
+accumQ8NEON_by1_cols16_end:
+accumQ8NEON_by1_cols8:
+	CMP $32, R12
+	BLT accumQ8NEON_by1_cols8_end
+	WORD $0x3dc00120 // ldr q0, [x9, #0]
+	WORD $0x3dc00521 // ldr q1, [x9, #16]
+	WORD $0x3dc00922 // ldr q2, [x9, #32]
+	WORD $0x3dc00d23 // ldr q3, [x9, #48]
+	WORD $0x3dc01124 // ldr q4, [x9, #64]
+	WORD $0x3dc01525 // ldr q5, [x9, #80]
+	WORD $0x3dc01926 // ldr q6, [x9, #96]
+	WORD $0x3dc01d27 // ldr q7, [x9, #112]
+	MOVD R1, R13
+	MOVD R10, R14
+	MOVD R11, R15
+	MOVD R5, R19
+accumQ8NEON_by1_cols8_0_row:
+	WORD $0xbd4001b0 // ldr s16, [x13, #0]
+	WORD $0x7d4001d8 // ldr h24, [x14, #0]
+	WORD $0x1ee24318 // fcvt.s.h v24, v24
+	WORD $0x3cc021d4 // ldur q20, [x14, #2]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
+	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
+	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
+	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
+	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
+	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
+	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
+	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
+	WORD $0x3cc121d4 // ldur q20, [x14, #18]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
+	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
+	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
+	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
+	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
+	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
+	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
+	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
+	PRFM 0(R15), PLDL1KEEP
+	ADD $4, R13
+	ADD R8, R14
+	ADD R8, R15
+	SUBS $1, R19
+	BNE accumQ8NEON_by1_cols8_0_row
+	WORD $0x3d800120 // str q0, [x9, #0]
+	WORD $0x3d800521 // str q1, [x9, #16]
+	WORD $0x3d800922 // str q2, [x9, #32]
+	WORD $0x3d800d23 // str q3, [x9, #48]
+	WORD $0x3d801124 // str q4, [x9, #64]
+	WORD $0x3d801525 // str q5, [x9, #80]
+	WORD $0x3d801926 // str q6, [x9, #96]
+	WORD $0x3d801d27 // str q7, [x9, #112]
+	ADD $128, R9
+	ADD $34, R10
+	ADD $34, R11
+	SUB $32, R12
+	B accumQ8NEON_by1_cols8
+accumQ8NEON_by1_cols8_end:
+	ADD $1024, R1
+	MOVD $1, R19
+	MADD R7, R0, R19, R0
+	SUB $1, R4
+	B accumQ8NEON_by1
+accumQ8NEON_by1_end:
+	RET
+
+// widenF16NEON: see kernels.go.
+TEXT ·widenF16NEON(SB), NOSPLIT, $0-24
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R1
+	MOVD n+16(FP), R9
+widenF16NEON_values:
+	WORD $0x3dc00034 // ldr q20, [x1, #0]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc00436 // ldr q22, [x1, #16]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x3d800014 // str q20, [x0, #0]
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d800816 // str q22, [x0, #32]
+	WORD $0x3d800c17 // str q23, [x0, #48]
+	WORD $0x3dc00834 // ldr q20, [x1, #32]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc00c36 // ldr q22, [x1, #48]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x3d801014 // str q20, [x0, #64]
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d801816 // str q22, [x0, #96]
+	WORD $0x3d801c17 // str q23, [x0, #112]
+	WORD $0x3dc01034 // ldr q20, [x1, #64]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc01436 // ldr q22, [x1, #80]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x3d802014 // str q20, [x0, #128]
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x3d802816 // str q22, [x0, #160]
+	WORD $0x3d802c17 // str q23, [x0, #176]
+	WORD $0x3dc01834 // ldr q20, [x1, #96]
+	WORD $0x4e217a95 // fcvtl2 v21, v20
+	WORD $0x0e217a94 // fcvtl v20, v20
+	WORD $0x3dc01c36 // ldr q22, [x1, #112]
+	WORD $0x4e217ad7 // fcvtl2 v23, v22
+	WORD $0x0e217ad6 // fcvtl v22, v22
+	WORD $0x3d803014 // str q20, [x0, #192]
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x3d803816 // str q22, [x0, #224]
+	WORD $0x3d803c17 // str q23, [x0, #240]
+	ADD $128, R1
+	ADD $256, R0
+	SUBS $64, R9
+	BNE widenF16NEON_values
+	RET
+
+// widenKeysQ8NEON: see kernels.go.
+TEXT ·widenKeysQ8NEON(SB), NOSPLIT, $0-24
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R1
+	MOVD dim+16(FP), R9
+widenKeysQ8NEON_block:
+	WORD $0x3dc00034 // ldr q20, [x1, #0]
+	WORD $0x3dc00435 // ldr q21, [x1, #16]
+	WORD $0x0e217a80 // fcvtl v0, v20
+	WORD $0x4e217a81 // fcvtl2 v1, v20
+	WORD $0x0e217aa2 // fcvtl v2, v21
+	WORD $0x4e217aa3 // fcvtl2 v3, v21
+	WORD $0x3dc00834 // ldr q20, [x1, #32]
+	WORD $0x3dc00c35 // ldr q21, [x1, #48]
+	WORD $0x0e217a84 // fcvtl v4, v20
+	WORD $0x4e217a85 // fcvtl2 v5, v20
+	WORD $0x0e217aa6 // fcvtl v6, v21
+	WORD $0x4e217aa7 // fcvtl2 v7, v21
+	WORD $0x3dc01034 // ldr q20, [x1, #64]
+	WORD $0x3dc01435 // ldr q21, [x1, #80]
+	WORD $0x0e217a88 // fcvtl v8, v20
+	WORD $0x4e217a89 // fcvtl2 v9, v20
+	WORD $0x0e217aaa // fcvtl v10, v21
+	WORD $0x4e217aab // fcvtl2 v11, v21
+	WORD $0x3dc01834 // ldr q20, [x1, #96]
+	WORD $0x3dc01c35 // ldr q21, [x1, #112]
+	WORD $0x0e217a8c // fcvtl v12, v20
+	WORD $0x4e217a8d // fcvtl2 v13, v20
+	WORD $0x0e217aae // fcvtl v14, v21
+	WORD $0x4e217aaf // fcvtl2 v15, v21
+	ADD $128, R1
+	MOVD $32, R10
+widenKeysQ8NEON_dim:
+	WORD $0x3cc00034 // ldur q20, [x1, #0]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e20de94 // fmul.4s v20, v20, v0
+	WORD $0x6e21deb5 // fmul.4s v21, v21, v1
+	WORD $0x6e22ded6 // fmul.4s v22, v22, v2
+	WORD $0x6e23def7 // fmul.4s v23, v23, v3
+	WORD $0x3d800014 // str q20, [x0, #0]
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d800816 // str q22, [x0, #32]
+	WORD $0x3d800c17 // str q23, [x0, #48]
+	WORD $0x3cc10034 // ldur q20, [x1, #16]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e24de94 // fmul.4s v20, v20, v4
+	WORD $0x6e25deb5 // fmul.4s v21, v21, v5
+	WORD $0x6e26ded6 // fmul.4s v22, v22, v6
+	WORD $0x6e27def7 // fmul.4s v23, v23, v7
+	WORD $0x3d801014 // str q20, [x0, #64]
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d801816 // str q22, [x0, #96]
+	WORD $0x3d801c17 // str q23, [x0, #112]
+	WORD $0x3cc20034 // ldur q20, [x1, #32]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e28de94 // fmul.4s v20, v20, v8
+	WORD $0x6e29deb5 // fmul.4s v21, v21, v9
+	WORD $0x6e2aded6 // fmul.4s v22, v22, v10
+	WORD $0x6e2bdef7 // fmul.4s v23, v23, v11
+	WORD $0x3d802014 // str q20, [x0, #128]
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x3d802816 // str q22, [x0, #160]
+	WORD $0x3d802c17 // str q23, [x0, #176]
+	WORD $0x3cc30034 // ldur q20, [x1, #48]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e2cde94 // fmul.4s v20, v20, v12
+	WORD $0x6e2ddeb5 // fmul.4s v21, v21, v13
+	WORD $0x6e2eded6 // fmul.4s v22, v22, v14
+	WORD $0x6e2fdef7 // fmul.4s v23, v23, v15
+	WORD $0x3d803014 // str q20, [x0, #192]
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x3d803816 // str q22, [x0, #224]
+	WORD $0x3d803c17 // str q23, [x0, #240]
+	ADD $64, R1
+	ADD $256, R0
+	SUBS $1, R10
+	BNE widenKeysQ8NEON_dim
+	SUBS $32, R9
+	BNE widenKeysQ8NEON_block
+	RET
+
+// widenQ8NEON: see kernels.go.
+TEXT ·widenQ8NEON(SB), NOSPLIT, $0-24
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R1
+	MOVD n+16(FP), R9
+widenQ8NEON_block:
+	WORD $0x7d400038 // ldr h24, [x1, #0]
+	WORD $0x1ee24318 // fcvt.s.h v24, v24
+	WORD $0x3cc02034 // ldur q20, [x1, #2]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
+	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
+	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
+	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
+	WORD $0x3d800014 // str q20, [x0, #0]
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d800816 // str q22, [x0, #32]
+	WORD $0x3d800c17 // str q23, [x0, #48]
+	WORD $0x3cc12034 // ldur q20, [x1, #18]
+	WORD $0x4f08a696 // sxtl2.8h v22, v20
+	WORD $0x0f08a694 // sxtl.8h v20, v20
+	WORD $0x4f10a695 // sxtl2.4s v21, v20
+	WORD $0x0f10a694 // sxtl.4s v20, v20
+	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
+	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
+	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
+	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
+	WORD $0x3d801014 // str q20, [x0, #64]
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d801816 // str q22, [x0, #96]
+	WORD $0x3d801c17 // str q23, [x0, #112]
+	ADD $34, R1
+	ADD $128, R0
+	SUBS $1, R9
+	BNE widenQ8NEON_block
+	RET
+
+// combineNEON: see kernels.go.
+TEXT ·combineNEON(SB), NOSPLIT, $0-32
+	MOVD dst+0(FP), R0
+	MOVD x+8(FP), R1
+	FMOVS old+16(FP), F16
+	FMOVS now+20(FP), F17
+	MOVD n+24(FP), R9
+	CMP $16, R9
+	BLT combineNEON_less0
+combineNEON_0:
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00024 // ldr q4, [x1, #0]
+	WORD $0x4f909000 // fmul.4s v0, v0, v16[0]
+	WORD $0x4f919084 // fmul.4s v4, v4, v17[0]
+	WORD $0x4e24d400 // fadd.4s v0, v0, v4
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00425 // ldr q5, [x1, #16]
+	WORD $0x4f909021 // fmul.4s v1, v1, v16[0]
+	WORD $0x4f9190a5 // fmul.4s v5, v5, v17[0]
+	WORD $0x4e25d421 // fadd.4s v1, v1, v5
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00826 // ldr q6, [x1, #32]
+	WORD $0x4f909042 // fmul.4s v2, v2, v16[0]
+	WORD $0x4f9190c6 // fmul.4s v6, v6, v17[0]
+	WORD $0x4e26d442 // fadd.4s v2, v2, v6
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
+	WORD $0x3dc00c27 // ldr q7, [x1, #48]
+	WORD $0x4f909063 // fmul.4s v3, v3, v16[0]
+	WORD $0x4f9190e7 // fmul.4s v7, v7, v17[0]
+	WORD $0x4e27d463 // fadd.4s v3, v3, v7
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD $64, R1
+	SUB $16, R9
+	CMP $16, R9
+	BGE combineNEON_0
+combineNEON_less0:
+	CMP $4, R9
+	BLT combineNEON_less1
+combineNEON_1:
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00024 // ldr q4, [x1, #0]
+	WORD $0x4f909000 // fmul.4s v0, v0, v16[0]
+	WORD $0x4f919084 // fmul.4s v4, v4, v17[0]
+	WORD $0x4e24d400 // fadd.4s v0, v0, v4
+	WORD $0x3d800000 // str q0, [x0, #0]
+	ADD $16, R0
+	ADD $16, R1
+	SUB $4, R9
+	CMP $4, R9
+	BGE combineNEON_1
+combineNEON_less1:
+	CMP $1, R9
+	BLT combineNEON_less2
+combineNEON_2:
+	WORD $0xbd400000 // ldr s0, [x0, #0]
+	WORD $0xbd400024 // ldr s4, [x1, #0]
+	WORD $0x4f909000 // fmul.4s v0, v0, v16[0]
+	WORD $0x4f919084 // fmul.4s v4, v4, v17[0]
+	WORD $0x4e24d400 // fadd.4s v0, v0, v4
+	WORD $0xbd000000 // str s0, [x0, #0]
+	ADD $4, R0
+	ADD $4, R1
+	SUB $1, R9
+	CMP $1, R9
+	BGE combineNEON_2
+combineNEON_less2:
+	RET
+
 // quantizeNEON: see kernels.go.
 TEXT ·quantizeNEON(SB), NOSPLIT, $0-40
 	MOVD dst+0(FP), R0

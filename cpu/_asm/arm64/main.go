@@ -24,6 +24,7 @@ func main() {
 		gemvFloat(f)
 		gemmFloat(f)
 	}
+	attention()
 	quantize()
 	vectors()
 	fmt.Print("\n// pause: see kernels_arm64.go.\nTEXT ·pause(SB), NOSPLIT, $0-0\n")
@@ -93,6 +94,9 @@ func strQ(v, r, off int) {
 func three(op uint32, name string, d, a, b int) {
 	word(op|uint32(b)<<16|uint32(a)<<5|uint32(d), "%s v%d, v%d, v%d", name, d, a, b)
 }
+func ldrH(v, r, off int) {
+	word(0x7d400000|uint32(off/2)<<10|uint32(r)<<5|uint32(v), "ldr h%d, [x%d, #%d]", v, r, off)
+}
 func ldrS(v, r, off int) {
 	word(0xbd400000|uint32(off/4)<<10|uint32(r)<<5|uint32(v), "ldr s%d, [x%d, #%d]", v, r, off)
 }
@@ -156,6 +160,11 @@ func fcvtns(d, a int)      { two(0x4e21a800, "fcvtns.4s", d, a) }
 func fmaxv(d, a int)       { two(0x6e30f800, "fmaxv.4s", d, a) }
 func faddpD(d, a int)      { two(0x7e70d800, "faddp.2d", d, a) }
 func fcvtSD(d, a int)      { two(0x1e624000, "fcvt.s.d", d, a) }
+func fcvtHS(d, a int)      { two(0x1ee24000, "fcvt.s.h", d, a) }
+func sxtlH(d, a int)       { two(0x0f08a400, "sxtl.8h", d, a) }
+func sxtl2H(d, a int)      { two(0x4f08a400, "sxtl2.8h", d, a) }
+func sxtlS(d, a int)       { two(0x0f10a400, "sxtl.4s", d, a) }
+func sxtl2S(d, a int)      { two(0x4f10a400, "sxtl2.4s", d, a) }
 func fmovS(d, a int)       { two(0x1e204000, "fmov.s", d, a) }
 func fcvtlD(d, a int)      { two(0x0e617800, "fcvtl.2d", d, a) }
 func fcvtl2D(d, a int)     { two(0x4e617800, "fcvtl2.2d", d, a) }
