@@ -113,10 +113,9 @@ race() (
 	gotest -noskip -count=1 -race -timeout 20m -run 'TestConformance/./(gqa|moe)$/Q4_0$' ./cpu
 )
 
-# arm64 kernels on an amd64 machine. Of the conformance suite the formats with
-# NEON kernels, and one of each kind that goes through int8: the others differ
-# only in how they are packed, and that Go code was tested above. The sets share
-# them, since only products of many rows are different: each meets all panels.
+# arm64 kernels on an amd64 machine. Of the conformance suite floats, and for
+# each set a format of every panel: TestSets holds the kernels of the others to
+# Go's, and packing, all that remains of them, is Go that was tested above.
 qemu() (
 	if [ "$(go env GOHOSTARCH)" = arm64 ]; then
 		say "this machine is arm64: its kernels were tested above"

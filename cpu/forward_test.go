@@ -3,6 +3,7 @@ package cpu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"testing"
@@ -39,30 +40,39 @@ func decodeBatch(m *backend.Model, rows int) *backend.Batch {
 }
 
 // TestForwardAllocates holds Forward to no allocation at all, in every kind of
-// batch and cache.
+// batch, cache and packed layout.
 func TestForwardAllocates(t *testing.T) {
 	for _, experts := range []int{0, 3} {
 		for _, cache := range []quant.Type{quant.F32, quant.F16, quant.Q8_0} {
 			for _, raw := range []bool{false, true} {
 				m := backendtest.Llama(quant.Q4_0, 1, 64, 2, 1, 96, 100, experts)
-				s := load(t, Options{Threads: 2, Raw: raw}, m, backend.Limits{Pages: 2, Rows: 20, Seqs: 1, Context: 128, Outs: 1, K: cache, V: cache})
-				for _, rows := range []int{1, 2, 8} {
-					b := decodeBatch(m, rows)
-					run := func() {
-						if err := s.Forward(context.Background(), 0, b); err != nil {
-							t.Fatal(err)
-						}
-					}
-					// the least of some: a thread that the runtime starts meanwhile counts too
-					n := testing.AllocsPerRun(5, run)
-					for tries := 0; n != 0 && tries < 4; tries++ {
-						n = testing.AllocsPerRun(5, run)
-					}
-					if n != 0 {
-						t.Errorf("experts %d, cache %v, raw %v, %d rows: %v allocations", experts, cache, raw, rows, n)
-					}
-				}
+				forwardAllocates(t, Options{Threads: 2, Raw: raw}, m, cache, fmt.Sprintf("experts %d, cache %v, raw %v", experts, cache, raw))
 			}
+		}
+	}
+	for _, typ := range typeOf {
+		m := backendtest.Llama(typ, 1, 256, 4, 2, 256, 100, 0)
+		forwardAllocates(t, Options{Threads: 2}, m, quant.F16, typ.String())
+	}
+}
+
+func forwardAllocates(t *testing.T, o Options, m *backend.Model, cache quant.Type, what string) {
+	t.Helper()
+	s := load(t, o, m, backend.Limits{Pages: 2, Rows: 20, Seqs: 1, Context: 128, Outs: 1, K: cache, V: cache})
+	for _, rows := range []int{1, 2, 8} {
+		b := decodeBatch(m, rows)
+		run := func() {
+			if err := s.Forward(context.Background(), 0, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// the least of some: a thread that the runtime starts meanwhile counts too
+		n := testing.AllocsPerRun(5, run)
+		for tries := 0; n != 0 && tries < 4; tries++ {
+			n = testing.AllocsPerRun(5, run)
+		}
+		if n != 0 {
+			t.Errorf("%s, %d rows: %v allocations", what, rows, n)
 		}
 	}
 }

@@ -4,7 +4,6 @@ package cpu
 
 import (
 	"runtime"
-	"unsafe"
 
 	"golang.org/x/sys/cpu"
 )
@@ -38,18 +37,13 @@ func i8mm() *kernels {
 func neon() *kernels {
 	k := generic()
 	k.isa = "neon"
-	k.gemv[kindF32], k.gemmFloat[kindF32] = gemvF32NEON, gemmF32NEON
-	k.gemv[kindF16], k.gemmFloat[kindF16] = gemvF16NEON, gemmF16NEON
-	k.gemv[kindBF16], k.gemmFloat[kindBF16] = gemvBF16NEON, gemmBF16NEON
-	panelGemv := [panelKinds]func(acc *float32, panel, act *byte, n int){
-		gemvPanel32NEON, gemvPanel32MNEON, gemvPanel16NEON, gemvPanel16MNEON}
-	for kd := kindQ8_0; kd < kinds; kd++ {
-		k.gemv[kd] = gemvUnpacked(kd, panelGemv[kd.panel()])
-	}
-	k.gemv[kindQ8_0] = gemvQ8_0NEON
-	k.gemv[kindQ4_0] = gemvQ4_0NEON
-	k.gemv[kindQ4_K] = gemvQ4_KNEON
-	k.gemv[kindQ6_K] = gemvQ6_KNEON
+	k.gemv = [kinds]func(dst *float32, w, act *byte, n, groups, stride int){
+		kindF32: gemvF32NEON, kindF16: gemvF16NEON, kindBF16: gemvBF16NEON,
+		kindQ8_0: gemvQ8_0NEON, kindQ4_0: gemvQ4_0NEON, kindQ4_1: gemvQ4_1NEON, kindQ5_0: gemvQ5_0NEON,
+		kindQ5_1: gemvQ5_1NEON, kindQ4_K: gemvQ4_KNEON, kindQ5_K: gemvQ5_KNEON, kindQ6_K: gemvQ6_KNEON,
+		kindIQ4_NL: gemvIQ4_NLNEON, kindI8: gemvI8NEON, kindI8M: gemvI8MNEON}
+	k.gemmFloat = [kinds]func(dst *float32, ld int, a, b, act *byte, n int){
+		kindF32: gemmF32NEON, kindF16: gemmF16NEON, kindBF16: gemmBF16NEON}
 	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		gemmPanel32NEON, gemmPanel32MNEON, gemmPanel16NEON, gemmPanel16MNEON}
 	k.unpack = [kinds]func(panel, w *byte, n int){
@@ -67,41 +61,6 @@ func neon() *kernels {
 	return k
 }
 
-// gemvUnpacked multiplies kinds without a kernel of their own: block after
-// block is unpacked and added to the accumulators.
-func gemvUnpacked(kd kind, gemv func(acc *float32, panel, act *byte, n int)) func(dst *float32, w, act *byte, n, groups, stride int) {
-	return func(dst *float32, w, act *byte, n, groups, stride int) {
-		var block panelBlock
-		var panel [768]byte
-		out := floats(dst, groups*groupRows)
-		clear(out)
-		for g := range groups {
-			from := (*byte)(unsafe.Add(unsafe.Pointer(w), g*stride))
-			if kd >= kindI8 {
-				gemv(&out[g*groupRows], from, act, n)
-				continue
-			}
-			for b := range n {
-				block.load(kd, from, b)
-				block.storePanel(kd.panel(), panel[:kd.panel().bytes()])
-				gemv(&out[g*groupRows], &panel[0], (*byte)(unsafe.Add(unsafe.Pointer(act), b*64)), 1)
-			}
-		}
-	}
-}
-
-//go:noescape
-func gemvQ4_0NEON(dst *float32, w, act *byte, n, groups, stride int)
-
-//go:noescape
-func gemvQ8_0NEON(dst *float32, w, act *byte, n, groups, stride int)
-
-//go:noescape
-func gemvQ4_KNEON(dst *float32, w, act *byte, n, groups, stride int)
-
-//go:noescape
-func gemvQ6_KNEON(dst *float32, w, act *byte, n, groups, stride int)
-
 //go:noescape
 func gemvF32NEON(dst *float32, w, act *byte, n, groups, stride int)
 
@@ -112,16 +71,37 @@ func gemvF16NEON(dst *float32, w, act *byte, n, groups, stride int)
 func gemvBF16NEON(dst *float32, w, act *byte, n, groups, stride int)
 
 //go:noescape
-func gemvPanel32NEON(acc *float32, panel, act *byte, n int)
+func gemvQ8_0NEON(dst *float32, w, act *byte, n, groups, stride int)
 
 //go:noescape
-func gemvPanel32MNEON(acc *float32, panel, act *byte, n int)
+func gemvQ4_0NEON(dst *float32, w, act *byte, n, groups, stride int)
 
 //go:noescape
-func gemvPanel16NEON(acc *float32, panel, act *byte, n int)
+func gemvQ4_1NEON(dst *float32, w, act *byte, n, groups, stride int)
 
 //go:noescape
-func gemvPanel16MNEON(acc *float32, panel, act *byte, n int)
+func gemvQ5_0NEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvQ5_1NEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvQ4_KNEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvQ5_KNEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvQ6_KNEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvIQ4_NLNEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvI8NEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvI8MNEON(dst *float32, w, act *byte, n, groups, stride int)
 
 //go:noescape
 func gemmPanel32NEON(dst *float32, ld int, a, b, act *byte, n int)

@@ -5,6 +5,248 @@
 #include "funcdata.h"
 #include "textflag.h"
 
+// gemvQ8_0NEON: see kernels.go.
+TEXT ·gemvQ8_0NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	WORD $0x4f04e41d // movi v29.16b, #128
+gemvQ8_0NEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvQ8_0NEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x3dc040d4 // ldr q20, [x6, #256]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4f91e284 // sdot v4, v20, v17[0]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x3dc044d4 // ldr q20, [x6, #272]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4f91e285 // sdot v5, v20, v17[0]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x3dc048d4 // ldr q20, [x6, #288]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4f91e286 // sdot v6, v20, v17[0]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x3dc04cd4 // ldr q20, [x6, #304]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4f91e287 // sdot v7, v20, v17[0]
+	WORD $0x3dc010d5 // ldr q21, [x6, #64]
+	WORD $0x3dc050d4 // ldr q20, [x6, #320]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
+	WORD $0x3dc014d5 // ldr q21, [x6, #80]
+	WORD $0x3dc054d4 // ldr q20, [x6, #336]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
+	WORD $0x3dc018d5 // ldr q21, [x6, #96]
+	WORD $0x3dc058d4 // ldr q20, [x6, #352]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4fb1e286 // sdot v6, v20, v17[1]
+	WORD $0x3dc01cd5 // ldr q21, [x6, #112]
+	WORD $0x3dc05cd4 // ldr q20, [x6, #368]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4fb1e287 // sdot v7, v20, v17[1]
+	WORD $0x3dc020d5 // ldr q21, [x6, #128]
+	WORD $0x3dc060d4 // ldr q20, [x6, #384]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
+	WORD $0x3dc024d5 // ldr q21, [x6, #144]
+	WORD $0x3dc064d4 // ldr q20, [x6, #400]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
+	WORD $0x3dc028d5 // ldr q21, [x6, #160]
+	WORD $0x3dc068d4 // ldr q20, [x6, #416]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4f91ea86 // sdot v6, v20, v17[2]
+	WORD $0x3dc02cd5 // ldr q21, [x6, #176]
+	WORD $0x3dc06cd4 // ldr q20, [x6, #432]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4f91ea87 // sdot v7, v20, v17[2]
+	WORD $0x3dc030d5 // ldr q21, [x6, #192]
+	WORD $0x3dc070d4 // ldr q20, [x6, #448]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
+	WORD $0x3dc034d5 // ldr q21, [x6, #208]
+	WORD $0x3dc074d4 // ldr q20, [x6, #464]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
+	WORD $0x3dc038d5 // ldr q21, [x6, #224]
+	WORD $0x3dc078d4 // ldr q20, [x6, #480]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4fb1ea86 // sdot v6, v20, v17[3]
+	WORD $0x3dc03cd5 // ldr q21, [x6, #240]
+	WORD $0x3dc07cd4 // ldr q20, [x6, #496]
+	WORD $0x6e3d1eb5 // eor.16b v21, v21, v29
+	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
+	WORD $0x6e3d1e94 // eor.16b v20, v20, v29
+	WORD $0x4fb1ea87 // sdot v7, v20, v17[3]
+	WORD $0x3dc080d4 // ldr q20, [x6, #512]
+	WORD $0x3dc084d5 // ldr q21, [x6, #528]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
+	ADD $544, R6
+	ADD $64, R8
+	SUBS $1, R9
+	BNE gemvQ8_0NEON_block
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvQ8_0NEON_group
+	RET
+
+// unpackQ8_0NEON: see kernels.go.
+TEXT ·unpackQ8_0NEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e5fc // movi v28.16b, #15
+unpackQ8_0NEON_block:
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x3dc040d4 // ldr q20, [x6, #256]
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x3dc044d4 // ldr q20, [x6, #272]
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x3dc048d4 // ldr q20, [x6, #288]
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x3dc04cd4 // ldr q20, [x6, #304]
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc010d5 // ldr q21, [x6, #64]
+	WORD $0x3dc050d4 // ldr q20, [x6, #320]
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc014d5 // ldr q21, [x6, #80]
+	WORD $0x3dc054d4 // ldr q20, [x6, #336]
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc018d5 // ldr q21, [x6, #96]
+	WORD $0x3dc058d4 // ldr q20, [x6, #352]
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc01cd5 // ldr q21, [x6, #112]
+	WORD $0x3dc05cd4 // ldr q20, [x6, #368]
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc020d5 // ldr q21, [x6, #128]
+	WORD $0x3dc060d4 // ldr q20, [x6, #384]
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc024d5 // ldr q21, [x6, #144]
+	WORD $0x3dc064d4 // ldr q20, [x6, #400]
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc028d5 // ldr q21, [x6, #160]
+	WORD $0x3dc068d4 // ldr q20, [x6, #416]
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc02cd5 // ldr q21, [x6, #176]
+	WORD $0x3dc06cd4 // ldr q20, [x6, #432]
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc030d5 // ldr q21, [x6, #192]
+	WORD $0x3dc070d4 // ldr q20, [x6, #448]
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc034d5 // ldr q21, [x6, #208]
+	WORD $0x3dc074d4 // ldr q20, [x6, #464]
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc038d5 // ldr q21, [x6, #224]
+	WORD $0x3dc078d4 // ldr q20, [x6, #480]
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc03cd5 // ldr q21, [x6, #240]
+	WORD $0x3dc07cd4 // ldr q20, [x6, #496]
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc080d4 // ldr q20, [x6, #512]
+	WORD $0x3dc084d5 // ldr q21, [x6, #528]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	ADD $576, R0
+	ADD $544, R6
+	SUBS $1, R9
+	BNE unpackQ8_0NEON_block
+	RET
+
 // gemvQ4_0NEON: see kernels.go.
 TEXT ·gemvQ4_0NEON(SB), NOSPLIT, $0-48
 	MOVD dst+0(FP), R0
@@ -144,763 +386,6 @@ gemvQ4_0NEON_block:
 	BNE gemvQ4_0NEON_group
 	RET
 
-// gemvQ8_0NEON: see kernels.go.
-TEXT ·gemvQ8_0NEON(SB), NOSPLIT, $0-48
-	MOVD dst+0(FP), R0
-	MOVD w+8(FP), R1
-	MOVD act+16(FP), R2
-	MOVD n+24(FP), R3
-	MOVD groups+32(FP), R4
-	MOVD stride+40(FP), R5
-	WORD $0x4f04e41c // movi v28.16b, #128
-gemvQ8_0NEON_group:
-	MOVD R1, R6
-	MOVD R2, R8
-	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
-gemvQ8_0NEON_block:
-	WORD $0x3dc00110 // ldr q16, [x8, #0]
-	WORD $0x3dc00511 // ldr q17, [x8, #16]
-	WORD $0x3dc00912 // ldr q18, [x8, #32]
-	WORD $0x3dc00d13 // ldr q19, [x8, #48]
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x3dc000d4 // ldr q20, [x6, #0]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4f90e284 // sdot v4, v20, v16[0]
-	WORD $0x3dc004d5 // ldr q21, [x6, #16]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
-	WORD $0x3dc008d6 // ldr q22, [x6, #32]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4f90e2c6 // sdot v6, v22, v16[0]
-	WORD $0x3dc00cd7 // ldr q23, [x6, #48]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4f90e2e7 // sdot v7, v23, v16[0]
-	WORD $0x3dc010d4 // ldr q20, [x6, #64]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4fb0e284 // sdot v4, v20, v16[1]
-	WORD $0x3dc014d5 // ldr q21, [x6, #80]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
-	WORD $0x3dc018d6 // ldr q22, [x6, #96]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4fb0e2c6 // sdot v6, v22, v16[1]
-	WORD $0x3dc01cd7 // ldr q23, [x6, #112]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4fb0e2e7 // sdot v7, v23, v16[1]
-	WORD $0x3dc020d4 // ldr q20, [x6, #128]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4f90ea84 // sdot v4, v20, v16[2]
-	WORD $0x3dc024d5 // ldr q21, [x6, #144]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
-	WORD $0x3dc028d6 // ldr q22, [x6, #160]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4f90eac6 // sdot v6, v22, v16[2]
-	WORD $0x3dc02cd7 // ldr q23, [x6, #176]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4f90eae7 // sdot v7, v23, v16[2]
-	WORD $0x3dc030d4 // ldr q20, [x6, #192]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4fb0ea84 // sdot v4, v20, v16[3]
-	WORD $0x3dc034d5 // ldr q21, [x6, #208]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
-	WORD $0x3dc038d6 // ldr q22, [x6, #224]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4fb0eac6 // sdot v6, v22, v16[3]
-	WORD $0x3dc03cd7 // ldr q23, [x6, #240]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4fb0eae7 // sdot v7, v23, v16[3]
-	WORD $0x3dc040d4 // ldr q20, [x6, #256]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4f91e284 // sdot v4, v20, v17[0]
-	WORD $0x3dc044d5 // ldr q21, [x6, #272]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4f91e2a5 // sdot v5, v21, v17[0]
-	WORD $0x3dc048d6 // ldr q22, [x6, #288]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4f91e2c6 // sdot v6, v22, v17[0]
-	WORD $0x3dc04cd7 // ldr q23, [x6, #304]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4f91e2e7 // sdot v7, v23, v17[0]
-	WORD $0x3dc050d4 // ldr q20, [x6, #320]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
-	WORD $0x3dc054d5 // ldr q21, [x6, #336]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4fb1e2a5 // sdot v5, v21, v17[1]
-	WORD $0x3dc058d6 // ldr q22, [x6, #352]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4fb1e2c6 // sdot v6, v22, v17[1]
-	WORD $0x3dc05cd7 // ldr q23, [x6, #368]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4fb1e2e7 // sdot v7, v23, v17[1]
-	WORD $0x3dc060d4 // ldr q20, [x6, #384]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
-	WORD $0x3dc064d5 // ldr q21, [x6, #400]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4f91eaa5 // sdot v5, v21, v17[2]
-	WORD $0x3dc068d6 // ldr q22, [x6, #416]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4f91eac6 // sdot v6, v22, v17[2]
-	WORD $0x3dc06cd7 // ldr q23, [x6, #432]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4f91eae7 // sdot v7, v23, v17[2]
-	WORD $0x3dc070d4 // ldr q20, [x6, #448]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
-	WORD $0x3dc074d5 // ldr q21, [x6, #464]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4fb1eaa5 // sdot v5, v21, v17[3]
-	WORD $0x3dc078d6 // ldr q22, [x6, #480]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4fb1eac6 // sdot v6, v22, v17[3]
-	WORD $0x3dc07cd7 // ldr q23, [x6, #496]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4fb1eae7 // sdot v7, v23, v17[3]
-	WORD $0x3dc080d4 // ldr q20, [x6, #512]
-	WORD $0x3dc084d5 // ldr q21, [x6, #528]
-	WORD $0x0e217a96 // fcvtl v22, v20
-	WORD $0x4e217a97 // fcvtl2 v23, v20
-	WORD $0x0e217ab8 // fcvtl v24, v21
-	WORD $0x4e217ab9 // fcvtl2 v25, v21
-	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
-	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
-	WORD $0x4e21d8c6 // scvtf.4s v6, v6
-	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
-	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
-	WORD $0x4e21d8e7 // scvtf.4s v7, v7
-	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
-	ADD $544, R6
-	ADD $64, R8
-	SUBS $1, R9
-	BNE gemvQ8_0NEON_block
-	WORD $0x3d800000 // str q0, [x0, #0]
-	WORD $0x3d800401 // str q1, [x0, #16]
-	WORD $0x3d800802 // str q2, [x0, #32]
-	WORD $0x3d800c03 // str q3, [x0, #48]
-	ADD $64, R0
-	ADD R5, R1
-	SUBS $1, R4
-	BNE gemvQ8_0NEON_group
-	RET
-
-// gemvQ4_KNEON: see kernels.go.
-TEXT ·gemvQ4_KNEON(SB), NOSPLIT, $0-48
-	MOVD dst+0(FP), R0
-	MOVD w+8(FP), R1
-	MOVD act+16(FP), R2
-	MOVD n+24(FP), R3
-	MOVD groups+32(FP), R4
-	MOVD stride+40(FP), R5
-	WORD $0x4f00e5fc // movi v28.16b, #15
-gemvQ4_KNEON_group:
-	MOVD R1, R6
-	MOVD R2, R8
-	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
-gemvQ4_KNEON_super:
-	MOVD R6, R7
-	ADD $64, R7, R10
-	ADD $320, R6
-	MOVD $8, R11
-gemvQ4_KNEON_block:
-	WORD $0x3dc00110 // ldr q16, [x8, #0]
-	WORD $0x3dc00511 // ldr q17, [x8, #16]
-	WORD $0x3dc00912 // ldr q18, [x8, #32]
-	WORD $0x3dc00d13 // ldr q19, [x8, #48]
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x3dc000d4 // ldr q20, [x6, #0]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
-	WORD $0x4f91e284 // sdot v4, v20, v17[0]
-	WORD $0x3dc004d4 // ldr q20, [x6, #16]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
-	WORD $0x4f91e285 // sdot v5, v20, v17[0]
-	WORD $0x3dc008d4 // ldr q20, [x6, #32]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
-	WORD $0x4f91e286 // sdot v6, v20, v17[0]
-	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
-	WORD $0x4f91e287 // sdot v7, v20, v17[0]
-	WORD $0x3dc010d4 // ldr q20, [x6, #64]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
-	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
-	WORD $0x3dc014d4 // ldr q20, [x6, #80]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
-	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
-	WORD $0x3dc018d4 // ldr q20, [x6, #96]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
-	WORD $0x4fb1e286 // sdot v6, v20, v17[1]
-	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
-	WORD $0x4fb1e287 // sdot v7, v20, v17[1]
-	WORD $0x3dc020d4 // ldr q20, [x6, #128]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
-	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
-	WORD $0x3dc024d4 // ldr q20, [x6, #144]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
-	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
-	WORD $0x3dc028d4 // ldr q20, [x6, #160]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
-	WORD $0x4f91ea86 // sdot v6, v20, v17[2]
-	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
-	WORD $0x4f91ea87 // sdot v7, v20, v17[2]
-	WORD $0x3dc030d4 // ldr q20, [x6, #192]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
-	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
-	WORD $0x3dc034d4 // ldr q20, [x6, #208]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
-	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
-	WORD $0x3dc038d4 // ldr q20, [x6, #224]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
-	WORD $0x4fb1ea86 // sdot v6, v20, v17[3]
-	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
-	WORD $0x4e3c1e95 // and.16b v21, v20, v28
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
-	WORD $0x4fb1ea87 // sdot v7, v20, v17[3]
-	WORD $0x3dc000f4 // ldr q20, [x7, #0]
-	WORD $0x3dc004f5 // ldr q21, [x7, #16]
-	WORD $0x0e217a96 // fcvtl v22, v20
-	WORD $0x4e217a97 // fcvtl2 v23, v20
-	WORD $0x0e217ab8 // fcvtl v24, v21
-	WORD $0x4e217ab9 // fcvtl2 v25, v21
-	WORD $0x3dc00154 // ldr q20, [x10, #0]
-	WORD $0x2f08a695 // uxtl.8h v21, v20
-	WORD $0x2f10a6b5 // uxtl.4s v21, v21
-	WORD $0x6e21dab5 // ucvtf.4s v21, v21
-	WORD $0x6e35ded6 // fmul.4s v22, v22, v21
-	WORD $0x2f08a695 // uxtl.8h v21, v20
-	WORD $0x6f10a6b5 // uxtl.4s v21, v21
-	WORD $0x6e21dab5 // ucvtf.4s v21, v21
-	WORD $0x6e35def7 // fmul.4s v23, v23, v21
-	WORD $0x6f08a695 // uxtl.8h v21, v20
-	WORD $0x2f10a6b5 // uxtl.4s v21, v21
-	WORD $0x6e21dab5 // ucvtf.4s v21, v21
-	WORD $0x6e35df18 // fmul.4s v24, v24, v21
-	WORD $0x6f08a695 // uxtl.8h v21, v20
-	WORD $0x6f10a6b5 // uxtl.4s v21, v21
-	WORD $0x6e21dab5 // ucvtf.4s v21, v21
-	WORD $0x6e35df39 // fmul.4s v25, v25, v21
-	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
-	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
-	WORD $0x4e21d8c6 // scvtf.4s v6, v6
-	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
-	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
-	WORD $0x4e21d8e7 // scvtf.4s v7, v7
-	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
-	WORD $0x3dc008f4 // ldr q20, [x7, #32]
-	WORD $0x3dc00cf5 // ldr q21, [x7, #48]
-	WORD $0x0e217a96 // fcvtl v22, v20
-	WORD $0x4e217a97 // fcvtl2 v23, v20
-	WORD $0x0e217ab8 // fcvtl v24, v21
-	WORD $0x4e217ab9 // fcvtl2 v25, v21
-	WORD $0x3dc02154 // ldr q20, [x10, #128]
-	WORD $0x2f08a695 // uxtl.8h v21, v20
-	WORD $0x2f10a6b5 // uxtl.4s v21, v21
-	WORD $0x6e21dab5 // ucvtf.4s v21, v21
-	WORD $0x6e35ded6 // fmul.4s v22, v22, v21
-	WORD $0x2f08a695 // uxtl.8h v21, v20
-	WORD $0x6f10a6b5 // uxtl.4s v21, v21
-	WORD $0x6e21dab5 // ucvtf.4s v21, v21
-	WORD $0x6e35def7 // fmul.4s v23, v23, v21
-	WORD $0x6f08a695 // uxtl.8h v21, v20
-	WORD $0x2f10a6b5 // uxtl.4s v21, v21
-	WORD $0x6e21dab5 // ucvtf.4s v21, v21
-	WORD $0x6e35df18 // fmul.4s v24, v24, v21
-	WORD $0x6f08a695 // uxtl.8h v21, v20
-	WORD $0x6f10a6b5 // uxtl.4s v21, v21
-	WORD $0x6e21dab5 // ucvtf.4s v21, v21
-	WORD $0x6e35df39 // fmul.4s v25, v25, v21
-	WORD $0x4f9352c0 // fmls.4s v0, v22, v19[0]
-	WORD $0x4f9352e1 // fmls.4s v1, v23, v19[0]
-	WORD $0x4f935302 // fmls.4s v2, v24, v19[0]
-	WORD $0x4f935323 // fmls.4s v3, v25, v19[0]
-	ADD $64, R8
-	ADD $256, R6
-	ADD $16, R10
-	SUBS $1, R11
-	BNE gemvQ4_KNEON_block
-	SUBS $8, R9
-	BNE gemvQ4_KNEON_super
-	WORD $0x3d800000 // str q0, [x0, #0]
-	WORD $0x3d800401 // str q1, [x0, #16]
-	WORD $0x3d800802 // str q2, [x0, #32]
-	WORD $0x3d800c03 // str q3, [x0, #48]
-	ADD $64, R0
-	ADD R5, R1
-	SUBS $1, R4
-	BNE gemvQ4_KNEON_group
-	RET
-
-// gemvQ6_KNEON: see kernels.go.
-TEXT ·gemvQ6_KNEON(SB), NOSPLIT, $0-48
-	MOVD dst+0(FP), R0
-	MOVD w+8(FP), R1
-	MOVD act+16(FP), R2
-	MOVD n+24(FP), R3
-	MOVD groups+32(FP), R4
-	MOVD stride+40(FP), R5
-	WORD $0x4f00e5fe // movi v30.16b, #15
-	WORD $0x4f00e47f // movi v31.16b, #3
-gemvQ6_KNEON_group:
-	MOVD R1, R6
-	MOVD R2, R8
-	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
-gemvQ6_KNEON_super:
-	MOVD R6, R7
-	ADD $32, R7, R10
-	ADD $288, R6
-	MOVD $8, R11
-gemvQ6_KNEON_block:
-	WORD $0x3dc00110 // ldr q16, [x8, #0]
-	WORD $0x3dc00511 // ldr q17, [x8, #16]
-	WORD $0x3dc00912 // ldr q18, [x8, #32]
-	WORD $0x3dc00d13 // ldr q19, [x8, #48]
-	WORD $0x4f25565d // shl.4s #5 v29, v18
-	WORD $0x3dc000ec // ldr q12, [x7, #0]
-	WORD $0x3dc004ed // ldr q13, [x7, #16]
-	WORD $0x3dc0014e // ldr q14, [x10, #0]
-	WORD $0x3dc0054f // ldr q15, [x10, #16]
-	WORD $0x4e0c07a4 // dup v4.4s, v29.s[1]
-	WORD $0x4e1407a5 // dup v5.4s, v29.s[2]
-	WORD $0x3dc040c8 // ldr q8, [x6, #256]
-	WORD $0x3dc050c9 // ldr q9, [x6, #320]
-	WORD $0x3dc000d4 // ldr q20, [x6, #0]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4e3f1d16 // and.16b v22, v8, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
-	WORD $0x4e3f1d36 // and.16b v22, v9, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4f91e285 // sdot v5, v20, v17[0]
-	WORD $0x3dc010d4 // ldr q20, [x6, #64]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0e0516 // ushr.16b #2 v22, v8
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
-	WORD $0x6f0e0536 // ushr.16b #2 v22, v9
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
-	WORD $0x3dc020d4 // ldr q20, [x6, #128]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0c0516 // ushr.16b #4 v22, v8
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
-	WORD $0x6f0c0536 // ushr.16b #4 v22, v9
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
-	WORD $0x3dc030d4 // ldr q20, [x6, #192]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0a0516 // ushr.16b #6 v22, v8
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
-	WORD $0x6f0a0536 // ushr.16b #6 v22, v9
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
-	WORD $0x0e217996 // fcvtl v22, v12
-	WORD $0x0f08a5d7 // sxtl.8h v23, v14
-	WORD $0x0f10a6f7 // sxtl.4s v23, v23
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e36def7 // fmul.4s v23, v23, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e37cc80 // fmla.4s v0, v4, v23
-	WORD $0x0f08a5f7 // sxtl.8h v23, v15
-	WORD $0x0f10a6f7 // sxtl.4s v23, v23
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e36def7 // fmul.4s v23, v23, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e37cca0 // fmla.4s v0, v5, v23
-	WORD $0x4e0c07a4 // dup v4.4s, v29.s[1]
-	WORD $0x4e1407a5 // dup v5.4s, v29.s[2]
-	WORD $0x3dc044c8 // ldr q8, [x6, #272]
-	WORD $0x3dc054c9 // ldr q9, [x6, #336]
-	WORD $0x3dc004d4 // ldr q20, [x6, #16]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4e3f1d16 // and.16b v22, v8, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
-	WORD $0x4e3f1d36 // and.16b v22, v9, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4f91e285 // sdot v5, v20, v17[0]
-	WORD $0x3dc014d4 // ldr q20, [x6, #80]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0e0516 // ushr.16b #2 v22, v8
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
-	WORD $0x6f0e0536 // ushr.16b #2 v22, v9
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
-	WORD $0x3dc024d4 // ldr q20, [x6, #144]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0c0516 // ushr.16b #4 v22, v8
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
-	WORD $0x6f0c0536 // ushr.16b #4 v22, v9
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
-	WORD $0x3dc034d4 // ldr q20, [x6, #208]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0a0516 // ushr.16b #6 v22, v8
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
-	WORD $0x6f0a0536 // ushr.16b #6 v22, v9
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
-	WORD $0x4e217996 // fcvtl2 v22, v12
-	WORD $0x0f08a5d7 // sxtl.8h v23, v14
-	WORD $0x4f10a6f7 // sxtl.4s v23, v23
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e36def7 // fmul.4s v23, v23, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e37cc81 // fmla.4s v1, v4, v23
-	WORD $0x0f08a5f7 // sxtl.8h v23, v15
-	WORD $0x4f10a6f7 // sxtl.4s v23, v23
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e36def7 // fmul.4s v23, v23, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
-	WORD $0x4e0c07a4 // dup v4.4s, v29.s[1]
-	WORD $0x4e1407a5 // dup v5.4s, v29.s[2]
-	WORD $0x3dc048c8 // ldr q8, [x6, #288]
-	WORD $0x3dc058c9 // ldr q9, [x6, #352]
-	WORD $0x3dc008d4 // ldr q20, [x6, #32]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4e3f1d16 // and.16b v22, v8, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
-	WORD $0x4e3f1d36 // and.16b v22, v9, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4f91e285 // sdot v5, v20, v17[0]
-	WORD $0x3dc018d4 // ldr q20, [x6, #96]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0e0516 // ushr.16b #2 v22, v8
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
-	WORD $0x6f0e0536 // ushr.16b #2 v22, v9
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
-	WORD $0x3dc028d4 // ldr q20, [x6, #160]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0c0516 // ushr.16b #4 v22, v8
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
-	WORD $0x6f0c0536 // ushr.16b #4 v22, v9
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
-	WORD $0x3dc038d4 // ldr q20, [x6, #224]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0a0516 // ushr.16b #6 v22, v8
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
-	WORD $0x6f0a0536 // ushr.16b #6 v22, v9
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
-	WORD $0x0e2179b6 // fcvtl v22, v13
-	WORD $0x4f08a5d7 // sxtl.8h v23, v14
-	WORD $0x0f10a6f7 // sxtl.4s v23, v23
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e36def7 // fmul.4s v23, v23, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e37cc82 // fmla.4s v2, v4, v23
-	WORD $0x4f08a5f7 // sxtl.8h v23, v15
-	WORD $0x0f10a6f7 // sxtl.4s v23, v23
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e36def7 // fmul.4s v23, v23, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e37cca2 // fmla.4s v2, v5, v23
-	WORD $0x4e0c07a4 // dup v4.4s, v29.s[1]
-	WORD $0x4e1407a5 // dup v5.4s, v29.s[2]
-	WORD $0x3dc04cc8 // ldr q8, [x6, #304]
-	WORD $0x3dc05cc9 // ldr q9, [x6, #368]
-	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4e3f1d16 // and.16b v22, v8, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
-	WORD $0x4e3f1d36 // and.16b v22, v9, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4f91e285 // sdot v5, v20, v17[0]
-	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0e0516 // ushr.16b #2 v22, v8
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
-	WORD $0x6f0e0536 // ushr.16b #2 v22, v9
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
-	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0c0516 // ushr.16b #4 v22, v8
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
-	WORD $0x6f0c0536 // ushr.16b #4 v22, v9
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
-	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
-	WORD $0x4e3e1e95 // and.16b v21, v20, v30
-	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0a0516 // ushr.16b #6 v22, v8
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61eb5 // orr.16b v21, v21, v22
-	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
-	WORD $0x6f0a0536 // ushr.16b #6 v22, v9
-	WORD $0x4e3f1ed6 // and.16b v22, v22, v31
-	WORD $0x4f0c56d6 // shl.16b #4 v22, v22
-	WORD $0x4eb61e94 // orr.16b v20, v20, v22
-	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
-	WORD $0x4e2179b6 // fcvtl2 v22, v13
-	WORD $0x4f08a5d7 // sxtl.8h v23, v14
-	WORD $0x4f10a6f7 // sxtl.4s v23, v23
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e36def7 // fmul.4s v23, v23, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e37cc83 // fmla.4s v3, v4, v23
-	WORD $0x4f08a5f7 // sxtl.8h v23, v15
-	WORD $0x4f10a6f7 // sxtl.4s v23, v23
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e36def7 // fmul.4s v23, v23, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e37cca3 // fmla.4s v3, v5, v23
-	ADD $64, R8
-	ADD $384, R6
-	ADD $32, R10
-	SUBS $1, R11
-	BNE gemvQ6_KNEON_block
-	SUBS $8, R9
-	BNE gemvQ6_KNEON_super
-	WORD $0x3d800000 // str q0, [x0, #0]
-	WORD $0x3d800401 // str q1, [x0, #16]
-	WORD $0x3d800802 // str q2, [x0, #32]
-	WORD $0x3d800c03 // str q3, [x0, #48]
-	ADD $64, R0
-	ADD R5, R1
-	SUBS $1, R4
-	BNE gemvQ6_KNEON_group
-	RET
-
-// unpackQ8_0NEON: see kernels.go.
-TEXT ·unpackQ8_0NEON(SB), NOSPLIT, $0-24
-	MOVD panel+0(FP), R0
-	MOVD w+8(FP), R6
-	MOVD n+16(FP), R9
-	WORD $0x4f00e5fc // movi v28.16b, #15
-unpackQ8_0NEON_block:
-	WORD $0x3dc000d5 // ldr q21, [x6, #0]
-	WORD $0x3dc040d4 // ldr q20, [x6, #256]
-	WORD $0x3d800015 // str q21, [x0, #0]
-	WORD $0x3d804014 // str q20, [x0, #256]
-	WORD $0x3dc004d5 // ldr q21, [x6, #16]
-	WORD $0x3dc044d4 // ldr q20, [x6, #272]
-	WORD $0x3d800415 // str q21, [x0, #16]
-	WORD $0x3d804414 // str q20, [x0, #272]
-	WORD $0x3dc008d5 // ldr q21, [x6, #32]
-	WORD $0x3dc048d4 // ldr q20, [x6, #288]
-	WORD $0x3d800815 // str q21, [x0, #32]
-	WORD $0x3d804814 // str q20, [x0, #288]
-	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
-	WORD $0x3dc04cd4 // ldr q20, [x6, #304]
-	WORD $0x3d800c15 // str q21, [x0, #48]
-	WORD $0x3d804c14 // str q20, [x0, #304]
-	WORD $0x3dc010d5 // ldr q21, [x6, #64]
-	WORD $0x3dc050d4 // ldr q20, [x6, #320]
-	WORD $0x3d801015 // str q21, [x0, #64]
-	WORD $0x3d805014 // str q20, [x0, #320]
-	WORD $0x3dc014d5 // ldr q21, [x6, #80]
-	WORD $0x3dc054d4 // ldr q20, [x6, #336]
-	WORD $0x3d801415 // str q21, [x0, #80]
-	WORD $0x3d805414 // str q20, [x0, #336]
-	WORD $0x3dc018d5 // ldr q21, [x6, #96]
-	WORD $0x3dc058d4 // ldr q20, [x6, #352]
-	WORD $0x3d801815 // str q21, [x0, #96]
-	WORD $0x3d805814 // str q20, [x0, #352]
-	WORD $0x3dc01cd5 // ldr q21, [x6, #112]
-	WORD $0x3dc05cd4 // ldr q20, [x6, #368]
-	WORD $0x3d801c15 // str q21, [x0, #112]
-	WORD $0x3d805c14 // str q20, [x0, #368]
-	WORD $0x3dc020d5 // ldr q21, [x6, #128]
-	WORD $0x3dc060d4 // ldr q20, [x6, #384]
-	WORD $0x3d802015 // str q21, [x0, #128]
-	WORD $0x3d806014 // str q20, [x0, #384]
-	WORD $0x3dc024d5 // ldr q21, [x6, #144]
-	WORD $0x3dc064d4 // ldr q20, [x6, #400]
-	WORD $0x3d802415 // str q21, [x0, #144]
-	WORD $0x3d806414 // str q20, [x0, #400]
-	WORD $0x3dc028d5 // ldr q21, [x6, #160]
-	WORD $0x3dc068d4 // ldr q20, [x6, #416]
-	WORD $0x3d802815 // str q21, [x0, #160]
-	WORD $0x3d806814 // str q20, [x0, #416]
-	WORD $0x3dc02cd5 // ldr q21, [x6, #176]
-	WORD $0x3dc06cd4 // ldr q20, [x6, #432]
-	WORD $0x3d802c15 // str q21, [x0, #176]
-	WORD $0x3d806c14 // str q20, [x0, #432]
-	WORD $0x3dc030d5 // ldr q21, [x6, #192]
-	WORD $0x3dc070d4 // ldr q20, [x6, #448]
-	WORD $0x3d803015 // str q21, [x0, #192]
-	WORD $0x3d807014 // str q20, [x0, #448]
-	WORD $0x3dc034d5 // ldr q21, [x6, #208]
-	WORD $0x3dc074d4 // ldr q20, [x6, #464]
-	WORD $0x3d803415 // str q21, [x0, #208]
-	WORD $0x3d807414 // str q20, [x0, #464]
-	WORD $0x3dc038d5 // ldr q21, [x6, #224]
-	WORD $0x3dc078d4 // ldr q20, [x6, #480]
-	WORD $0x3d803815 // str q21, [x0, #224]
-	WORD $0x3d807814 // str q20, [x0, #480]
-	WORD $0x3dc03cd5 // ldr q21, [x6, #240]
-	WORD $0x3dc07cd4 // ldr q20, [x6, #496]
-	WORD $0x3d803c15 // str q21, [x0, #240]
-	WORD $0x3d807c14 // str q20, [x0, #496]
-	WORD $0x3dc080d4 // ldr q20, [x6, #512]
-	WORD $0x3dc084d5 // ldr q21, [x6, #528]
-	WORD $0x0e217a96 // fcvtl v22, v20
-	WORD $0x4e217a97 // fcvtl2 v23, v20
-	WORD $0x0e217ab8 // fcvtl v24, v21
-	WORD $0x4e217ab9 // fcvtl2 v25, v21
-	WORD $0x3d808016 // str q22, [x0, #512]
-	WORD $0x3d808417 // str q23, [x0, #528]
-	WORD $0x3d808818 // str q24, [x0, #544]
-	WORD $0x3d808c19 // str q25, [x0, #560]
-	ADD $576, R0
-	ADD $544, R6
-	SUBS $1, R9
-	BNE unpackQ8_0NEON_block
-	RET
-
 // unpackQ4_0NEON: see kernels.go.
 TEXT ·unpackQ4_0NEON(SB), NOSPLIT, $0-24
 	MOVD panel+0(FP), R0
@@ -1037,6 +522,154 @@ unpackQ4_0NEON_block:
 	BNE unpackQ4_0NEON_block
 	RET
 
+// gemvQ4_1NEON: see kernels.go.
+TEXT ·gemvQ4_1NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f00e5fc // movi v28.16b, #15
+gemvQ4_1NEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvQ4_1NEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
+	WORD $0x4f91e284 // sdot v4, v20, v17[0]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x4f91e285 // sdot v5, v20, v17[0]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
+	WORD $0x4f91e286 // sdot v6, v20, v17[0]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
+	WORD $0x4f91e287 // sdot v7, v20, v17[0]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
+	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
+	WORD $0x4fb1e286 // sdot v6, v20, v17[1]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
+	WORD $0x4fb1e287 // sdot v7, v20, v17[1]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
+	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
+	WORD $0x4f91ea86 // sdot v6, v20, v17[2]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
+	WORD $0x4f91ea87 // sdot v7, v20, v17[2]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
+	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
+	WORD $0x4fb1ea86 // sdot v6, v20, v17[3]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
+	WORD $0x4fb1ea87 // sdot v7, v20, v17[3]
+	WORD $0x3dc040d4 // ldr q20, [x6, #256]
+	WORD $0x3dc044d5 // ldr q21, [x6, #272]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
+	WORD $0x3dc048d4 // ldr q20, [x6, #288]
+	WORD $0x3dc04cd5 // ldr q21, [x6, #304]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x4f9312c0 // fmla.4s v0, v22, v19[0]
+	WORD $0x4f9312e1 // fmla.4s v1, v23, v19[0]
+	WORD $0x4f931302 // fmla.4s v2, v24, v19[0]
+	WORD $0x4f931323 // fmla.4s v3, v25, v19[0]
+	ADD $320, R6
+	ADD $64, R8
+	SUBS $1, R9
+	BNE gemvQ4_1NEON_block
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvQ4_1NEON_group
+	RET
+
 // unpackQ4_1NEON: see kernels.go.
 TEXT ·unpackQ4_1NEON(SB), NOSPLIT, $0-24
 	MOVD panel+0(FP), R0
@@ -1150,6 +783,242 @@ unpackQ4_1NEON_block:
 	BNE unpackQ4_1NEON_block
 	RET
 
+// gemvQ5_0NEON: see kernels.go.
+TEXT ·gemvQ5_0NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	WORD $0x4f00e61e // movi v30.16b, #16
+gemvQ5_0NEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvQ5_0NEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x3dc040cc // ldr q12, [x6, #256]
+	WORD $0x3dc044cd // ldr q13, [x6, #272]
+	WORD $0x3dc048ce // ldr q14, [x6, #288]
+	WORD $0x3dc04ccf // ldr q15, [x6, #304]
+	WORD $0x4f24565d // shl.4s #4 v29, v18
+	WORD $0x4e0407a4 // dup v4.4s, v29.s[0]
+	WORD $0x4e0407a5 // dup v5.4s, v29.s[0]
+	WORD $0x4e0407a6 // dup v6.4s, v29.s[0]
+	WORD $0x4e0407a7 // dup v7.4s, v29.s[0]
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c559a // shl.16b #4 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d9a // and.16b v26, v12, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
+	WORD $0x4f91e284 // sdot v4, v20, v17[0]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c55ba // shl.16b #4 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1dba // and.16b v26, v13, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x4f91e285 // sdot v5, v20, v17[0]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c55da // shl.16b #4 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1dda // and.16b v26, v14, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
+	WORD $0x4f91e286 // sdot v6, v20, v17[0]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c55fa // shl.16b #4 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1dfa // and.16b v26, v15, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
+	WORD $0x4f91e287 // sdot v7, v20, v17[0]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b559a // shl.16b #3 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f059a // ushr.16b #1 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
+	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b55ba // shl.16b #3 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f05ba // ushr.16b #1 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b55da // shl.16b #3 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f05da // ushr.16b #1 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
+	WORD $0x4fb1e286 // sdot v6, v20, v17[1]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b55fa // shl.16b #3 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f05fa // ushr.16b #1 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
+	WORD $0x4fb1e287 // sdot v7, v20, v17[1]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a559a // shl.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e059a // ushr.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
+	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a55ba // shl.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05ba // ushr.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a55da // shl.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05da // ushr.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
+	WORD $0x4f91ea86 // sdot v6, v20, v17[2]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a55fa // shl.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05fa // ushr.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
+	WORD $0x4f91ea87 // sdot v7, v20, v17[2]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09559a // shl.16b #1 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d059a // ushr.16b #3 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
+	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0955ba // shl.16b #1 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05ba // ushr.16b #3 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0955da // shl.16b #1 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05da // ushr.16b #3 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
+	WORD $0x4fb1ea86 // sdot v6, v20, v17[3]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0955fa // shl.16b #1 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05fa // ushr.16b #3 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
+	WORD $0x4fb1ea87 // sdot v7, v20, v17[3]
+	WORD $0x3dc050d4 // ldr q20, [x6, #320]
+	WORD $0x3dc054d5 // ldr q21, [x6, #336]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
+	ADD $352, R6
+	ADD $64, R8
+	SUBS $1, R9
+	BNE gemvQ5_0NEON_block
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvQ5_0NEON_group
+	RET
+
 // unpackQ5_0NEON: see kernels.go.
 TEXT ·unpackQ5_0NEON(SB), NOSPLIT, $0-24
 	MOVD panel+0(FP), R0
@@ -1159,17 +1028,17 @@ TEXT ·unpackQ5_0NEON(SB), NOSPLIT, $0-24
 	WORD $0x4f00e61e // movi v30.16b, #16
 	WORD $0x4f03e61d // movi v29.16b, #112
 unpackQ5_0NEON_block:
-	WORD $0x3dc040c8 // ldr q8, [x6, #256]
-	WORD $0x3dc044c9 // ldr q9, [x6, #272]
-	WORD $0x3dc048ca // ldr q10, [x6, #288]
-	WORD $0x3dc04ccb // ldr q11, [x6, #304]
+	WORD $0x3dc040cc // ldr q12, [x6, #256]
+	WORD $0x3dc044cd // ldr q13, [x6, #272]
+	WORD $0x3dc048ce // ldr q14, [x6, #288]
+	WORD $0x3dc04ccf // ldr q15, [x6, #304]
 	WORD $0x3dc000d4 // ldr q20, [x6, #0]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c551a // shl.16b #4 v26, v8
+	WORD $0x4f0c559a // shl.16b #4 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4e3e1d1a // and.16b v26, v8, v30
+	WORD $0x4e3e1d9a // and.16b v26, v12, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
 	WORD $0x3d800015 // str q21, [x0, #0]
@@ -1178,10 +1047,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc004d4 // ldr q20, [x6, #16]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c553a // shl.16b #4 v26, v9
+	WORD $0x4f0c55ba // shl.16b #4 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4e3e1d3a // and.16b v26, v9, v30
+	WORD $0x4e3e1dba // and.16b v26, v13, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
 	WORD $0x3d800415 // str q21, [x0, #16]
@@ -1190,10 +1059,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc008d4 // ldr q20, [x6, #32]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c555a // shl.16b #4 v26, v10
+	WORD $0x4f0c55da // shl.16b #4 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4e3e1d5a // and.16b v26, v10, v30
+	WORD $0x4e3e1dda // and.16b v26, v14, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
 	WORD $0x3d800815 // str q21, [x0, #32]
@@ -1202,10 +1071,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c557a // shl.16b #4 v26, v11
+	WORD $0x4f0c55fa // shl.16b #4 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4e3e1d7a // and.16b v26, v11, v30
+	WORD $0x4e3e1dfa // and.16b v26, v15, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
 	WORD $0x3d800c15 // str q21, [x0, #48]
@@ -1214,10 +1083,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc010d4 // ldr q20, [x6, #64]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0b551a // shl.16b #3 v26, v8
+	WORD $0x4f0b559a // shl.16b #3 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0f051a // ushr.16b #1 v26, v8
+	WORD $0x6f0f059a // ushr.16b #1 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -1227,10 +1096,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc014d4 // ldr q20, [x6, #80]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0b553a // shl.16b #3 v26, v9
+	WORD $0x4f0b55ba // shl.16b #3 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0f053a // ushr.16b #1 v26, v9
+	WORD $0x6f0f05ba // ushr.16b #1 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -1240,10 +1109,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc018d4 // ldr q20, [x6, #96]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0b555a // shl.16b #3 v26, v10
+	WORD $0x4f0b55da // shl.16b #3 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0f055a // ushr.16b #1 v26, v10
+	WORD $0x6f0f05da // ushr.16b #1 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -1253,10 +1122,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0b557a // shl.16b #3 v26, v11
+	WORD $0x4f0b55fa // shl.16b #3 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0f057a // ushr.16b #1 v26, v11
+	WORD $0x6f0f05fa // ushr.16b #1 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -1266,10 +1135,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc020d4 // ldr q20, [x6, #128]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a551a // shl.16b #2 v26, v8
+	WORD $0x4f0a559a // shl.16b #2 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e051a // ushr.16b #2 v26, v8
+	WORD $0x6f0e059a // ushr.16b #2 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -1279,10 +1148,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc024d4 // ldr q20, [x6, #144]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a553a // shl.16b #2 v26, v9
+	WORD $0x4f0a55ba // shl.16b #2 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e053a // ushr.16b #2 v26, v9
+	WORD $0x6f0e05ba // ushr.16b #2 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -1292,10 +1161,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc028d4 // ldr q20, [x6, #160]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a555a // shl.16b #2 v26, v10
+	WORD $0x4f0a55da // shl.16b #2 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e055a // ushr.16b #2 v26, v10
+	WORD $0x6f0e05da // ushr.16b #2 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -1305,10 +1174,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a557a // shl.16b #2 v26, v11
+	WORD $0x4f0a55fa // shl.16b #2 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e057a // ushr.16b #2 v26, v11
+	WORD $0x6f0e05fa // ushr.16b #2 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -1318,10 +1187,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc030d4 // ldr q20, [x6, #192]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f09551a // shl.16b #1 v26, v8
+	WORD $0x4f09559a // shl.16b #1 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0d051a // ushr.16b #3 v26, v8
+	WORD $0x6f0d059a // ushr.16b #3 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -1331,10 +1200,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc034d4 // ldr q20, [x6, #208]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f09553a // shl.16b #1 v26, v9
+	WORD $0x4f0955ba // shl.16b #1 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0d053a // ushr.16b #3 v26, v9
+	WORD $0x6f0d05ba // ushr.16b #3 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -1344,10 +1213,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc038d4 // ldr q20, [x6, #224]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f09555a // shl.16b #1 v26, v10
+	WORD $0x4f0955da // shl.16b #1 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0d055a // ushr.16b #3 v26, v10
+	WORD $0x6f0d05da // ushr.16b #3 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -1357,10 +1226,10 @@ unpackQ5_0NEON_block:
 	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f09557a // shl.16b #1 v26, v11
+	WORD $0x4f0955fa // shl.16b #1 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0d057a // ushr.16b #3 v26, v11
+	WORD $0x6f0d05fa // ushr.16b #3 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -1383,6 +1252,251 @@ unpackQ5_0NEON_block:
 	BNE unpackQ5_0NEON_block
 	RET
 
+// gemvQ5_1NEON: see kernels.go.
+TEXT ·gemvQ5_1NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	WORD $0x4f00e61e // movi v30.16b, #16
+gemvQ5_1NEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvQ5_1NEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x3dc040cc // ldr q12, [x6, #256]
+	WORD $0x3dc044cd // ldr q13, [x6, #272]
+	WORD $0x3dc048ce // ldr q14, [x6, #288]
+	WORD $0x3dc04ccf // ldr q15, [x6, #304]
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c559a // shl.16b #4 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d9a // and.16b v26, v12, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
+	WORD $0x4f91e284 // sdot v4, v20, v17[0]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c55ba // shl.16b #4 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1dba // and.16b v26, v13, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x4f91e285 // sdot v5, v20, v17[0]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c55da // shl.16b #4 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1dda // and.16b v26, v14, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
+	WORD $0x4f91e286 // sdot v6, v20, v17[0]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c55fa // shl.16b #4 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1dfa // and.16b v26, v15, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
+	WORD $0x4f91e287 // sdot v7, v20, v17[0]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b559a // shl.16b #3 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f059a // ushr.16b #1 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
+	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b55ba // shl.16b #3 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f05ba // ushr.16b #1 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b55da // shl.16b #3 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f05da // ushr.16b #1 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
+	WORD $0x4fb1e286 // sdot v6, v20, v17[1]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b55fa // shl.16b #3 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f05fa // ushr.16b #1 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
+	WORD $0x4fb1e287 // sdot v7, v20, v17[1]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a559a // shl.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e059a // ushr.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
+	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a55ba // shl.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05ba // ushr.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a55da // shl.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05da // ushr.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
+	WORD $0x4f91ea86 // sdot v6, v20, v17[2]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a55fa // shl.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05fa // ushr.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
+	WORD $0x4f91ea87 // sdot v7, v20, v17[2]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09559a // shl.16b #1 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d059a // ushr.16b #3 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
+	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0955ba // shl.16b #1 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05ba // ushr.16b #3 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0955da // shl.16b #1 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05da // ushr.16b #3 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
+	WORD $0x4fb1ea86 // sdot v6, v20, v17[3]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0955fa // shl.16b #1 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05fa // ushr.16b #3 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
+	WORD $0x4fb1ea87 // sdot v7, v20, v17[3]
+	WORD $0x3dc050d4 // ldr q20, [x6, #320]
+	WORD $0x3dc054d5 // ldr q21, [x6, #336]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
+	WORD $0x3dc058d4 // ldr q20, [x6, #352]
+	WORD $0x3dc05cd5 // ldr q21, [x6, #368]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x4f9312c0 // fmla.4s v0, v22, v19[0]
+	WORD $0x4f9312e1 // fmla.4s v1, v23, v19[0]
+	WORD $0x4f931302 // fmla.4s v2, v24, v19[0]
+	WORD $0x4f931323 // fmla.4s v3, v25, v19[0]
+	ADD $384, R6
+	ADD $64, R8
+	SUBS $1, R9
+	BNE gemvQ5_1NEON_block
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvQ5_1NEON_group
+	RET
+
 // unpackQ5_1NEON: see kernels.go.
 TEXT ·unpackQ5_1NEON(SB), NOSPLIT, $0-24
 	MOVD panel+0(FP), R0
@@ -1391,57 +1505,57 @@ TEXT ·unpackQ5_1NEON(SB), NOSPLIT, $0-24
 	WORD $0x4f00e5fc // movi v28.16b, #15
 	WORD $0x4f00e61e // movi v30.16b, #16
 unpackQ5_1NEON_block:
-	WORD $0x3dc040c8 // ldr q8, [x6, #256]
-	WORD $0x3dc044c9 // ldr q9, [x6, #272]
-	WORD $0x3dc048ca // ldr q10, [x6, #288]
-	WORD $0x3dc04ccb // ldr q11, [x6, #304]
+	WORD $0x3dc040cc // ldr q12, [x6, #256]
+	WORD $0x3dc044cd // ldr q13, [x6, #272]
+	WORD $0x3dc048ce // ldr q14, [x6, #288]
+	WORD $0x3dc04ccf // ldr q15, [x6, #304]
 	WORD $0x3dc000d4 // ldr q20, [x6, #0]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c551a // shl.16b #4 v26, v8
+	WORD $0x4f0c559a // shl.16b #4 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4e3e1d1a // and.16b v26, v8, v30
+	WORD $0x4e3e1d9a // and.16b v26, v12, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d800015 // str q21, [x0, #0]
 	WORD $0x3d804014 // str q20, [x0, #256]
 	WORD $0x3dc004d4 // ldr q20, [x6, #16]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c553a // shl.16b #4 v26, v9
+	WORD $0x4f0c55ba // shl.16b #4 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4e3e1d3a // and.16b v26, v9, v30
+	WORD $0x4e3e1dba // and.16b v26, v13, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d800415 // str q21, [x0, #16]
 	WORD $0x3d804414 // str q20, [x0, #272]
 	WORD $0x3dc008d4 // ldr q20, [x6, #32]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c555a // shl.16b #4 v26, v10
+	WORD $0x4f0c55da // shl.16b #4 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4e3e1d5a // and.16b v26, v10, v30
+	WORD $0x4e3e1dda // and.16b v26, v14, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d800815 // str q21, [x0, #32]
 	WORD $0x3d804814 // str q20, [x0, #288]
 	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c557a // shl.16b #4 v26, v11
+	WORD $0x4f0c55fa // shl.16b #4 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4e3e1d7a // and.16b v26, v11, v30
+	WORD $0x4e3e1dfa // and.16b v26, v15, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d800c15 // str q21, [x0, #48]
 	WORD $0x3d804c14 // str q20, [x0, #304]
 	WORD $0x3dc010d4 // ldr q20, [x6, #64]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0b551a // shl.16b #3 v26, v8
+	WORD $0x4f0b559a // shl.16b #3 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0f051a // ushr.16b #1 v26, v8
+	WORD $0x6f0f059a // ushr.16b #1 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d801015 // str q21, [x0, #64]
@@ -1449,10 +1563,10 @@ unpackQ5_1NEON_block:
 	WORD $0x3dc014d4 // ldr q20, [x6, #80]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0b553a // shl.16b #3 v26, v9
+	WORD $0x4f0b55ba // shl.16b #3 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0f053a // ushr.16b #1 v26, v9
+	WORD $0x6f0f05ba // ushr.16b #1 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d801415 // str q21, [x0, #80]
@@ -1460,10 +1574,10 @@ unpackQ5_1NEON_block:
 	WORD $0x3dc018d4 // ldr q20, [x6, #96]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0b555a // shl.16b #3 v26, v10
+	WORD $0x4f0b55da // shl.16b #3 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0f055a // ushr.16b #1 v26, v10
+	WORD $0x6f0f05da // ushr.16b #1 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d801815 // str q21, [x0, #96]
@@ -1471,10 +1585,10 @@ unpackQ5_1NEON_block:
 	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0b557a // shl.16b #3 v26, v11
+	WORD $0x4f0b55fa // shl.16b #3 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0f057a // ushr.16b #1 v26, v11
+	WORD $0x6f0f05fa // ushr.16b #1 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d801c15 // str q21, [x0, #112]
@@ -1482,10 +1596,10 @@ unpackQ5_1NEON_block:
 	WORD $0x3dc020d4 // ldr q20, [x6, #128]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a551a // shl.16b #2 v26, v8
+	WORD $0x4f0a559a // shl.16b #2 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e051a // ushr.16b #2 v26, v8
+	WORD $0x6f0e059a // ushr.16b #2 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d802015 // str q21, [x0, #128]
@@ -1493,10 +1607,10 @@ unpackQ5_1NEON_block:
 	WORD $0x3dc024d4 // ldr q20, [x6, #144]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a553a // shl.16b #2 v26, v9
+	WORD $0x4f0a55ba // shl.16b #2 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e053a // ushr.16b #2 v26, v9
+	WORD $0x6f0e05ba // ushr.16b #2 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d802415 // str q21, [x0, #144]
@@ -1504,10 +1618,10 @@ unpackQ5_1NEON_block:
 	WORD $0x3dc028d4 // ldr q20, [x6, #160]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a555a // shl.16b #2 v26, v10
+	WORD $0x4f0a55da // shl.16b #2 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e055a // ushr.16b #2 v26, v10
+	WORD $0x6f0e05da // ushr.16b #2 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d802815 // str q21, [x0, #160]
@@ -1515,10 +1629,10 @@ unpackQ5_1NEON_block:
 	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a557a // shl.16b #2 v26, v11
+	WORD $0x4f0a55fa // shl.16b #2 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e057a // ushr.16b #2 v26, v11
+	WORD $0x6f0e05fa // ushr.16b #2 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d802c15 // str q21, [x0, #176]
@@ -1526,10 +1640,10 @@ unpackQ5_1NEON_block:
 	WORD $0x3dc030d4 // ldr q20, [x6, #192]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f09551a // shl.16b #1 v26, v8
+	WORD $0x4f09559a // shl.16b #1 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0d051a // ushr.16b #3 v26, v8
+	WORD $0x6f0d059a // ushr.16b #3 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d803015 // str q21, [x0, #192]
@@ -1537,10 +1651,10 @@ unpackQ5_1NEON_block:
 	WORD $0x3dc034d4 // ldr q20, [x6, #208]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f09553a // shl.16b #1 v26, v9
+	WORD $0x4f0955ba // shl.16b #1 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0d053a // ushr.16b #3 v26, v9
+	WORD $0x6f0d05ba // ushr.16b #3 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d803415 // str q21, [x0, #208]
@@ -1548,10 +1662,10 @@ unpackQ5_1NEON_block:
 	WORD $0x3dc038d4 // ldr q20, [x6, #224]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f09555a // shl.16b #1 v26, v10
+	WORD $0x4f0955da // shl.16b #1 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0d055a // ushr.16b #3 v26, v10
+	WORD $0x6f0d05da // ushr.16b #3 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d803815 // str q21, [x0, #224]
@@ -1559,10 +1673,10 @@ unpackQ5_1NEON_block:
 	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f09557a // shl.16b #1 v26, v11
+	WORD $0x4f0955fa // shl.16b #1 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0d057a // ushr.16b #3 v26, v11
+	WORD $0x6f0d05fa // ushr.16b #3 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d803c15 // str q21, [x0, #240]
@@ -1591,6 +1705,196 @@ unpackQ5_1NEON_block:
 	ADD $384, R6
 	SUBS $1, R9
 	BNE unpackQ5_1NEON_block
+	RET
+
+// gemvQ4_KNEON: see kernels.go.
+TEXT ·gemvQ4_KNEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f00e5fc // movi v28.16b, #15
+gemvQ4_KNEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvQ4_KNEON_super:
+	MOVD R6, R7
+	ADD $64, R7, R10
+	ADD $320, R6
+	MOVD $8, R11
+gemvQ4_KNEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
+	WORD $0x4f91e284 // sdot v4, v20, v17[0]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x4f91e285 // sdot v5, v20, v17[0]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
+	WORD $0x4f91e286 // sdot v6, v20, v17[0]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
+	WORD $0x4f91e287 // sdot v7, v20, v17[0]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
+	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
+	WORD $0x4fb1e286 // sdot v6, v20, v17[1]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
+	WORD $0x4fb1e287 // sdot v7, v20, v17[1]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
+	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
+	WORD $0x4f91ea86 // sdot v6, v20, v17[2]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
+	WORD $0x4f91ea87 // sdot v7, v20, v17[2]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
+	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
+	WORD $0x4fb1ea86 // sdot v6, v20, v17[3]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
+	WORD $0x4fb1ea87 // sdot v7, v20, v17[3]
+	WORD $0x3dc000f4 // ldr q20, [x7, #0]
+	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x0e217a8c // fcvtl v12, v20
+	WORD $0x4e217a8d // fcvtl2 v13, v20
+	WORD $0x0e217aae // fcvtl v14, v21
+	WORD $0x4e217aaf // fcvtl2 v15, v21
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
+	WORD $0x3dc008f4 // ldr q20, [x7, #32]
+	WORD $0x3dc00cf5 // ldr q21, [x7, #48]
+	WORD $0x0e217a8c // fcvtl v12, v20
+	WORD $0x4e217a8d // fcvtl2 v13, v20
+	WORD $0x0e217aae // fcvtl v14, v21
+	WORD $0x4e217aaf // fcvtl2 v15, v21
+	WORD $0x3dc02154 // ldr q20, [x10, #128]
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4f9352c0 // fmls.4s v0, v22, v19[0]
+	WORD $0x4f9352e1 // fmls.4s v1, v23, v19[0]
+	WORD $0x4f935302 // fmls.4s v2, v24, v19[0]
+	WORD $0x4f935323 // fmls.4s v3, v25, v19[0]
+	ADD $64, R8
+	ADD $256, R6
+	ADD $16, R10
+	SUBS $1, R11
+	BNE gemvQ4_KNEON_block
+	SUBS $8, R9
+	BNE gemvQ4_KNEON_super
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvQ4_KNEON_group
 	RET
 
 // unpackQ4_KNEON: see kernels.go.
@@ -1752,6 +2056,293 @@ unpackQ4_KNEON_block:
 	BNE unpackQ4_KNEON_super
 	RET
 
+// gemvQ5_KNEON: see kernels.go.
+TEXT ·gemvQ5_KNEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	WORD $0x4f00e61e // movi v30.16b, #16
+gemvQ5_KNEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvQ5_KNEON_super:
+	MOVD R6, R7
+	ADD $64, R7, R10
+	ADD $320, R6
+	MOVD $8, R11
+gemvQ5_KNEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x3dc040cc // ldr q12, [x6, #256]
+	WORD $0x3dc044cd // ldr q13, [x6, #272]
+	WORD $0x3dc048ce // ldr q14, [x6, #288]
+	WORD $0x3dc04ccf // ldr q15, [x6, #304]
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c559a // shl.16b #4 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1d9a // and.16b v26, v12, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
+	WORD $0x4f91e284 // sdot v4, v20, v17[0]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c55ba // shl.16b #4 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1dba // and.16b v26, v13, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x4f91e285 // sdot v5, v20, v17[0]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c55da // shl.16b #4 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1dda // and.16b v26, v14, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
+	WORD $0x4f91e286 // sdot v6, v20, v17[0]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c55fa // shl.16b #4 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1dfa // and.16b v26, v15, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
+	WORD $0x4f91e287 // sdot v7, v20, v17[0]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b559a // shl.16b #3 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f059a // ushr.16b #1 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
+	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b55ba // shl.16b #3 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f05ba // ushr.16b #1 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b55da // shl.16b #3 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f05da // ushr.16b #1 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
+	WORD $0x4fb1e286 // sdot v6, v20, v17[1]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0b55fa // shl.16b #3 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0f05fa // ushr.16b #1 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
+	WORD $0x4fb1e287 // sdot v7, v20, v17[1]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a559a // shl.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e059a // ushr.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
+	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a55ba // shl.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05ba // ushr.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a55da // shl.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05da // ushr.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
+	WORD $0x4f91ea86 // sdot v6, v20, v17[2]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a55fa // shl.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05fa // ushr.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
+	WORD $0x4f91ea87 // sdot v7, v20, v17[2]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f09559a // shl.16b #1 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d059a // ushr.16b #3 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
+	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0955ba // shl.16b #1 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05ba // ushr.16b #3 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0955da // shl.16b #1 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05da // ushr.16b #3 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
+	WORD $0x4fb1ea86 // sdot v6, v20, v17[3]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0955fa // shl.16b #1 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05fa // ushr.16b #3 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
+	WORD $0x4fb1ea87 // sdot v7, v20, v17[3]
+	WORD $0x3dc000f4 // ldr q20, [x7, #0]
+	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x0e217a8c // fcvtl v12, v20
+	WORD $0x4e217a8d // fcvtl2 v13, v20
+	WORD $0x0e217aae // fcvtl v14, v21
+	WORD $0x4e217aaf // fcvtl2 v15, v21
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
+	WORD $0x3dc008f4 // ldr q20, [x7, #32]
+	WORD $0x3dc00cf5 // ldr q21, [x7, #48]
+	WORD $0x0e217a8c // fcvtl v12, v20
+	WORD $0x4e217a8d // fcvtl2 v13, v20
+	WORD $0x0e217aae // fcvtl v14, v21
+	WORD $0x4e217aaf // fcvtl2 v15, v21
+	WORD $0x3dc02154 // ldr q20, [x10, #128]
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4f9352c0 // fmls.4s v0, v22, v19[0]
+	WORD $0x4f9352e1 // fmls.4s v1, v23, v19[0]
+	WORD $0x4f935302 // fmls.4s v2, v24, v19[0]
+	WORD $0x4f935323 // fmls.4s v3, v25, v19[0]
+	ADD $64, R8
+	ADD $320, R6
+	ADD $16, R10
+	SUBS $1, R11
+	BNE gemvQ5_KNEON_block
+	SUBS $8, R9
+	BNE gemvQ5_KNEON_super
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvQ5_KNEON_group
+	RET
+
 // unpackQ5_KNEON: see kernels.go.
 TEXT ·unpackQ5_KNEON(SB), NOSPLIT, $0-24
 	MOVD panel+0(FP), R0
@@ -1777,57 +2368,57 @@ unpackQ5_KNEON_super:
 	WORD $0x0e217aa6 // fcvtl v6, v21
 	WORD $0x4e217aa7 // fcvtl2 v7, v21
 unpackQ5_KNEON_block:
-	WORD $0x3dc040c8 // ldr q8, [x6, #256]
-	WORD $0x3dc044c9 // ldr q9, [x6, #272]
-	WORD $0x3dc048ca // ldr q10, [x6, #288]
-	WORD $0x3dc04ccb // ldr q11, [x6, #304]
+	WORD $0x3dc040cc // ldr q12, [x6, #256]
+	WORD $0x3dc044cd // ldr q13, [x6, #272]
+	WORD $0x3dc048ce // ldr q14, [x6, #288]
+	WORD $0x3dc04ccf // ldr q15, [x6, #304]
 	WORD $0x3dc000d4 // ldr q20, [x6, #0]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c551a // shl.16b #4 v26, v8
+	WORD $0x4f0c559a // shl.16b #4 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4e3e1d1a // and.16b v26, v8, v30
+	WORD $0x4e3e1d9a // and.16b v26, v12, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d800015 // str q21, [x0, #0]
 	WORD $0x3d804014 // str q20, [x0, #256]
 	WORD $0x3dc004d4 // ldr q20, [x6, #16]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c553a // shl.16b #4 v26, v9
+	WORD $0x4f0c55ba // shl.16b #4 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4e3e1d3a // and.16b v26, v9, v30
+	WORD $0x4e3e1dba // and.16b v26, v13, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d800415 // str q21, [x0, #16]
 	WORD $0x3d804414 // str q20, [x0, #272]
 	WORD $0x3dc008d4 // ldr q20, [x6, #32]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c555a // shl.16b #4 v26, v10
+	WORD $0x4f0c55da // shl.16b #4 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4e3e1d5a // and.16b v26, v10, v30
+	WORD $0x4e3e1dda // and.16b v26, v14, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d800815 // str q21, [x0, #32]
 	WORD $0x3d804814 // str q20, [x0, #288]
 	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c557a // shl.16b #4 v26, v11
+	WORD $0x4f0c55fa // shl.16b #4 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4e3e1d7a // and.16b v26, v11, v30
+	WORD $0x4e3e1dfa // and.16b v26, v15, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d800c15 // str q21, [x0, #48]
 	WORD $0x3d804c14 // str q20, [x0, #304]
 	WORD $0x3dc010d4 // ldr q20, [x6, #64]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0b551a // shl.16b #3 v26, v8
+	WORD $0x4f0b559a // shl.16b #3 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0f051a // ushr.16b #1 v26, v8
+	WORD $0x6f0f059a // ushr.16b #1 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d801015 // str q21, [x0, #64]
@@ -1835,10 +2426,10 @@ unpackQ5_KNEON_block:
 	WORD $0x3dc014d4 // ldr q20, [x6, #80]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0b553a // shl.16b #3 v26, v9
+	WORD $0x4f0b55ba // shl.16b #3 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0f053a // ushr.16b #1 v26, v9
+	WORD $0x6f0f05ba // ushr.16b #1 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d801415 // str q21, [x0, #80]
@@ -1846,10 +2437,10 @@ unpackQ5_KNEON_block:
 	WORD $0x3dc018d4 // ldr q20, [x6, #96]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0b555a // shl.16b #3 v26, v10
+	WORD $0x4f0b55da // shl.16b #3 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0f055a // ushr.16b #1 v26, v10
+	WORD $0x6f0f05da // ushr.16b #1 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d801815 // str q21, [x0, #96]
@@ -1857,10 +2448,10 @@ unpackQ5_KNEON_block:
 	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0b557a // shl.16b #3 v26, v11
+	WORD $0x4f0b55fa // shl.16b #3 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0f057a // ushr.16b #1 v26, v11
+	WORD $0x6f0f05fa // ushr.16b #1 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d801c15 // str q21, [x0, #112]
@@ -1868,10 +2459,10 @@ unpackQ5_KNEON_block:
 	WORD $0x3dc020d4 // ldr q20, [x6, #128]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a551a // shl.16b #2 v26, v8
+	WORD $0x4f0a559a // shl.16b #2 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e051a // ushr.16b #2 v26, v8
+	WORD $0x6f0e059a // ushr.16b #2 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d802015 // str q21, [x0, #128]
@@ -1879,10 +2470,10 @@ unpackQ5_KNEON_block:
 	WORD $0x3dc024d4 // ldr q20, [x6, #144]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a553a // shl.16b #2 v26, v9
+	WORD $0x4f0a55ba // shl.16b #2 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e053a // ushr.16b #2 v26, v9
+	WORD $0x6f0e05ba // ushr.16b #2 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d802415 // str q21, [x0, #144]
@@ -1890,10 +2481,10 @@ unpackQ5_KNEON_block:
 	WORD $0x3dc028d4 // ldr q20, [x6, #160]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a555a // shl.16b #2 v26, v10
+	WORD $0x4f0a55da // shl.16b #2 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e055a // ushr.16b #2 v26, v10
+	WORD $0x6f0e05da // ushr.16b #2 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d802815 // str q21, [x0, #160]
@@ -1901,10 +2492,10 @@ unpackQ5_KNEON_block:
 	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a557a // shl.16b #2 v26, v11
+	WORD $0x4f0a55fa // shl.16b #2 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e057a // ushr.16b #2 v26, v11
+	WORD $0x6f0e05fa // ushr.16b #2 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d802c15 // str q21, [x0, #176]
@@ -1912,10 +2503,10 @@ unpackQ5_KNEON_block:
 	WORD $0x3dc030d4 // ldr q20, [x6, #192]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f09551a // shl.16b #1 v26, v8
+	WORD $0x4f09559a // shl.16b #1 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0d051a // ushr.16b #3 v26, v8
+	WORD $0x6f0d059a // ushr.16b #3 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d803015 // str q21, [x0, #192]
@@ -1923,10 +2514,10 @@ unpackQ5_KNEON_block:
 	WORD $0x3dc034d4 // ldr q20, [x6, #208]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f09553a // shl.16b #1 v26, v9
+	WORD $0x4f0955ba // shl.16b #1 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0d053a // ushr.16b #3 v26, v9
+	WORD $0x6f0d05ba // ushr.16b #3 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d803415 // str q21, [x0, #208]
@@ -1934,10 +2525,10 @@ unpackQ5_KNEON_block:
 	WORD $0x3dc038d4 // ldr q20, [x6, #224]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f09555a // shl.16b #1 v26, v10
+	WORD $0x4f0955da // shl.16b #1 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0d055a // ushr.16b #3 v26, v10
+	WORD $0x6f0d05da // ushr.16b #3 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d803815 // str q21, [x0, #224]
@@ -1945,10 +2536,10 @@ unpackQ5_KNEON_block:
 	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f09557a // shl.16b #1 v26, v11
+	WORD $0x4f0955fa // shl.16b #1 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0d057a // ushr.16b #3 v26, v11
+	WORD $0x6f0d05fa // ushr.16b #3 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x3d803c15 // str q21, [x0, #240]
@@ -2008,6 +2599,300 @@ unpackQ5_KNEON_block:
 	BNE unpackQ5_KNEON_super
 	RET
 
+// gemvQ6_KNEON: see kernels.go.
+TEXT ·gemvQ6_KNEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	WORD $0x4f01e61e // movi v30.16b, #48
+gemvQ6_KNEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvQ6_KNEON_super:
+	MOVD R6, R7
+	ADD $32, R7, R10
+	ADD $288, R6
+	MOVD $8, R11
+gemvQ6_KNEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x3dc040cc // ldr q12, [x6, #256]
+	WORD $0x3dc044cd // ldr q13, [x6, #272]
+	WORD $0x3dc048ce // ldr q14, [x6, #288]
+	WORD $0x3dc04ccf // ldr q15, [x6, #304]
+	WORD $0x3dc050d6 // ldr q22, [x6, #320]
+	WORD $0x3dc054d7 // ldr q23, [x6, #336]
+	WORD $0x3dc058d8 // ldr q24, [x6, #352]
+	WORD $0x3dc05cd9 // ldr q25, [x6, #368]
+	WORD $0x4f25565d // shl.4s #5 v29, v18
+	WORD $0x4e0c07a4 // dup v4.4s, v29.s[1]
+	WORD $0x4e0c07a5 // dup v5.4s, v29.s[1]
+	WORD $0x4e0c07a6 // dup v6.4s, v29.s[1]
+	WORD $0x4e0c07a7 // dup v7.4s, v29.s[1]
+	WORD $0x4e1407a8 // dup v8.4s, v29.s[2]
+	WORD $0x4e1407a9 // dup v9.4s, v29.s[2]
+	WORD $0x4e1407aa // dup v10.4s, v29.s[2]
+	WORD $0x4e1407ab // dup v11.4s, v29.s[2]
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c559a // shl.16b #4 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0c56da // shl.16b #4 v26, v22
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
+	WORD $0x4f91e288 // sdot v8, v20, v17[0]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c55ba // shl.16b #4 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0c56fa // shl.16b #4 v26, v23
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x4f91e289 // sdot v9, v20, v17[0]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c55da // shl.16b #4 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0c571a // shl.16b #4 v26, v24
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
+	WORD $0x4f91e28a // sdot v10, v20, v17[0]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0c55fa // shl.16b #4 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0c573a // shl.16b #4 v26, v25
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
+	WORD $0x4f91e28b // sdot v11, v20, v17[0]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a559a // shl.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0a56da // shl.16b #2 v26, v22
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
+	WORD $0x4fb1e288 // sdot v8, v20, v17[1]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a55ba // shl.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0a56fa // shl.16b #2 v26, v23
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x4fb1e289 // sdot v9, v20, v17[1]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a55da // shl.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0a571a // shl.16b #2 v26, v24
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
+	WORD $0x4fb1e28a // sdot v10, v20, v17[1]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4f0a55fa // shl.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4f0a573a // shl.16b #2 v26, v25
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
+	WORD $0x4fb1e28b // sdot v11, v20, v17[1]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3e1d9a // and.16b v26, v12, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1eda // and.16b v26, v22, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
+	WORD $0x4f91ea88 // sdot v8, v20, v17[2]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3e1dba // and.16b v26, v13, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1efa // and.16b v26, v23, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x4f91ea89 // sdot v9, v20, v17[2]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3e1dda // and.16b v26, v14, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1f1a // and.16b v26, v24, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
+	WORD $0x4f91ea8a // sdot v10, v20, v17[2]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3e1dfa // and.16b v26, v15, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1f3a // and.16b v26, v25, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
+	WORD $0x4f91ea8b // sdot v11, v20, v17[2]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x6f0e059a // ushr.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e06da // ushr.16b #2 v26, v22
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
+	WORD $0x4fb1ea88 // sdot v8, v20, v17[3]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x6f0e05ba // ushr.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e06fa // ushr.16b #2 v26, v23
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x4fb1ea89 // sdot v9, v20, v17[3]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x6f0e05da // ushr.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e071a // ushr.16b #2 v26, v24
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
+	WORD $0x4fb1ea8a // sdot v10, v20, v17[3]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x6f0e05fa // ushr.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e073a // ushr.16b #2 v26, v25
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
+	WORD $0x4fb1ea8b // sdot v11, v20, v17[3]
+	WORD $0x3dc000f4 // ldr q20, [x7, #0]
+	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x0e217a8c // fcvtl v12, v20
+	WORD $0x4e217a8d // fcvtl2 v13, v20
+	WORD $0x0e217aae // fcvtl v14, v21
+	WORD $0x4e217aaf // fcvtl2 v15, v21
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x0f08a696 // sxtl.8h v22, v20
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x0f08a697 // sxtl.8h v23, v20
+	WORD $0x4f10a6f7 // sxtl.4s v23, v23
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x4f08a698 // sxtl.8h v24, v20
+	WORD $0x0f10a718 // sxtl.4s v24, v24
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x4f08a699 // sxtl.8h v25, v20
+	WORD $0x4f10a739 // sxtl.4s v25, v25
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
+	WORD $0x3dc00554 // ldr q20, [x10, #16]
+	WORD $0x0f08a696 // sxtl.8h v22, v20
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x0f08a697 // sxtl.8h v23, v20
+	WORD $0x4f10a6f7 // sxtl.4s v23, v23
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x4f08a698 // sxtl.8h v24, v20
+	WORD $0x0f10a718 // sxtl.4s v24, v24
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x4f08a699 // sxtl.8h v25, v20
+	WORD $0x4f10a739 // sxtl.4s v25, v25
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d908 // scvtf.4s v8, v8
+	WORD $0x4e36cd00 // fmla.4s v0, v8, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d929 // scvtf.4s v9, v9
+	WORD $0x4e37cd21 // fmla.4s v1, v9, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d94a // scvtf.4s v10, v10
+	WORD $0x4e38cd42 // fmla.4s v2, v10, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d96b // scvtf.4s v11, v11
+	WORD $0x4e39cd63 // fmla.4s v3, v11, v25
+	ADD $64, R8
+	ADD $384, R6
+	ADD $32, R10
+	SUBS $1, R11
+	BNE gemvQ6_KNEON_block
+	SUBS $8, R9
+	BNE gemvQ6_KNEON_super
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvQ6_KNEON_group
+	RET
+
 // unpackQ6_KNEON: see kernels.go.
 TEXT ·unpackQ6_KNEON(SB), NOSPLIT, $0-24
 	MOVD panel+0(FP), R0
@@ -2028,21 +2913,21 @@ unpackQ6_KNEON_super:
 	WORD $0x0e217aa2 // fcvtl v2, v21
 	WORD $0x4e217aa3 // fcvtl2 v3, v21
 unpackQ6_KNEON_block:
-	WORD $0x3dc040c8 // ldr q8, [x6, #256]
-	WORD $0x3dc044c9 // ldr q9, [x6, #272]
-	WORD $0x3dc048ca // ldr q10, [x6, #288]
-	WORD $0x3dc04ccb // ldr q11, [x6, #304]
-	WORD $0x3dc050cc // ldr q12, [x6, #320]
-	WORD $0x3dc054cd // ldr q13, [x6, #336]
-	WORD $0x3dc058ce // ldr q14, [x6, #352]
-	WORD $0x3dc05ccf // ldr q15, [x6, #368]
+	WORD $0x3dc040cc // ldr q12, [x6, #256]
+	WORD $0x3dc044cd // ldr q13, [x6, #272]
+	WORD $0x3dc048ce // ldr q14, [x6, #288]
+	WORD $0x3dc04ccf // ldr q15, [x6, #304]
+	WORD $0x3dc050d6 // ldr q22, [x6, #320]
+	WORD $0x3dc054d7 // ldr q23, [x6, #336]
+	WORD $0x3dc058d8 // ldr q24, [x6, #352]
+	WORD $0x3dc05cd9 // ldr q25, [x6, #368]
 	WORD $0x3dc000d4 // ldr q20, [x6, #0]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c551a // shl.16b #4 v26, v8
+	WORD $0x4f0c559a // shl.16b #4 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4f0c559a // shl.16b #4 v26, v12
+	WORD $0x4f0c56da // shl.16b #4 v26, v22
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -2052,10 +2937,10 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc004d4 // ldr q20, [x6, #16]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c553a // shl.16b #4 v26, v9
+	WORD $0x4f0c55ba // shl.16b #4 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4f0c55ba // shl.16b #4 v26, v13
+	WORD $0x4f0c56fa // shl.16b #4 v26, v23
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -2065,10 +2950,10 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc008d4 // ldr q20, [x6, #32]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c555a // shl.16b #4 v26, v10
+	WORD $0x4f0c55da // shl.16b #4 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4f0c55da // shl.16b #4 v26, v14
+	WORD $0x4f0c571a // shl.16b #4 v26, v24
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -2078,10 +2963,10 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0c557a // shl.16b #4 v26, v11
+	WORD $0x4f0c55fa // shl.16b #4 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4f0c55fa // shl.16b #4 v26, v15
+	WORD $0x4f0c573a // shl.16b #4 v26, v25
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -2091,10 +2976,10 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc010d4 // ldr q20, [x6, #64]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a551a // shl.16b #2 v26, v8
+	WORD $0x4f0a559a // shl.16b #2 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4f0a559a // shl.16b #2 v26, v12
+	WORD $0x4f0a56da // shl.16b #2 v26, v22
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -2104,10 +2989,10 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc014d4 // ldr q20, [x6, #80]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a553a // shl.16b #2 v26, v9
+	WORD $0x4f0a55ba // shl.16b #2 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4f0a55ba // shl.16b #2 v26, v13
+	WORD $0x4f0a56fa // shl.16b #2 v26, v23
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -2117,10 +3002,10 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc018d4 // ldr q20, [x6, #96]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a555a // shl.16b #2 v26, v10
+	WORD $0x4f0a55da // shl.16b #2 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4f0a55da // shl.16b #2 v26, v14
+	WORD $0x4f0a571a // shl.16b #2 v26, v24
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -2130,10 +3015,10 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4f0a557a // shl.16b #2 v26, v11
+	WORD $0x4f0a55fa // shl.16b #2 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x4f0a55fa // shl.16b #2 v26, v15
+	WORD $0x4f0a573a // shl.16b #2 v26, v25
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -2143,9 +3028,9 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc020d4 // ldr q20, [x6, #128]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4e3e1d1a // and.16b v26, v8, v30
-	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
 	WORD $0x4e3e1d9a // and.16b v26, v12, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1eda // and.16b v26, v22, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
 	WORD $0x3d802015 // str q21, [x0, #128]
@@ -2154,9 +3039,9 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc024d4 // ldr q20, [x6, #144]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4e3e1d3a // and.16b v26, v9, v30
-	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
 	WORD $0x4e3e1dba // and.16b v26, v13, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1efa // and.16b v26, v23, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
 	WORD $0x3d802415 // str q21, [x0, #144]
@@ -2165,9 +3050,9 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc028d4 // ldr q20, [x6, #160]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4e3e1d5a // and.16b v26, v10, v30
-	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
 	WORD $0x4e3e1dda // and.16b v26, v14, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1f1a // and.16b v26, v24, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
 	WORD $0x3d802815 // str q21, [x0, #160]
@@ -2176,9 +3061,9 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x4e3e1d7a // and.16b v26, v11, v30
-	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
 	WORD $0x4e3e1dfa // and.16b v26, v15, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x4e3e1f3a // and.16b v26, v25, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
 	WORD $0x3d802c15 // str q21, [x0, #176]
@@ -2187,10 +3072,10 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc030d4 // ldr q20, [x6, #192]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0e051a // ushr.16b #2 v26, v8
+	WORD $0x6f0e059a // ushr.16b #2 v26, v12
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e059a // ushr.16b #2 v26, v12
+	WORD $0x6f0e06da // ushr.16b #2 v26, v22
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -2200,10 +3085,10 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc034d4 // ldr q20, [x6, #208]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0e053a // ushr.16b #2 v26, v9
+	WORD $0x6f0e05ba // ushr.16b #2 v26, v13
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e05ba // ushr.16b #2 v26, v13
+	WORD $0x6f0e06fa // ushr.16b #2 v26, v23
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -2213,10 +3098,10 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc038d4 // ldr q20, [x6, #224]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0e055a // ushr.16b #2 v26, v10
+	WORD $0x6f0e05da // ushr.16b #2 v26, v14
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e05da // ushr.16b #2 v26, v14
+	WORD $0x6f0e071a // ushr.16b #2 v26, v24
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -2226,10 +3111,10 @@ unpackQ6_KNEON_block:
 	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
 	WORD $0x4e3c1e95 // and.16b v21, v20, v28
 	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
-	WORD $0x6f0e057a // ushr.16b #2 v26, v11
+	WORD $0x6f0e05fa // ushr.16b #2 v26, v15
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
-	WORD $0x6f0e05fa // ushr.16b #2 v26, v15
+	WORD $0x6f0e073a // ushr.16b #2 v26, v25
 	WORD $0x4e3e1f5a // and.16b v26, v26, v30
 	WORD $0x4eba1e94 // orr.16b v20, v20, v26
 	WORD $0x4e3d86b5 // add.16b v21, v21, v29
@@ -2285,6 +3170,180 @@ unpackQ6_KNEON_block:
 	BNE unpackQ6_KNEON_block
 	SUBS $8, R9
 	BNE unpackQ6_KNEON_super
+	RET
+
+// gemvIQ4_NLNEON: see kernels.go.
+TEXT ·gemvIQ4_NLNEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	MOVD $0xf6eaddcfbfad9881, R12
+	VMOV R12, V31.D[0]
+	MOVD $0x7159453526190d01, R12
+	VMOV R12, V31.D[1]
+gemvIQ4_NLNEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvIQ4_NLNEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
+	WORD $0x4f91e284 // sdot v4, v20, v17[0]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x4f91e285 // sdot v5, v20, v17[0]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
+	WORD $0x4f91e286 // sdot v6, v20, v17[0]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
+	WORD $0x4f91e287 // sdot v7, v20, v17[0]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
+	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
+	WORD $0x4fb1e286 // sdot v6, v20, v17[1]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
+	WORD $0x4fb1e287 // sdot v7, v20, v17[1]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
+	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
+	WORD $0x4f91ea86 // sdot v6, v20, v17[2]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
+	WORD $0x4f91ea87 // sdot v7, v20, v17[2]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
+	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
+	WORD $0x4fb1ea86 // sdot v6, v20, v17[3]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
+	WORD $0x4fb1ea87 // sdot v7, v20, v17[3]
+	WORD $0x3dc040d4 // ldr q20, [x6, #256]
+	WORD $0x3dc044d5 // ldr q21, [x6, #272]
+	WORD $0x0e217a96 // fcvtl v22, v20
+	WORD $0x4e217a97 // fcvtl2 v23, v20
+	WORD $0x0e217ab8 // fcvtl v24, v21
+	WORD $0x4e217ab9 // fcvtl2 v25, v21
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
+	ADD $288, R6
+	ADD $64, R8
+	SUBS $1, R9
+	BNE gemvIQ4_NLNEON_block
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvIQ4_NLNEON_group
 	RET
 
 // unpackIQ4_NLNEON: see kernels.go.
@@ -2426,18 +3485,24 @@ unpackIQ4_NLNEON_block:
 	BNE unpackIQ4_NLNEON_block
 	RET
 
-// gemvPanel32NEON: see kernels.go.
-TEXT ·gemvPanel32NEON(SB), NOSPLIT, $0-32
-	MOVD acc+0(FP), R0
-	MOVD panel+8(FP), R6
-	MOVD act+16(FP), R8
-	MOVD n+24(FP), R9
+// gemvI8NEON: see kernels.go.
+TEXT ·gemvI8NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
 	WORD $0x4f04e41c // movi v28.16b, #128
-	WORD $0x3dc00000 // ldr q0, [x0, #0]
-	WORD $0x3dc00401 // ldr q1, [x0, #16]
-	WORD $0x3dc00802 // ldr q2, [x0, #32]
-	WORD $0x3dc00c03 // ldr q3, [x0, #48]
-gemvPanel32NEON_block:
+gemvI8NEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvI8NEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
 	WORD $0x3dc00912 // ldr q18, [x8, #32]
@@ -2494,6 +3559,26 @@ gemvPanel32NEON_block:
 	WORD $0x3dc03cd7 // ldr q23, [x6, #240]
 	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
 	WORD $0x4fb0eae7 // sdot v7, v23, v16[3]
+	WORD $0x3dc080d4 // ldr q20, [x6, #512]
+	WORD $0x3dc084d5 // ldr q21, [x6, #528]
+	WORD $0x3dc088d6 // ldr q22, [x6, #544]
+	WORD $0x3dc08cd7 // ldr q23, [x6, #560]
+	WORD $0x4fb29a94 // fmul.4s v20, v20, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e34cc80 // fmla.4s v0, v4, v20
+	WORD $0x4fb29ab5 // fmul.4s v21, v21, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e35cca1 // fmla.4s v1, v5, v21
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e36ccc2 // fmla.4s v2, v6, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e37cce3 // fmla.4s v3, v7, v23
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
 	WORD $0x3dc040d4 // ldr q20, [x6, #256]
 	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
 	WORD $0x4f91e284 // sdot v4, v20, v17[0]
@@ -2542,6 +3627,94 @@ gemvPanel32NEON_block:
 	WORD $0x3dc07cd7 // ldr q23, [x6, #496]
 	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
 	WORD $0x4fb1eae7 // sdot v7, v23, v17[3]
+	WORD $0x3dc090d4 // ldr q20, [x6, #576]
+	WORD $0x3dc094d5 // ldr q21, [x6, #592]
+	WORD $0x3dc098d6 // ldr q22, [x6, #608]
+	WORD $0x3dc09cd7 // ldr q23, [x6, #624]
+	WORD $0x4fb29a94 // fmul.4s v20, v20, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e34cc80 // fmla.4s v0, v4, v20
+	WORD $0x4fb29ab5 // fmul.4s v21, v21, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e35cca1 // fmla.4s v1, v5, v21
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e36ccc2 // fmla.4s v2, v6, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e37cce3 // fmla.4s v3, v7, v23
+	ADD $640, R6
+	ADD $64, R8
+	SUBS $1, R9
+	BNE gemvI8NEON_block
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvI8NEON_group
+	RET
+
+// gemvI8MNEON: see kernels.go.
+TEXT ·gemvI8MNEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f04e41c // movi v28.16b, #128
+gemvI8MNEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvI8MNEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4f90e284 // sdot v4, v20, v16[0]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x3dc008d6 // ldr q22, [x6, #32]
+	WORD $0x4f90e2c6 // sdot v6, v22, v16[0]
+	WORD $0x3dc00cd7 // ldr q23, [x6, #48]
+	WORD $0x4f90e2e7 // sdot v7, v23, v16[0]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4fb0e284 // sdot v4, v20, v16[1]
+	WORD $0x3dc014d5 // ldr q21, [x6, #80]
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x3dc018d6 // ldr q22, [x6, #96]
+	WORD $0x4fb0e2c6 // sdot v6, v22, v16[1]
+	WORD $0x3dc01cd7 // ldr q23, [x6, #112]
+	WORD $0x4fb0e2e7 // sdot v7, v23, v16[1]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4f90ea84 // sdot v4, v20, v16[2]
+	WORD $0x3dc024d5 // ldr q21, [x6, #144]
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x3dc028d6 // ldr q22, [x6, #160]
+	WORD $0x4f90eac6 // sdot v6, v22, v16[2]
+	WORD $0x3dc02cd7 // ldr q23, [x6, #176]
+	WORD $0x4f90eae7 // sdot v7, v23, v16[2]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4fb0ea84 // sdot v4, v20, v16[3]
+	WORD $0x3dc034d5 // ldr q21, [x6, #208]
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x3dc038d6 // ldr q22, [x6, #224]
+	WORD $0x4fb0eac6 // sdot v6, v22, v16[3]
+	WORD $0x3dc03cd7 // ldr q23, [x6, #240]
+	WORD $0x4fb0eae7 // sdot v7, v23, v16[3]
 	WORD $0x3dc080d4 // ldr q20, [x6, #512]
 	WORD $0x3dc084d5 // ldr q21, [x6, #528]
 	WORD $0x3dc088d6 // ldr q22, [x6, #544]
@@ -2558,14 +3731,86 @@ gemvPanel32NEON_block:
 	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
 	WORD $0x4e21d8e7 // scvtf.4s v7, v7
 	WORD $0x4e37cce3 // fmla.4s v3, v7, v23
-	ADD $576, R6
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x3dc040d4 // ldr q20, [x6, #256]
+	WORD $0x4f91e284 // sdot v4, v20, v17[0]
+	WORD $0x3dc044d5 // ldr q21, [x6, #272]
+	WORD $0x4f91e2a5 // sdot v5, v21, v17[0]
+	WORD $0x3dc048d6 // ldr q22, [x6, #288]
+	WORD $0x4f91e2c6 // sdot v6, v22, v17[0]
+	WORD $0x3dc04cd7 // ldr q23, [x6, #304]
+	WORD $0x4f91e2e7 // sdot v7, v23, v17[0]
+	WORD $0x3dc050d4 // ldr q20, [x6, #320]
+	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
+	WORD $0x3dc054d5 // ldr q21, [x6, #336]
+	WORD $0x4fb1e2a5 // sdot v5, v21, v17[1]
+	WORD $0x3dc058d6 // ldr q22, [x6, #352]
+	WORD $0x4fb1e2c6 // sdot v6, v22, v17[1]
+	WORD $0x3dc05cd7 // ldr q23, [x6, #368]
+	WORD $0x4fb1e2e7 // sdot v7, v23, v17[1]
+	WORD $0x3dc060d4 // ldr q20, [x6, #384]
+	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
+	WORD $0x3dc064d5 // ldr q21, [x6, #400]
+	WORD $0x4f91eaa5 // sdot v5, v21, v17[2]
+	WORD $0x3dc068d6 // ldr q22, [x6, #416]
+	WORD $0x4f91eac6 // sdot v6, v22, v17[2]
+	WORD $0x3dc06cd7 // ldr q23, [x6, #432]
+	WORD $0x4f91eae7 // sdot v7, v23, v17[2]
+	WORD $0x3dc070d4 // ldr q20, [x6, #448]
+	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
+	WORD $0x3dc074d5 // ldr q21, [x6, #464]
+	WORD $0x4fb1eaa5 // sdot v5, v21, v17[3]
+	WORD $0x3dc078d6 // ldr q22, [x6, #480]
+	WORD $0x4fb1eac6 // sdot v6, v22, v17[3]
+	WORD $0x3dc07cd7 // ldr q23, [x6, #496]
+	WORD $0x4fb1eae7 // sdot v7, v23, v17[3]
+	WORD $0x3dc090d4 // ldr q20, [x6, #576]
+	WORD $0x3dc094d5 // ldr q21, [x6, #592]
+	WORD $0x3dc098d6 // ldr q22, [x6, #608]
+	WORD $0x3dc09cd7 // ldr q23, [x6, #624]
+	WORD $0x4fb29a94 // fmul.4s v20, v20, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e34cc80 // fmla.4s v0, v4, v20
+	WORD $0x4fb29ab5 // fmul.4s v21, v21, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e35cca1 // fmla.4s v1, v5, v21
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e36ccc2 // fmla.4s v2, v6, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e37cce3 // fmla.4s v3, v7, v23
+	WORD $0x3dc0a0d4 // ldr q20, [x6, #640]
+	WORD $0x4fb31280 // fmla.4s v0, v20, v19[1]
+	WORD $0x3dc0a4d4 // ldr q20, [x6, #656]
+	WORD $0x4fb31281 // fmla.4s v1, v20, v19[1]
+	WORD $0x3dc0a8d4 // ldr q20, [x6, #672]
+	WORD $0x4fb31282 // fmla.4s v2, v20, v19[1]
+	WORD $0x3dc0acd4 // ldr q20, [x6, #688]
+	WORD $0x4fb31283 // fmla.4s v3, v20, v19[1]
+	WORD $0x3dc0b0d4 // ldr q20, [x6, #704]
+	WORD $0x4f931a80 // fmla.4s v0, v20, v19[2]
+	WORD $0x3dc0b4d4 // ldr q20, [x6, #720]
+	WORD $0x4f931a81 // fmla.4s v1, v20, v19[2]
+	WORD $0x3dc0b8d4 // ldr q20, [x6, #736]
+	WORD $0x4f931a82 // fmla.4s v2, v20, v19[2]
+	WORD $0x3dc0bcd4 // ldr q20, [x6, #752]
+	WORD $0x4f931a83 // fmla.4s v3, v20, v19[2]
+	ADD $768, R6
 	ADD $64, R8
 	SUBS $1, R9
-	BNE gemvPanel32NEON_block
+	BNE gemvI8MNEON_block
 	WORD $0x3d800000 // str q0, [x0, #0]
 	WORD $0x3d800401 // str q1, [x0, #16]
 	WORD $0x3d800802 // str q2, [x0, #32]
 	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvI8MNEON_group
 	RET
 
 // gemmPanel32NEON: see kernels.go.
@@ -4547,124 +5792,6 @@ gemmPanel32I8MM_3:
 	ADD R5, R10
 	WORD $0x3d80014a // str q10, [x10, #0]
 	WORD $0x3d80054b // str q11, [x10, #16]
-	RET
-
-// gemvPanel32MNEON: see kernels.go.
-TEXT ·gemvPanel32MNEON(SB), NOSPLIT, $0-32
-	MOVD acc+0(FP), R0
-	MOVD panel+8(FP), R6
-	MOVD act+16(FP), R8
-	MOVD n+24(FP), R9
-	WORD $0x4f04e41c // movi v28.16b, #128
-	WORD $0x3dc00000 // ldr q0, [x0, #0]
-	WORD $0x3dc00401 // ldr q1, [x0, #16]
-	WORD $0x3dc00802 // ldr q2, [x0, #32]
-	WORD $0x3dc00c03 // ldr q3, [x0, #48]
-gemvPanel32MNEON_block:
-	WORD $0x3dc00110 // ldr q16, [x8, #0]
-	WORD $0x3dc00511 // ldr q17, [x8, #16]
-	WORD $0x3dc00912 // ldr q18, [x8, #32]
-	WORD $0x3dc00d13 // ldr q19, [x8, #48]
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x3dc000d4 // ldr q20, [x6, #0]
-	WORD $0x4f90e284 // sdot v4, v20, v16[0]
-	WORD $0x3dc004d5 // ldr q21, [x6, #16]
-	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
-	WORD $0x3dc008d6 // ldr q22, [x6, #32]
-	WORD $0x4f90e2c6 // sdot v6, v22, v16[0]
-	WORD $0x3dc00cd7 // ldr q23, [x6, #48]
-	WORD $0x4f90e2e7 // sdot v7, v23, v16[0]
-	WORD $0x3dc010d4 // ldr q20, [x6, #64]
-	WORD $0x4fb0e284 // sdot v4, v20, v16[1]
-	WORD $0x3dc014d5 // ldr q21, [x6, #80]
-	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
-	WORD $0x3dc018d6 // ldr q22, [x6, #96]
-	WORD $0x4fb0e2c6 // sdot v6, v22, v16[1]
-	WORD $0x3dc01cd7 // ldr q23, [x6, #112]
-	WORD $0x4fb0e2e7 // sdot v7, v23, v16[1]
-	WORD $0x3dc020d4 // ldr q20, [x6, #128]
-	WORD $0x4f90ea84 // sdot v4, v20, v16[2]
-	WORD $0x3dc024d5 // ldr q21, [x6, #144]
-	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
-	WORD $0x3dc028d6 // ldr q22, [x6, #160]
-	WORD $0x4f90eac6 // sdot v6, v22, v16[2]
-	WORD $0x3dc02cd7 // ldr q23, [x6, #176]
-	WORD $0x4f90eae7 // sdot v7, v23, v16[2]
-	WORD $0x3dc030d4 // ldr q20, [x6, #192]
-	WORD $0x4fb0ea84 // sdot v4, v20, v16[3]
-	WORD $0x3dc034d5 // ldr q21, [x6, #208]
-	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
-	WORD $0x3dc038d6 // ldr q22, [x6, #224]
-	WORD $0x4fb0eac6 // sdot v6, v22, v16[3]
-	WORD $0x3dc03cd7 // ldr q23, [x6, #240]
-	WORD $0x4fb0eae7 // sdot v7, v23, v16[3]
-	WORD $0x3dc040d4 // ldr q20, [x6, #256]
-	WORD $0x4f91e284 // sdot v4, v20, v17[0]
-	WORD $0x3dc044d5 // ldr q21, [x6, #272]
-	WORD $0x4f91e2a5 // sdot v5, v21, v17[0]
-	WORD $0x3dc048d6 // ldr q22, [x6, #288]
-	WORD $0x4f91e2c6 // sdot v6, v22, v17[0]
-	WORD $0x3dc04cd7 // ldr q23, [x6, #304]
-	WORD $0x4f91e2e7 // sdot v7, v23, v17[0]
-	WORD $0x3dc050d4 // ldr q20, [x6, #320]
-	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
-	WORD $0x3dc054d5 // ldr q21, [x6, #336]
-	WORD $0x4fb1e2a5 // sdot v5, v21, v17[1]
-	WORD $0x3dc058d6 // ldr q22, [x6, #352]
-	WORD $0x4fb1e2c6 // sdot v6, v22, v17[1]
-	WORD $0x3dc05cd7 // ldr q23, [x6, #368]
-	WORD $0x4fb1e2e7 // sdot v7, v23, v17[1]
-	WORD $0x3dc060d4 // ldr q20, [x6, #384]
-	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
-	WORD $0x3dc064d5 // ldr q21, [x6, #400]
-	WORD $0x4f91eaa5 // sdot v5, v21, v17[2]
-	WORD $0x3dc068d6 // ldr q22, [x6, #416]
-	WORD $0x4f91eac6 // sdot v6, v22, v17[2]
-	WORD $0x3dc06cd7 // ldr q23, [x6, #432]
-	WORD $0x4f91eae7 // sdot v7, v23, v17[2]
-	WORD $0x3dc070d4 // ldr q20, [x6, #448]
-	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
-	WORD $0x3dc074d5 // ldr q21, [x6, #464]
-	WORD $0x4fb1eaa5 // sdot v5, v21, v17[3]
-	WORD $0x3dc078d6 // ldr q22, [x6, #480]
-	WORD $0x4fb1eac6 // sdot v6, v22, v17[3]
-	WORD $0x3dc07cd7 // ldr q23, [x6, #496]
-	WORD $0x4fb1eae7 // sdot v7, v23, v17[3]
-	WORD $0x3dc080d4 // ldr q20, [x6, #512]
-	WORD $0x3dc084d5 // ldr q21, [x6, #528]
-	WORD $0x3dc088d6 // ldr q22, [x6, #544]
-	WORD $0x3dc08cd7 // ldr q23, [x6, #560]
-	WORD $0x4fb29a94 // fmul.4s v20, v20, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e34cc80 // fmla.4s v0, v4, v20
-	WORD $0x4fb29ab5 // fmul.4s v21, v21, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e35cca1 // fmla.4s v1, v5, v21
-	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
-	WORD $0x4e21d8c6 // scvtf.4s v6, v6
-	WORD $0x4e36ccc2 // fmla.4s v2, v6, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8e7 // scvtf.4s v7, v7
-	WORD $0x4e37cce3 // fmla.4s v3, v7, v23
-	WORD $0x3dc090d4 // ldr q20, [x6, #576]
-	WORD $0x4f931280 // fmla.4s v0, v20, v19[0]
-	WORD $0x3dc094d4 // ldr q20, [x6, #592]
-	WORD $0x4f931281 // fmla.4s v1, v20, v19[0]
-	WORD $0x3dc098d4 // ldr q20, [x6, #608]
-	WORD $0x4f931282 // fmla.4s v2, v20, v19[0]
-	WORD $0x3dc09cd4 // ldr q20, [x6, #624]
-	WORD $0x4f931283 // fmla.4s v3, v20, v19[0]
-	ADD $640, R6
-	ADD $64, R8
-	SUBS $1, R9
-	BNE gemvPanel32MNEON_block
-	WORD $0x3d800000 // str q0, [x0, #0]
-	WORD $0x3d800401 // str q1, [x0, #16]
-	WORD $0x3d800802 // str q2, [x0, #32]
-	WORD $0x3d800c03 // str q3, [x0, #48]
 	RET
 
 // gemmPanel32MNEON: see kernels.go.
@@ -6728,168 +7855,6 @@ gemmPanel32MI8MM_3:
 	ADD R5, R10
 	WORD $0x3d80014a // str q10, [x10, #0]
 	WORD $0x3d80054b // str q11, [x10, #16]
-	RET
-
-// gemvPanel16NEON: see kernels.go.
-TEXT ·gemvPanel16NEON(SB), NOSPLIT, $0-32
-	MOVD acc+0(FP), R0
-	MOVD panel+8(FP), R6
-	MOVD act+16(FP), R8
-	MOVD n+24(FP), R9
-	WORD $0x4f04e41c // movi v28.16b, #128
-	WORD $0x3dc00000 // ldr q0, [x0, #0]
-	WORD $0x3dc00401 // ldr q1, [x0, #16]
-	WORD $0x3dc00802 // ldr q2, [x0, #32]
-	WORD $0x3dc00c03 // ldr q3, [x0, #48]
-gemvPanel16NEON_block:
-	WORD $0x3dc00110 // ldr q16, [x8, #0]
-	WORD $0x3dc00511 // ldr q17, [x8, #16]
-	WORD $0x3dc00912 // ldr q18, [x8, #32]
-	WORD $0x3dc00d13 // ldr q19, [x8, #48]
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x3dc000d4 // ldr q20, [x6, #0]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4f90e284 // sdot v4, v20, v16[0]
-	WORD $0x3dc004d5 // ldr q21, [x6, #16]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
-	WORD $0x3dc008d6 // ldr q22, [x6, #32]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4f90e2c6 // sdot v6, v22, v16[0]
-	WORD $0x3dc00cd7 // ldr q23, [x6, #48]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4f90e2e7 // sdot v7, v23, v16[0]
-	WORD $0x3dc010d4 // ldr q20, [x6, #64]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4fb0e284 // sdot v4, v20, v16[1]
-	WORD $0x3dc014d5 // ldr q21, [x6, #80]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
-	WORD $0x3dc018d6 // ldr q22, [x6, #96]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4fb0e2c6 // sdot v6, v22, v16[1]
-	WORD $0x3dc01cd7 // ldr q23, [x6, #112]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4fb0e2e7 // sdot v7, v23, v16[1]
-	WORD $0x3dc020d4 // ldr q20, [x6, #128]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4f90ea84 // sdot v4, v20, v16[2]
-	WORD $0x3dc024d5 // ldr q21, [x6, #144]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
-	WORD $0x3dc028d6 // ldr q22, [x6, #160]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4f90eac6 // sdot v6, v22, v16[2]
-	WORD $0x3dc02cd7 // ldr q23, [x6, #176]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4f90eae7 // sdot v7, v23, v16[2]
-	WORD $0x3dc030d4 // ldr q20, [x6, #192]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4fb0ea84 // sdot v4, v20, v16[3]
-	WORD $0x3dc034d5 // ldr q21, [x6, #208]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
-	WORD $0x3dc038d6 // ldr q22, [x6, #224]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4fb0eac6 // sdot v6, v22, v16[3]
-	WORD $0x3dc03cd7 // ldr q23, [x6, #240]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4fb0eae7 // sdot v7, v23, v16[3]
-	WORD $0x3dc080d4 // ldr q20, [x6, #512]
-	WORD $0x3dc084d5 // ldr q21, [x6, #528]
-	WORD $0x3dc088d6 // ldr q22, [x6, #544]
-	WORD $0x3dc08cd7 // ldr q23, [x6, #560]
-	WORD $0x4fb29a94 // fmul.4s v20, v20, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e34cc80 // fmla.4s v0, v4, v20
-	WORD $0x4fb29ab5 // fmul.4s v21, v21, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e35cca1 // fmla.4s v1, v5, v21
-	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
-	WORD $0x4e21d8c6 // scvtf.4s v6, v6
-	WORD $0x4e36ccc2 // fmla.4s v2, v6, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8e7 // scvtf.4s v7, v7
-	WORD $0x4e37cce3 // fmla.4s v3, v7, v23
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x3dc040d4 // ldr q20, [x6, #256]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4f91e284 // sdot v4, v20, v17[0]
-	WORD $0x3dc044d5 // ldr q21, [x6, #272]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4f91e2a5 // sdot v5, v21, v17[0]
-	WORD $0x3dc048d6 // ldr q22, [x6, #288]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4f91e2c6 // sdot v6, v22, v17[0]
-	WORD $0x3dc04cd7 // ldr q23, [x6, #304]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4f91e2e7 // sdot v7, v23, v17[0]
-	WORD $0x3dc050d4 // ldr q20, [x6, #320]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
-	WORD $0x3dc054d5 // ldr q21, [x6, #336]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4fb1e2a5 // sdot v5, v21, v17[1]
-	WORD $0x3dc058d6 // ldr q22, [x6, #352]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4fb1e2c6 // sdot v6, v22, v17[1]
-	WORD $0x3dc05cd7 // ldr q23, [x6, #368]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4fb1e2e7 // sdot v7, v23, v17[1]
-	WORD $0x3dc060d4 // ldr q20, [x6, #384]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
-	WORD $0x3dc064d5 // ldr q21, [x6, #400]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4f91eaa5 // sdot v5, v21, v17[2]
-	WORD $0x3dc068d6 // ldr q22, [x6, #416]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4f91eac6 // sdot v6, v22, v17[2]
-	WORD $0x3dc06cd7 // ldr q23, [x6, #432]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4f91eae7 // sdot v7, v23, v17[2]
-	WORD $0x3dc070d4 // ldr q20, [x6, #448]
-	WORD $0x6e3c1e94 // eor.16b v20, v20, v28
-	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
-	WORD $0x3dc074d5 // ldr q21, [x6, #464]
-	WORD $0x6e3c1eb5 // eor.16b v21, v21, v28
-	WORD $0x4fb1eaa5 // sdot v5, v21, v17[3]
-	WORD $0x3dc078d6 // ldr q22, [x6, #480]
-	WORD $0x6e3c1ed6 // eor.16b v22, v22, v28
-	WORD $0x4fb1eac6 // sdot v6, v22, v17[3]
-	WORD $0x3dc07cd7 // ldr q23, [x6, #496]
-	WORD $0x6e3c1ef7 // eor.16b v23, v23, v28
-	WORD $0x4fb1eae7 // sdot v7, v23, v17[3]
-	WORD $0x3dc090d4 // ldr q20, [x6, #576]
-	WORD $0x3dc094d5 // ldr q21, [x6, #592]
-	WORD $0x3dc098d6 // ldr q22, [x6, #608]
-	WORD $0x3dc09cd7 // ldr q23, [x6, #624]
-	WORD $0x4fb29a94 // fmul.4s v20, v20, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e34cc80 // fmla.4s v0, v4, v20
-	WORD $0x4fb29ab5 // fmul.4s v21, v21, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e35cca1 // fmla.4s v1, v5, v21
-	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
-	WORD $0x4e21d8c6 // scvtf.4s v6, v6
-	WORD $0x4e36ccc2 // fmla.4s v2, v6, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8e7 // scvtf.4s v7, v7
-	WORD $0x4e37cce3 // fmla.4s v3, v7, v23
-	ADD $640, R6
-	ADD $64, R8
-	SUBS $1, R9
-	BNE gemvPanel16NEON_block
-	WORD $0x3d800000 // str q0, [x0, #0]
-	WORD $0x3d800401 // str q1, [x0, #16]
-	WORD $0x3d800802 // str q2, [x0, #32]
-	WORD $0x3d800c03 // str q3, [x0, #48]
 	RET
 
 // gemmPanel16NEON: see kernels.go.
@@ -9317,152 +10282,6 @@ gemmPanel16I8MM_3:
 	ADD R5, R10
 	WORD $0x3d80014a // str q10, [x10, #0]
 	WORD $0x3d80054b // str q11, [x10, #16]
-	RET
-
-// gemvPanel16MNEON: see kernels.go.
-TEXT ·gemvPanel16MNEON(SB), NOSPLIT, $0-32
-	MOVD acc+0(FP), R0
-	MOVD panel+8(FP), R6
-	MOVD act+16(FP), R8
-	MOVD n+24(FP), R9
-	WORD $0x4f04e41c // movi v28.16b, #128
-	WORD $0x3dc00000 // ldr q0, [x0, #0]
-	WORD $0x3dc00401 // ldr q1, [x0, #16]
-	WORD $0x3dc00802 // ldr q2, [x0, #32]
-	WORD $0x3dc00c03 // ldr q3, [x0, #48]
-gemvPanel16MNEON_block:
-	WORD $0x3dc00110 // ldr q16, [x8, #0]
-	WORD $0x3dc00511 // ldr q17, [x8, #16]
-	WORD $0x3dc00912 // ldr q18, [x8, #32]
-	WORD $0x3dc00d13 // ldr q19, [x8, #48]
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x3dc000d4 // ldr q20, [x6, #0]
-	WORD $0x4f90e284 // sdot v4, v20, v16[0]
-	WORD $0x3dc004d5 // ldr q21, [x6, #16]
-	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
-	WORD $0x3dc008d6 // ldr q22, [x6, #32]
-	WORD $0x4f90e2c6 // sdot v6, v22, v16[0]
-	WORD $0x3dc00cd7 // ldr q23, [x6, #48]
-	WORD $0x4f90e2e7 // sdot v7, v23, v16[0]
-	WORD $0x3dc010d4 // ldr q20, [x6, #64]
-	WORD $0x4fb0e284 // sdot v4, v20, v16[1]
-	WORD $0x3dc014d5 // ldr q21, [x6, #80]
-	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
-	WORD $0x3dc018d6 // ldr q22, [x6, #96]
-	WORD $0x4fb0e2c6 // sdot v6, v22, v16[1]
-	WORD $0x3dc01cd7 // ldr q23, [x6, #112]
-	WORD $0x4fb0e2e7 // sdot v7, v23, v16[1]
-	WORD $0x3dc020d4 // ldr q20, [x6, #128]
-	WORD $0x4f90ea84 // sdot v4, v20, v16[2]
-	WORD $0x3dc024d5 // ldr q21, [x6, #144]
-	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
-	WORD $0x3dc028d6 // ldr q22, [x6, #160]
-	WORD $0x4f90eac6 // sdot v6, v22, v16[2]
-	WORD $0x3dc02cd7 // ldr q23, [x6, #176]
-	WORD $0x4f90eae7 // sdot v7, v23, v16[2]
-	WORD $0x3dc030d4 // ldr q20, [x6, #192]
-	WORD $0x4fb0ea84 // sdot v4, v20, v16[3]
-	WORD $0x3dc034d5 // ldr q21, [x6, #208]
-	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
-	WORD $0x3dc038d6 // ldr q22, [x6, #224]
-	WORD $0x4fb0eac6 // sdot v6, v22, v16[3]
-	WORD $0x3dc03cd7 // ldr q23, [x6, #240]
-	WORD $0x4fb0eae7 // sdot v7, v23, v16[3]
-	WORD $0x3dc080d4 // ldr q20, [x6, #512]
-	WORD $0x3dc084d5 // ldr q21, [x6, #528]
-	WORD $0x3dc088d6 // ldr q22, [x6, #544]
-	WORD $0x3dc08cd7 // ldr q23, [x6, #560]
-	WORD $0x4fb29a94 // fmul.4s v20, v20, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e34cc80 // fmla.4s v0, v4, v20
-	WORD $0x4fb29ab5 // fmul.4s v21, v21, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e35cca1 // fmla.4s v1, v5, v21
-	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
-	WORD $0x4e21d8c6 // scvtf.4s v6, v6
-	WORD $0x4e36ccc2 // fmla.4s v2, v6, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8e7 // scvtf.4s v7, v7
-	WORD $0x4e37cce3 // fmla.4s v3, v7, v23
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x3dc040d4 // ldr q20, [x6, #256]
-	WORD $0x4f91e284 // sdot v4, v20, v17[0]
-	WORD $0x3dc044d5 // ldr q21, [x6, #272]
-	WORD $0x4f91e2a5 // sdot v5, v21, v17[0]
-	WORD $0x3dc048d6 // ldr q22, [x6, #288]
-	WORD $0x4f91e2c6 // sdot v6, v22, v17[0]
-	WORD $0x3dc04cd7 // ldr q23, [x6, #304]
-	WORD $0x4f91e2e7 // sdot v7, v23, v17[0]
-	WORD $0x3dc050d4 // ldr q20, [x6, #320]
-	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
-	WORD $0x3dc054d5 // ldr q21, [x6, #336]
-	WORD $0x4fb1e2a5 // sdot v5, v21, v17[1]
-	WORD $0x3dc058d6 // ldr q22, [x6, #352]
-	WORD $0x4fb1e2c6 // sdot v6, v22, v17[1]
-	WORD $0x3dc05cd7 // ldr q23, [x6, #368]
-	WORD $0x4fb1e2e7 // sdot v7, v23, v17[1]
-	WORD $0x3dc060d4 // ldr q20, [x6, #384]
-	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
-	WORD $0x3dc064d5 // ldr q21, [x6, #400]
-	WORD $0x4f91eaa5 // sdot v5, v21, v17[2]
-	WORD $0x3dc068d6 // ldr q22, [x6, #416]
-	WORD $0x4f91eac6 // sdot v6, v22, v17[2]
-	WORD $0x3dc06cd7 // ldr q23, [x6, #432]
-	WORD $0x4f91eae7 // sdot v7, v23, v17[2]
-	WORD $0x3dc070d4 // ldr q20, [x6, #448]
-	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
-	WORD $0x3dc074d5 // ldr q21, [x6, #464]
-	WORD $0x4fb1eaa5 // sdot v5, v21, v17[3]
-	WORD $0x3dc078d6 // ldr q22, [x6, #480]
-	WORD $0x4fb1eac6 // sdot v6, v22, v17[3]
-	WORD $0x3dc07cd7 // ldr q23, [x6, #496]
-	WORD $0x4fb1eae7 // sdot v7, v23, v17[3]
-	WORD $0x3dc090d4 // ldr q20, [x6, #576]
-	WORD $0x3dc094d5 // ldr q21, [x6, #592]
-	WORD $0x3dc098d6 // ldr q22, [x6, #608]
-	WORD $0x3dc09cd7 // ldr q23, [x6, #624]
-	WORD $0x4fb29a94 // fmul.4s v20, v20, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e34cc80 // fmla.4s v0, v4, v20
-	WORD $0x4fb29ab5 // fmul.4s v21, v21, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e35cca1 // fmla.4s v1, v5, v21
-	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
-	WORD $0x4e21d8c6 // scvtf.4s v6, v6
-	WORD $0x4e36ccc2 // fmla.4s v2, v6, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8e7 // scvtf.4s v7, v7
-	WORD $0x4e37cce3 // fmla.4s v3, v7, v23
-	WORD $0x3dc0a0d4 // ldr q20, [x6, #640]
-	WORD $0x4fb31280 // fmla.4s v0, v20, v19[1]
-	WORD $0x3dc0a4d4 // ldr q20, [x6, #656]
-	WORD $0x4fb31281 // fmla.4s v1, v20, v19[1]
-	WORD $0x3dc0a8d4 // ldr q20, [x6, #672]
-	WORD $0x4fb31282 // fmla.4s v2, v20, v19[1]
-	WORD $0x3dc0acd4 // ldr q20, [x6, #688]
-	WORD $0x4fb31283 // fmla.4s v3, v20, v19[1]
-	WORD $0x3dc0b0d4 // ldr q20, [x6, #704]
-	WORD $0x4f931a80 // fmla.4s v0, v20, v19[2]
-	WORD $0x3dc0b4d4 // ldr q20, [x6, #720]
-	WORD $0x4f931a81 // fmla.4s v1, v20, v19[2]
-	WORD $0x3dc0b8d4 // ldr q20, [x6, #736]
-	WORD $0x4f931a82 // fmla.4s v2, v20, v19[2]
-	WORD $0x3dc0bcd4 // ldr q20, [x6, #752]
-	WORD $0x4f931a83 // fmla.4s v3, v20, v19[2]
-	ADD $768, R6
-	ADD $64, R8
-	SUBS $1, R9
-	BNE gemvPanel16MNEON_block
-	WORD $0x3d800000 // str q0, [x0, #0]
-	WORD $0x3d800401 // str q1, [x0, #16]
-	WORD $0x3d800802 // str q2, [x0, #32]
-	WORD $0x3d800c03 // str q3, [x0, #48]
 	RET
 
 // gemmPanel16MNEON: see kernels.go.

@@ -1,5 +1,7 @@
 package main
 
+import "math/bits"
+
 // One row times packed groups. V0-V3 are the 16 rows' accumulators, V16 and
 // V17 the 32 activations of a block, V18 its sums and scale, V19 its products.
 
@@ -56,200 +58,114 @@ func scaled(v, s int) {
 	}
 }
 
-func nibbleBlock(bias int) {
-	if bias > 0 {
-		shlS(29, 18, bias)
-	}
-	for q := range 4 {
-		if bias > 0 {
-			dup(4+q, 29, 0)
-		} else {
-			zero(4 + q)
-		}
-	}
-	for j := range 4 {
-		for q := range 4 {
-			ldrQ(20, wp, j*64+q*16)
-			and(21, 20, 28)
-			ushrB(20, 20, 4)
-			sdot(4+q, 21, 16, j)
-			sdot(4+q, 20, 17, j)
-		}
-	}
-}
-
-func gemvQ4() {
-	const name = "gemvQ4_0NEON"
-	gemvBegin(name)
-	bytesOf(28, 15)
-	groupBegin(name)
-	label("%s_block", name)
-	loadAct()
-	nibbleBlock(3)
-	ldrQ(20, wp, 256)
-	ldrQ(21, wp, 272)
-	halves4(22, 20)
-	scaled(4, 22)
-	blockEnd(name, 288)
-	gemvEnd(name)
-}
-
-func gemvQ8() {
-	const name = "gemvQ8_0NEON"
-	gemvBegin(name)
-	bytesOf(28, 128)
-	groupBegin(name)
-	label("%s_block", name)
-	loadAct()
-	for q := range 4 {
-		zero(4 + q)
-	}
-	for j := range 8 {
-		for q := range 4 {
-			ldrQ(20+q, wp, j*64+q*16)
-			eor(20+q, 20+q, 28)
-			sdot(4+q, 20+q, 16+j/4, j%4)
-		}
-	}
-	ldrQ(20, wp, 512)
-	ldrQ(21, wp, 528)
-	halves4(22, 20)
-	scaled(4, 22)
-	blockEnd(name, 544)
-	gemvEnd(name)
-}
-
-// superBegin opens a superblock of 8 blocks behind a head of size bytes: R7 is the head,
-// R10 walks its byte scales, R11 counts.
-func superBegin(name string, bytes, size int) {
+// superBegin opens a superblock of 8 blocks: R7 is its head, R10 walks the head's
+// byte scales, R11 counts.
+func (l layout) superBegin(name string) {
 	label("%s_super", name)
 	p("MOVD R6, R7")
-	p("ADD $%d, R7, R10", bytes)
-	p("ADD $%d, R6", size)
+	p("ADD $%d, R7, R10", 32*l.heads())
+	p("ADD $%d, R6", l.scales)
 	p("MOVD $8, R11")
 }
 
-func superEnd(name string, vec, step int) {
-	p("ADD $%d, R6", vec)
-	p("ADD $%d, R10", step)
+func (l layout) superEnd(name string) {
+	p("ADD $%d, R6", l.block)
+	p("ADD $%d, R10", 16*l.unpacked().parts())
 	p("SUBS $1, R11")
 	p("BNE %s_block", name)
 	p("SUBS $8, R9")
 	p("BNE %s_super", name)
 }
 
-func gemvQ4K() {
-	const name = "gemvQ4_KNEON"
+// gemv multiplies a block at a time: V4-V7 are sums of products, and V8-V11 those
+// of the last 16 columns where these have scales of their own.
+func gemv(l layout) {
+	const sum, bias, scales, d = 4, 29, 22, 12
+	name, parts := "gemv"+l.name+"NEON", l.unpacked().parts()
+	wide := l.block == 512
 	gemvBegin(name)
-	bytesOf(28, 15)
+	l.constants(0)
+	if wide {
+		bytesOf(bias, 128)
+	}
 	groupBegin(name)
-	superBegin(name, 64, 320)
+	if l.super {
+		l.superBegin(name)
+	}
 	label("%s_block", name)
 	loadAct()
-	nibbleBlock(0)
-	for m, at := range []int{0, 128} { // scales, then mins
-		ldrQ(20, sp, m*32)
-		ldrQ(21, sp, m*32+16)
-		halves4(22, 20)
-		ldrQ(20, bp, at)
-		for q := range 4 {
-			widen(21, 20, q, false)
-			ucvtf(21, 21)
-			fmul(22+q, 22+q, 21)
-		}
-		if m == 0 {
-			scaled(4, 22)
-			continue
-		}
-		for q := range 4 { // acc -= dmin*min * sum
-			fmlsE(q, 22+q, 19, 0)
+	l.loadAbove()
+	biased := l.bias > 0 && !wide && !l.table // then sums begin with -bias times those of activations
+	if biased {
+		shlS(bias, 18, bits.TrailingZeros(uint(l.bias)))
+	}
+	for i := range 4 * parts {
+		if biased {
+			dup(sum+i, bias, i/4+parts-1)
+		} else {
+			zero(sum + i)
 		}
 	}
-	p("ADD $64, R8")
-	superEnd(name, 256, 16)
-	gemvEnd(name)
-}
-
-func gemvQ6K() {
-	const name = "gemvQ6_KNEON"
-	gemvBegin(name)
-	bytesOf(30, 15)
-	bytesOf(31, 3)
-	groupBegin(name)
-	superBegin(name, 32, 288)
-	label("%s_block", name)
-	loadAct()
-	shlS(29, 18, 5)
-	ldrQ(12, sp, 0)
-	ldrQ(13, sp, 16)
-	ldrQ(14, bp, 0)
-	ldrQ(15, bp, 16)
-	for q := range 4 {
-		dup(4, 29, 1)
-		dup(5, 29, 2)
-		ldrQ(8, wp, 256+q*16)
-		ldrQ(9, wp, 320+q*16)
-		for j := range 4 {
-			ldrQ(20, wp, j*64+q*16)
-			and(21, 20, 30)
-			ushrB(20, 20, 4)
-			for h, v := range []int{21, 20} {
-				high := 8 + h
-				if j > 0 {
-					ushrB(22, 8+h, 2*j)
-					high = 22
+	for j := range 4 {
+		for q := range 4 {
+			l.unpackPair(j, q)
+			for h, v := range []int{first, second} {
+				if wide {
+					eor(v, v, bias)
 				}
-				and(22, high, 31)
-				shlB(22, 22, 4)
-				orr(v, v, 22)
-				sdot(4+h, v, 16+h, j)
+				sdot(sum+h*(parts-1)*4+q, v, 16+h, j)
 			}
 		}
-		if q%2 == 0 {
-			fcvtl(22, 12+q/2)
-		} else {
-			fcvtl2(22, 12+q/2)
+	}
+	if !l.super {
+		halvesAt(scales, wp, l.block)
+		scaled(sum, scales)
+		if l.min {
+			halvesAt(scales, wp, l.block+32)
+			for q := range 4 {
+				fmlaE(q, scales+q, 19, 0)
+			}
 		}
-		for h := range 2 {
-			widen(23, 14+h, q, true)
-			scvtf(23, 23)
-			fmul(23, 23, 22)
-			fmulE(23, 23, 18, 3)
-			scvtf(4+h, 4+h)
-			fmla(q, 4+h, 23)
+		blockEnd(name, l.block+l.scales)
+		gemvEnd(name)
+		return
+	}
+	halvesAt(d, sp, 0)
+	for h := range parts {
+		timesBytes(scales, d, 16*h, l.halves)
+		scaled(sum+4*h, scales)
+	}
+	if l.min {
+		halvesAt(d, sp, 32)
+		timesBytes(scales, d, 128, false)
+		for q := range 4 {
+			fmlsE(q, scales+q, 19, 0)
 		}
 	}
 	p("ADD $64, R8")
-	superEnd(name, 384, 32)
+	l.superEnd(name)
 	gemvEnd(name)
 }
 
-// gemvPanel adds n panel blocks to 16 accumulators in memory.
-func gemvPanel(k panel) {
-	name := "gemvPanel" + k.name + "NEON"
-	text(name, 32)
-	p("MOVD acc+0(FP), R0")
-	p("MOVD panel+8(FP), R6")
-	p("MOVD act+16(FP), R8")
-	p("MOVD n+24(FP), R9")
+// gemvPanel multiplies formats that are panels already.
+func gemvPanel(format string, k panel) {
+	name := "gemv" + format + "NEON"
+	gemvBegin(name)
 	bytesOf(28, 128)
-	for i := range 4 {
-		ldrQ(i, dst, i*16)
-	}
+	groupBegin(name)
 	label("%s_block", name)
 	loadAct()
-	parts := k.parts()
-	for h := range parts {
+	for h := range 2 {
 		for q := range 4 {
 			zero(4 + q)
 		}
-		for j := h * 4; j < h*4+8/parts; j++ {
+		for j := h * 4; j < h*4+4; j++ {
 			for q := range 4 {
 				ldrQ(20+q, wp, j*64+q*16)
 				if k.biased {
 					eor(20+q, 20+q, 28)
 				}
-				sdot(4+q, 20+q, 16+j/4, j%4)
+				sdot(4+q, 20+q, 16+h, j%4)
 			}
 		}
 		for q := range 4 {
@@ -258,18 +174,15 @@ func gemvPanel(k panel) {
 		scaled(4, 20)
 	}
 	if k.mins {
-		for h := range parts {
+		for h := range 2 {
 			for q := range 4 {
-				ldrQ(20, wp, 512+(parts+h)*64+q*16)
-				fmlaE(q, 20, 19, h+parts-1) // fsum, or flo and fhi
+				ldrQ(20, wp, 640+h*64+q*16)
+				fmlaE(q, 20, 19, 1+h) // flo and fhi
 			}
 		}
 	}
 	blockEnd(name, k.size)
-	for i := range 4 {
-		strQ(i, dst, i*16)
-	}
-	p("RET")
+	gemvEnd(name)
 }
 
 // gemvFloat multiplies one column after another.

@@ -39,29 +39,39 @@ func (l layout) unpacked() panel {
 	return panels[i]
 }
 
-// Registers of weights: V20 and V21 are unpacked, V26 works, V8 to V15 hold the
-// bits above nibbles, the others constants.
+// heads is how many f16 a superblock has for a row.
+func (l layout) heads() int {
+	if l.min {
+		return 2
+	}
+	return 1
+}
+
+// Registers of weights: V20 and V21 are unpacked, V26 works, the others hold
+// constants.
 const (
-	second, first    = 20, 21 // vectors j+4 and j
-	above            = 8
-	nibble, bits, nl = 28, 30, 31
+	second, first     = 20, 21 // vectors j+4 and j
+	nibble, upper, nl = 28, 30, 31
 )
 
-// constants sets those of weights.
-func (l layout) constants() {
+// above are the registers of the bits above nibbles.
+var above = [8]int{12, 13, 14, 15, 22, 23, 24, 25}
+
+// constants sets those of weights; flip changes values of a table.
+func (l layout) constants(flip byte) {
 	bytesOf(nibble, 15)
 	switch l.high {
 	case 1:
-		bytesOf(bits, 0x10)
+		bytesOf(upper, 0x10)
 	case 2:
-		bytesOf(bits, 0x30)
+		bytesOf(upper, 0x30)
 	}
 	if !l.table {
 		return
 	}
-	var values [16]byte // plus 128
+	var values [16]byte
 	for i, v := range []int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113} {
-		values[i] = byte(v) ^ 0x80
+		values[i] = byte(v) ^ flip
 	}
 	for i := range 2 {
 		p("MOVD $0x%016x, R12", binary.LittleEndian.Uint64(values[8*i:]))
@@ -72,7 +82,7 @@ func (l layout) constants() {
 // loadAbove loads the bits above a block's nibbles.
 func (l layout) loadAbove() {
 	for i := range 4 * l.high {
-		ldrQ(above+i, wp, 256+i*16)
+		ldrQ(above[i], wp, 256+i*16)
 	}
 }
 
@@ -89,9 +99,9 @@ func (l layout) unpackPair(j, q int) {
 	for h, v := range []int{first, second} {
 		switch l.high {
 		case 1: // the fifth bit lies at bit j
-			addBits(v, above+q, 4-j-4*h)
+			addBits(v, above[q], 4-j-4*h)
 		case 2: // bits 4 and 5 lie at bits 2j%8
-			addBits(v, above+4*h+q, 4-2*j)
+			addBits(v, above[4*h+q], 4-2*j)
 		}
 		if l.table {
 			tbl(v, nl, v)
@@ -110,7 +120,7 @@ func addBits(v, from, left int) {
 		ushrB(t, from, -left)
 		from = t
 	}
-	and(t, from, bits)
+	and(t, from, upper)
 	orr(v, v, t)
 }
 
@@ -122,7 +132,7 @@ func unpack(l layout) {
 	p("MOVD panel+0(FP), R0")
 	p("MOVD w+8(FP), R6")
 	p("MOVD n+16(FP), R9")
-	l.constants()
+	l.constants(128)
 	bias := 0
 	if panel.biased {
 		bias = 128 - l.bias
@@ -131,12 +141,8 @@ func unpack(l layout) {
 		bytesOf(add, uint32(bias))
 	}
 	if l.super {
-		heads := 1
-		if l.min {
-			heads = 2
-		}
-		superBegin(name, 32*heads, l.scales)
-		for i := range heads {
+		l.superBegin(name)
+		for i := range l.heads() {
 			halvesAt(d+i*(dmin-d), sp, 32*i)
 		}
 	}
@@ -175,7 +181,7 @@ func unpack(l layout) {
 	}
 	p("ADD $%d, R0", panel.size)
 	if l.super {
-		superEnd(name, l.block, 16*panel.parts())
+		l.superEnd(name)
 	} else {
 		p("ADD $%d, R6", l.block+l.scales)
 		p("SUBS $1, R9")
