@@ -114,8 +114,8 @@ race() (
 )
 
 # arm64 kernels on an amd64 machine. Of the conformance suite floats, and for
-# each set a format of every panel: TestSets holds the kernels of the others to
-# Go's, and packing, all that remains of them, is Go that was tested above.
+# each set a format of every panel: TestSets and TestPackSets hold the kernels of
+# the others to Go's.
 qemu() (
 	if [ "$(go env GOHOSTARCH)" = arm64 ]; then
 		say "this machine is arm64: its kernels were tested above"

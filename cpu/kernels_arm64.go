@@ -50,6 +50,10 @@ func neon() *kernels {
 		kindQ8_0: unpackQ8_0NEON, kindQ4_0: unpackQ4_0NEON, kindQ4_1: unpackQ4_1NEON, kindQ5_0: unpackQ5_0NEON,
 		kindQ5_1: unpackQ5_1NEON, kindQ4_K: unpackQ4_KNEON, kindQ5_K: unpackQ5_KNEON, kindQ6_K: unpackQ6_KNEON,
 		kindIQ4_NL: unpackIQ4_NLNEON}
+	k.pack = [kinds]func(dst, src *byte, row, cols int){
+		kindF32: packF32NEON, kindF16: packF16NEON, kindBF16: packF16NEON, kindQ8_0: packQ8_0NEON,
+		kindQ4_0: packQ4_0NEON, kindIQ4_NL: packQ4_0NEON, kindQ4_1: packQ4_1NEON, kindQ5_0: packQ5_0NEON,
+		kindQ5_1: packQ5_1NEON, kindQ4_K: packQ4_KNEON, kindQ5_K: packQ5_KNEON, kindQ6_K: packQ6_KNEON}
 	k.quantize = quantizeNEON
 	k.scoreF32, k.scoreF16, k.scoreQ8 = scoreF32NEON, scoreF16NEON, scoreQ8NEON
 	k.accumF32 = byDim(4, accumF32NEON, accumF32Generic)
@@ -162,6 +166,36 @@ func unpackQ6_KNEON(panel, w *byte, n int)
 
 //go:noescape
 func unpackIQ4_NLNEON(panel, w *byte, n int)
+
+//go:noescape
+func packF32NEON(dst, src *byte, row, cols int)
+
+//go:noescape
+func packF16NEON(dst, src *byte, row, cols int)
+
+//go:noescape
+func packQ8_0NEON(dst, src *byte, row, cols int)
+
+//go:noescape
+func packQ4_0NEON(dst, src *byte, row, cols int)
+
+//go:noescape
+func packQ4_1NEON(dst, src *byte, row, cols int)
+
+//go:noescape
+func packQ5_0NEON(dst, src *byte, row, cols int)
+
+//go:noescape
+func packQ5_1NEON(dst, src *byte, row, cols int)
+
+//go:noescape
+func packQ4_KNEON(dst, src *byte, row, cols int)
+
+//go:noescape
+func packQ5_KNEON(dst, src *byte, row, cols int)
+
+//go:noescape
+func packQ6_KNEON(dst, src *byte, row, cols int)
 
 //go:noescape
 func scoreF32NEON(dst, q *float32, k, next *byte, lines, dim int)

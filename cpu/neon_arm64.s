@@ -3485,6 +3485,1855 @@ unpackIQ4_NLNEON_block:
 	BNE unpackIQ4_NLNEON_block
 	RET
 
+// packF32NEON: see kernels.go.
+TEXT ·packF32NEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $32, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packF32NEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packF32NEON_part:
+	WORD $0x3cc00080 // ldur q0, [x4, #0]
+	WORD $0x3cc000a1 // ldur q1, [x5, #0]
+	WORD $0x3cc000c2 // ldur q2, [x6, #0]
+	WORD $0x3cc000e3 // ldur q3, [x7, #0]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d801141 // str q1, [x10, #64]
+	WORD $0x3d802142 // str q2, [x10, #128]
+	WORD $0x3d803143 // str q3, [x10, #192]
+	WORD $0x3cc10080 // ldur q0, [x4, #16]
+	WORD $0x3cc100a1 // ldur q1, [x5, #16]
+	WORD $0x3cc100c2 // ldur q2, [x6, #16]
+	WORD $0x3cc100e3 // ldur q3, [x7, #16]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d804140 // str q0, [x10, #256]
+	WORD $0x3d805141 // str q1, [x10, #320]
+	WORD $0x3d806142 // str q2, [x10, #384]
+	WORD $0x3d807143 // str q3, [x10, #448]
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packF32NEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	PRFM 320(R15), PLDL2KEEP
+	PRFM 384(R15), PLDL2KEEP
+	PRFM 448(R15), PLDL2KEEP
+	ADD $512, R15
+	ADD $512, R0
+	SUBS $8, R3
+	BNE packF32NEON_block
+	RET
+
+// packF16NEON: see kernels.go.
+TEXT ·packF16NEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $16, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packF16NEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packF16NEON_part:
+	WORD $0x3cc00080 // ldur q0, [x4, #0]
+	WORD $0x3cc000a1 // ldur q1, [x5, #0]
+	WORD $0x3cc000c2 // ldur q2, [x6, #0]
+	WORD $0x3cc000e3 // ldur q3, [x7, #0]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x0e61281c // xtn.4h v28, v0
+	WORD $0x0f10841d // shrn.4h #16 v29, v0
+	WORD $0xfd00017c // str d28, [x11, #0]
+	WORD $0xfd00117d // str d29, [x11, #32]
+	WORD $0x0e61283c // xtn.4h v28, v1
+	WORD $0x0f10843d // shrn.4h #16 v29, v1
+	WORD $0xfd00217c // str d28, [x11, #64]
+	WORD $0xfd00317d // str d29, [x11, #96]
+	WORD $0x0e61285c // xtn.4h v28, v2
+	WORD $0x0f10845d // shrn.4h #16 v29, v2
+	WORD $0xfd00417c // str d28, [x11, #128]
+	WORD $0xfd00517d // str d29, [x11, #160]
+	WORD $0x0e61287c // xtn.4h v28, v3
+	WORD $0x0f10847d // shrn.4h #16 v29, v3
+	WORD $0xfd00617c // str d28, [x11, #192]
+	WORD $0xfd00717d // str d29, [x11, #224]
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packF16NEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	ADD $256, R15
+	ADD $256, R0
+	SUBS $8, R3
+	BNE packF16NEON_block
+	RET
+
+// packQ8_0NEON: see kernels.go.
+TEXT ·packQ8_0NEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $34, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packQ8_0NEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packQ8_0NEON_part:
+	WORD $0x3cc02080 // ldur q0, [x4, #2]
+	WORD $0x3cc020a1 // ldur q1, [x5, #2]
+	WORD $0x3cc020c2 // ldur q2, [x6, #2]
+	WORD $0x3cc020e3 // ldur q3, [x7, #2]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x6e301c00 // eor.16b v0, v0, v16
+	WORD $0x6e301c21 // eor.16b v1, v1, v16
+	WORD $0x6e301c42 // eor.16b v2, v2, v16
+	WORD $0x6e301c63 // eor.16b v3, v3, v16
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d801141 // str q1, [x10, #64]
+	WORD $0x3d802142 // str q2, [x10, #128]
+	WORD $0x3d803143 // str q3, [x10, #192]
+	WORD $0x3cc12080 // ldur q0, [x4, #18]
+	WORD $0x3cc120a1 // ldur q1, [x5, #18]
+	WORD $0x3cc120c2 // ldur q2, [x6, #18]
+	WORD $0x3cc120e3 // ldur q3, [x7, #18]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x6e301c00 // eor.16b v0, v0, v16
+	WORD $0x6e301c21 // eor.16b v1, v1, v16
+	WORD $0x6e301c42 // eor.16b v2, v2, v16
+	WORD $0x6e301c63 // eor.16b v3, v3, v16
+	WORD $0x3d804140 // str q0, [x10, #256]
+	WORD $0x3d805141 // str q1, [x10, #320]
+	WORD $0x3d806142 // str q2, [x10, #384]
+	WORD $0x3d807143 // str q3, [x10, #448]
+	MOVHU 0(R4), R14
+	MOVH R14, 512(R11)
+	MOVHU 0(R5), R14
+	MOVH R14, 514(R11)
+	MOVHU 0(R6), R14
+	MOVH R14, 516(R11)
+	MOVHU 0(R7), R14
+	MOVH R14, 518(R11)
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packQ8_0NEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	PRFM 320(R15), PLDL2KEEP
+	PRFM 384(R15), PLDL2KEEP
+	PRFM 448(R15), PLDL2KEEP
+	PRFM 512(R15), PLDL2KEEP
+	ADD $544, R15
+	ADD $544, R0
+	SUBS $32, R3
+	BNE packQ8_0NEON_block
+	RET
+
+// packQ4_0NEON: see kernels.go.
+TEXT ·packQ4_0NEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $18, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packQ4_0NEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packQ4_0NEON_part:
+	WORD $0x3cc02080 // ldur q0, [x4, #2]
+	WORD $0x3cc020a1 // ldur q1, [x5, #2]
+	WORD $0x3cc020c2 // ldur q2, [x6, #2]
+	WORD $0x3cc020e3 // ldur q3, [x7, #2]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d801141 // str q1, [x10, #64]
+	WORD $0x3d802142 // str q2, [x10, #128]
+	WORD $0x3d803143 // str q3, [x10, #192]
+	MOVHU 0(R4), R14
+	MOVH R14, 256(R11)
+	MOVHU 0(R5), R14
+	MOVH R14, 258(R11)
+	MOVHU 0(R6), R14
+	MOVH R14, 260(R11)
+	MOVHU 0(R7), R14
+	MOVH R14, 262(R11)
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packQ4_0NEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	ADD $288, R15
+	ADD $288, R0
+	SUBS $32, R3
+	BNE packQ4_0NEON_block
+	RET
+
+// packQ4_1NEON: see kernels.go.
+TEXT ·packQ4_1NEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $20, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packQ4_1NEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packQ4_1NEON_part:
+	WORD $0x3cc04080 // ldur q0, [x4, #4]
+	WORD $0x3cc040a1 // ldur q1, [x5, #4]
+	WORD $0x3cc040c2 // ldur q2, [x6, #4]
+	WORD $0x3cc040e3 // ldur q3, [x7, #4]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d801141 // str q1, [x10, #64]
+	WORD $0x3d802142 // str q2, [x10, #128]
+	WORD $0x3d803143 // str q3, [x10, #192]
+	WORD $0x3cc00080 // ldur q0, [x4, #0]
+	WORD $0x3cc000a1 // ldur q1, [x5, #0]
+	WORD $0x3cc000c2 // ldur q2, [x6, #0]
+	WORD $0x3cc000e3 // ldur q3, [x7, #0]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x0e61281c // xtn.4h v28, v0
+	WORD $0x0f10841d // shrn.4h #16 v29, v0
+	WORD $0xfd00817c // str d28, [x11, #256]
+	WORD $0xfd00917d // str d29, [x11, #288]
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packQ4_1NEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	ADD $320, R15
+	ADD $320, R0
+	SUBS $32, R3
+	BNE packQ4_1NEON_block
+	RET
+
+// packQ5_0NEON: see kernels.go.
+TEXT ·packQ5_0NEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $22, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packQ5_0NEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packQ5_0NEON_part:
+	WORD $0x3cc06080 // ldur q0, [x4, #6]
+	WORD $0x3cc060a1 // ldur q1, [x5, #6]
+	WORD $0x3cc060c2 // ldur q2, [x6, #6]
+	WORD $0x3cc060e3 // ldur q3, [x7, #6]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d801141 // str q1, [x10, #64]
+	WORD $0x3d802142 // str q2, [x10, #128]
+	WORD $0x3d803143 // str q3, [x10, #192]
+	WORD $0x3cc02080 // ldur q0, [x4, #2]
+	WORD $0x3cc020a1 // ldur q1, [x5, #2]
+	WORD $0x3cc020c2 // ldur q2, [x6, #2]
+	WORD $0x3cc020e3 // ldur q3, [x7, #2]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x6f32041c // ushr.4s #14 v28, v0
+	WORD $0x6e201f9c // eor.16b v28, v28, v0
+	WORD $0x4e381f9c // and.16b v28, v28, v24
+	WORD $0x6e3c1c00 // eor.16b v0, v0, v28
+	WORD $0x4f2e579c // shl.4s #14 v28, v28
+	WORD $0x6e3c1c00 // eor.16b v0, v0, v28
+	WORD $0x6f39041c // ushr.4s #7 v28, v0
+	WORD $0x6e201f9c // eor.16b v28, v28, v0
+	WORD $0x4e391f9c // and.16b v28, v28, v25
+	WORD $0x6e3c1c00 // eor.16b v0, v0, v28
+	WORD $0x4f27579c // shl.4s #7 v28, v28
+	WORD $0x6e3c1c00 // eor.16b v0, v0, v28
+	WORD $0x6f3e041c // ushr.4s #2 v28, v0
+	WORD $0x6e201f9c // eor.16b v28, v28, v0
+	WORD $0x4e3a1f9c // and.16b v28, v28, v26
+	WORD $0x6e3c1c00 // eor.16b v0, v0, v28
+	WORD $0x4f22579c // shl.4s #2 v28, v28
+	WORD $0x6e3c1c00 // eor.16b v0, v0, v28
+	WORD $0x6f3f041c // ushr.4s #1 v28, v0
+	WORD $0x6e201f9c // eor.16b v28, v28, v0
+	WORD $0x4e3b1f9c // and.16b v28, v28, v27
+	WORD $0x6e3c1c00 // eor.16b v0, v0, v28
+	WORD $0x4f21579c // shl.4s #1 v28, v28
+	WORD $0x6e3c1c00 // eor.16b v0, v0, v28
+	WORD $0x3d804140 // str q0, [x10, #256]
+	MOVHU 0(R4), R14
+	MOVH R14, 320(R11)
+	MOVHU 0(R5), R14
+	MOVH R14, 322(R11)
+	MOVHU 0(R6), R14
+	MOVH R14, 324(R11)
+	MOVHU 0(R7), R14
+	MOVH R14, 326(R11)
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packQ5_0NEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	PRFM 320(R15), PLDL2KEEP
+	ADD $352, R15
+	ADD $352, R0
+	SUBS $32, R3
+	BNE packQ5_0NEON_block
+	RET
+
+// packQ5_1NEON: see kernels.go.
+TEXT ·packQ5_1NEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $24, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packQ5_1NEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packQ5_1NEON_part:
+	WORD $0x3cc08080 // ldur q0, [x4, #8]
+	WORD $0x3cc080a1 // ldur q1, [x5, #8]
+	WORD $0x3cc080c2 // ldur q2, [x6, #8]
+	WORD $0x3cc080e3 // ldur q3, [x7, #8]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d801141 // str q1, [x10, #64]
+	WORD $0x3d802142 // str q2, [x10, #128]
+	WORD $0x3d803143 // str q3, [x10, #192]
+	WORD $0x3cc00080 // ldur q0, [x4, #0]
+	WORD $0x3cc000a1 // ldur q1, [x5, #0]
+	WORD $0x3cc000c2 // ldur q2, [x6, #0]
+	WORD $0x3cc000e3 // ldur q3, [x7, #0]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x0e61281c // xtn.4h v28, v0
+	WORD $0x0f10841d // shrn.4h #16 v29, v0
+	WORD $0xfd00a17c // str d28, [x11, #320]
+	WORD $0xfd00b17d // str d29, [x11, #352]
+	WORD $0x6f32043c // ushr.4s #14 v28, v1
+	WORD $0x6e211f9c // eor.16b v28, v28, v1
+	WORD $0x4e381f9c // and.16b v28, v28, v24
+	WORD $0x6e3c1c21 // eor.16b v1, v1, v28
+	WORD $0x4f2e579c // shl.4s #14 v28, v28
+	WORD $0x6e3c1c21 // eor.16b v1, v1, v28
+	WORD $0x6f39043c // ushr.4s #7 v28, v1
+	WORD $0x6e211f9c // eor.16b v28, v28, v1
+	WORD $0x4e391f9c // and.16b v28, v28, v25
+	WORD $0x6e3c1c21 // eor.16b v1, v1, v28
+	WORD $0x4f27579c // shl.4s #7 v28, v28
+	WORD $0x6e3c1c21 // eor.16b v1, v1, v28
+	WORD $0x6f3e043c // ushr.4s #2 v28, v1
+	WORD $0x6e211f9c // eor.16b v28, v28, v1
+	WORD $0x4e3a1f9c // and.16b v28, v28, v26
+	WORD $0x6e3c1c21 // eor.16b v1, v1, v28
+	WORD $0x4f22579c // shl.4s #2 v28, v28
+	WORD $0x6e3c1c21 // eor.16b v1, v1, v28
+	WORD $0x6f3f043c // ushr.4s #1 v28, v1
+	WORD $0x6e211f9c // eor.16b v28, v28, v1
+	WORD $0x4e3b1f9c // and.16b v28, v28, v27
+	WORD $0x6e3c1c21 // eor.16b v1, v1, v28
+	WORD $0x4f21579c // shl.4s #1 v28, v28
+	WORD $0x6e3c1c21 // eor.16b v1, v1, v28
+	WORD $0x3d804141 // str q1, [x10, #256]
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packQ5_1NEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	PRFM 320(R15), PLDL2KEEP
+	ADD $384, R15
+	ADD $384, R0
+	SUBS $32, R3
+	BNE packQ5_1NEON_block
+	RET
+
+// packQ4_KNEON: see kernels.go.
+TEXT ·packQ4_KNEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $144, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packQ4_KNEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packQ4_KNEON_part:
+	WORD $0x3cc00080 // ldur q0, [x4, #0]
+	WORD $0x3cc000a1 // ldur q1, [x5, #0]
+	WORD $0x3cc000c2 // ldur q2, [x6, #0]
+	WORD $0x3cc000e3 // ldur q3, [x7, #0]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x0e61281c // xtn.4h v28, v0
+	WORD $0x0f10841d // shrn.4h #16 v29, v0
+	WORD $0xfd00017c // str d28, [x11, #0]
+	WORD $0xfd00117d // str d29, [x11, #32]
+	WORD $0x4ea31c64 // mov.16b v4, v3
+	WORD $0x6f0a043c // ushr.16b #6 v28, v1
+	WORD $0x6f0c5784 // sli.16b #4 v4, v28
+	WORD $0x6f0c0465 // ushr.16b #4 v5, v3
+	WORD $0x6f0a045c // ushr.16b #6 v28, v2
+	WORD $0x6f0c5785 // sli.16b #4 v5, v28
+	WORD $0x4e311c21 // and.16b v1, v1, v17
+	WORD $0x4e311c42 // and.16b v2, v2, v17
+	ADD $64, R12, R14
+	WORD $0x4e120021 // tbl.16b v1, v1, v18
+	WORD $0x0d8d81c1 // st1 {v1.s}[0], [x14], x13
+	WORD $0x0d8d91c1 // st1 {v1.s}[1], [x14], x13
+	WORD $0x4d8d81c1 // st1 {v1.s}[2], [x14], x13
+	WORD $0x4d8d91c1 // st1 {v1.s}[3], [x14], x13
+	WORD $0x4e120084 // tbl.16b v4, v4, v18
+	WORD $0x0d8d81c4 // st1 {v4.s}[0], [x14], x13
+	WORD $0x0d8d91c4 // st1 {v4.s}[1], [x14], x13
+	WORD $0x4d8d81c4 // st1 {v4.s}[2], [x14], x13
+	WORD $0x4d8d91c4 // st1 {v4.s}[3], [x14], x13
+	WORD $0x4e120042 // tbl.16b v2, v2, v18
+	WORD $0x0d8d81c2 // st1 {v2.s}[0], [x14], x13
+	WORD $0x0d8d91c2 // st1 {v2.s}[1], [x14], x13
+	WORD $0x4d8d81c2 // st1 {v2.s}[2], [x14], x13
+	WORD $0x4d8d91c2 // st1 {v2.s}[3], [x14], x13
+	WORD $0x4e1200a5 // tbl.16b v5, v5, v18
+	WORD $0x0d8d81c5 // st1 {v5.s}[0], [x14], x13
+	WORD $0x0d8d91c5 // st1 {v5.s}[1], [x14], x13
+	WORD $0x4d8d81c5 // st1 {v5.s}[2], [x14], x13
+	WORD $0x4d8d91c5 // st1 {v5.s}[3], [x14], x13
+	WORD $0x3cc10080 // ldur q0, [x4, #16]
+	WORD $0x3cc100a1 // ldur q1, [x5, #16]
+	WORD $0x3cc100c2 // ldur q2, [x6, #16]
+	WORD $0x3cc100e3 // ldur q3, [x7, #16]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc20084 // ldur q4, [x4, #32]
+	WORD $0x3cc200a5 // ldur q5, [x5, #32]
+	WORD $0x3cc200c6 // ldur q6, [x6, #32]
+	WORD $0x3cc200e7 // ldur q7, [x7, #32]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x3d805140 // str q0, [x10, #320]
+	WORD $0x3d806141 // str q1, [x10, #384]
+	WORD $0x3d807142 // str q2, [x10, #448]
+	WORD $0x3d808143 // str q3, [x10, #512]
+	WORD $0x3d809144 // str q4, [x10, #576]
+	WORD $0x3d80a145 // str q5, [x10, #640]
+	WORD $0x3d80b146 // str q6, [x10, #704]
+	WORD $0x3d80c147 // str q7, [x10, #768]
+	WORD $0x3cc30080 // ldur q0, [x4, #48]
+	WORD $0x3cc300a1 // ldur q1, [x5, #48]
+	WORD $0x3cc300c2 // ldur q2, [x6, #48]
+	WORD $0x3cc300e3 // ldur q3, [x7, #48]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc40084 // ldur q4, [x4, #64]
+	WORD $0x3cc400a5 // ldur q5, [x5, #64]
+	WORD $0x3cc400c6 // ldur q6, [x6, #64]
+	WORD $0x3cc400e7 // ldur q7, [x7, #64]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x3d80d140 // str q0, [x10, #832]
+	WORD $0x3d80e141 // str q1, [x10, #896]
+	WORD $0x3d80f142 // str q2, [x10, #960]
+	WORD $0x3d810143 // str q3, [x10, #1024]
+	WORD $0x3d811144 // str q4, [x10, #1088]
+	WORD $0x3d812145 // str q5, [x10, #1152]
+	WORD $0x3d813146 // str q6, [x10, #1216]
+	WORD $0x3d814147 // str q7, [x10, #1280]
+	WORD $0x3cc50080 // ldur q0, [x4, #80]
+	WORD $0x3cc500a1 // ldur q1, [x5, #80]
+	WORD $0x3cc500c2 // ldur q2, [x6, #80]
+	WORD $0x3cc500e3 // ldur q3, [x7, #80]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc60084 // ldur q4, [x4, #96]
+	WORD $0x3cc600a5 // ldur q5, [x5, #96]
+	WORD $0x3cc600c6 // ldur q6, [x6, #96]
+	WORD $0x3cc600e7 // ldur q7, [x7, #96]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x3d815140 // str q0, [x10, #1344]
+	WORD $0x3d816141 // str q1, [x10, #1408]
+	WORD $0x3d817142 // str q2, [x10, #1472]
+	WORD $0x3d818143 // str q3, [x10, #1536]
+	WORD $0x3d819144 // str q4, [x10, #1600]
+	WORD $0x3d81a145 // str q5, [x10, #1664]
+	WORD $0x3d81b146 // str q6, [x10, #1728]
+	WORD $0x3d81c147 // str q7, [x10, #1792]
+	WORD $0x3cc70080 // ldur q0, [x4, #112]
+	WORD $0x3cc700a1 // ldur q1, [x5, #112]
+	WORD $0x3cc700c2 // ldur q2, [x6, #112]
+	WORD $0x3cc700e3 // ldur q3, [x7, #112]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc80084 // ldur q4, [x4, #128]
+	WORD $0x3cc800a5 // ldur q5, [x5, #128]
+	WORD $0x3cc800c6 // ldur q6, [x6, #128]
+	WORD $0x3cc800e7 // ldur q7, [x7, #128]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x3d81d140 // str q0, [x10, #1856]
+	WORD $0x3d81e141 // str q1, [x10, #1920]
+	WORD $0x3d81f142 // str q2, [x10, #1984]
+	WORD $0x3d820143 // str q3, [x10, #2048]
+	WORD $0x3d821144 // str q4, [x10, #2112]
+	WORD $0x3d822145 // str q5, [x10, #2176]
+	WORD $0x3d823146 // str q6, [x10, #2240]
+	WORD $0x3d824147 // str q7, [x10, #2304]
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packQ4_KNEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	PRFM 320(R15), PLDL2KEEP
+	PRFM 384(R15), PLDL2KEEP
+	PRFM 448(R15), PLDL2KEEP
+	PRFM 512(R15), PLDL2KEEP
+	PRFM 576(R15), PLDL2KEEP
+	PRFM 640(R15), PLDL2KEEP
+	PRFM 704(R15), PLDL2KEEP
+	PRFM 768(R15), PLDL2KEEP
+	PRFM 832(R15), PLDL2KEEP
+	PRFM 896(R15), PLDL2KEEP
+	PRFM 960(R15), PLDL2KEEP
+	PRFM 1024(R15), PLDL2KEEP
+	PRFM 1088(R15), PLDL2KEEP
+	PRFM 1152(R15), PLDL2KEEP
+	PRFM 1216(R15), PLDL2KEEP
+	PRFM 1280(R15), PLDL2KEEP
+	PRFM 1344(R15), PLDL2KEEP
+	PRFM 1408(R15), PLDL2KEEP
+	PRFM 1472(R15), PLDL2KEEP
+	PRFM 1536(R15), PLDL2KEEP
+	PRFM 1600(R15), PLDL2KEEP
+	PRFM 1664(R15), PLDL2KEEP
+	PRFM 1728(R15), PLDL2KEEP
+	PRFM 1792(R15), PLDL2KEEP
+	PRFM 1856(R15), PLDL2KEEP
+	PRFM 1920(R15), PLDL2KEEP
+	PRFM 1984(R15), PLDL2KEEP
+	PRFM 2048(R15), PLDL2KEEP
+	PRFM 2112(R15), PLDL2KEEP
+	PRFM 2176(R15), PLDL2KEEP
+	PRFM 2240(R15), PLDL2KEEP
+	ADD $2304, R15
+	ADD $2368, R0
+	SUBS $256, R3
+	BNE packQ4_KNEON_block
+	RET
+
+// packQ5_KNEON: see kernels.go.
+TEXT ·packQ5_KNEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $176, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packQ5_KNEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packQ5_KNEON_part:
+	WORD $0x3cc00080 // ldur q0, [x4, #0]
+	WORD $0x3cc000a1 // ldur q1, [x5, #0]
+	WORD $0x3cc000c2 // ldur q2, [x6, #0]
+	WORD $0x3cc000e3 // ldur q3, [x7, #0]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x0e61281c // xtn.4h v28, v0
+	WORD $0x0f10841d // shrn.4h #16 v29, v0
+	WORD $0xfd00017c // str d28, [x11, #0]
+	WORD $0xfd00117d // str d29, [x11, #32]
+	WORD $0x4ea31c64 // mov.16b v4, v3
+	WORD $0x6f0a043c // ushr.16b #6 v28, v1
+	WORD $0x6f0c5784 // sli.16b #4 v4, v28
+	WORD $0x6f0c0465 // ushr.16b #4 v5, v3
+	WORD $0x6f0a045c // ushr.16b #6 v28, v2
+	WORD $0x6f0c5785 // sli.16b #4 v5, v28
+	WORD $0x4e311c21 // and.16b v1, v1, v17
+	WORD $0x4e311c42 // and.16b v2, v2, v17
+	ADD $64, R12, R14
+	WORD $0x4e120021 // tbl.16b v1, v1, v18
+	WORD $0x0d8d81c1 // st1 {v1.s}[0], [x14], x13
+	WORD $0x0d8d91c1 // st1 {v1.s}[1], [x14], x13
+	WORD $0x4d8d81c1 // st1 {v1.s}[2], [x14], x13
+	WORD $0x4d8d91c1 // st1 {v1.s}[3], [x14], x13
+	WORD $0x4e120084 // tbl.16b v4, v4, v18
+	WORD $0x0d8d81c4 // st1 {v4.s}[0], [x14], x13
+	WORD $0x0d8d91c4 // st1 {v4.s}[1], [x14], x13
+	WORD $0x4d8d81c4 // st1 {v4.s}[2], [x14], x13
+	WORD $0x4d8d91c4 // st1 {v4.s}[3], [x14], x13
+	WORD $0x4e120042 // tbl.16b v2, v2, v18
+	WORD $0x0d8d81c2 // st1 {v2.s}[0], [x14], x13
+	WORD $0x0d8d91c2 // st1 {v2.s}[1], [x14], x13
+	WORD $0x4d8d81c2 // st1 {v2.s}[2], [x14], x13
+	WORD $0x4d8d91c2 // st1 {v2.s}[3], [x14], x13
+	WORD $0x4e1200a5 // tbl.16b v5, v5, v18
+	WORD $0x0d8d81c5 // st1 {v5.s}[0], [x14], x13
+	WORD $0x0d8d91c5 // st1 {v5.s}[1], [x14], x13
+	WORD $0x4d8d81c5 // st1 {v5.s}[2], [x14], x13
+	WORD $0x4d8d91c5 // st1 {v5.s}[3], [x14], x13
+	WORD $0x3cc10080 // ldur q0, [x4, #16]
+	WORD $0x3cc100a1 // ldur q1, [x5, #16]
+	WORD $0x3cc100c2 // ldur q2, [x6, #16]
+	WORD $0x3cc100e3 // ldur q3, [x7, #16]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc20084 // ldur q4, [x4, #32]
+	WORD $0x3cc200a5 // ldur q5, [x5, #32]
+	WORD $0x3cc200c6 // ldur q6, [x6, #32]
+	WORD $0x3cc200e7 // ldur q7, [x7, #32]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a545d // shl.16b #2 v29, v2
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f82 // bit.16b v2, v28, v19
+	WORD $0x6f0e043c // ushr.16b #2 v28, v1
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa1 // bif.16b v1, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x6f0e049c // ushr.16b #2 v28, v4
+	WORD $0x4f0a54dd // shl.16b #2 v29, v6
+	WORD $0x6ef31fa4 // bif.16b v4, v29, v19
+	WORD $0x6eb31f86 // bit.16b v6, v28, v19
+	WORD $0x6f0e04bc // ushr.16b #2 v28, v5
+	WORD $0x4f0a54fd // shl.16b #2 v29, v7
+	WORD $0x6ef31fa5 // bif.16b v5, v29, v19
+	WORD $0x6eb31f87 // bit.16b v7, v28, v19
+	WORD $0x6f0f041c // ushr.16b #1 v28, v0
+	WORD $0x4f09543d // shl.16b #1 v29, v1
+	WORD $0x6ef41fa0 // bif.16b v0, v29, v20
+	WORD $0x6eb41f81 // bit.16b v1, v28, v20
+	WORD $0x6f0f045c // ushr.16b #1 v28, v2
+	WORD $0x4f09547d // shl.16b #1 v29, v3
+	WORD $0x6ef41fa2 // bif.16b v2, v29, v20
+	WORD $0x6eb41f83 // bit.16b v3, v28, v20
+	WORD $0x6f0f049c // ushr.16b #1 v28, v4
+	WORD $0x4f0954bd // shl.16b #1 v29, v5
+	WORD $0x6ef41fa4 // bif.16b v4, v29, v20
+	WORD $0x6eb41f85 // bit.16b v5, v28, v20
+	WORD $0x6f0f04dc // ushr.16b #1 v28, v6
+	WORD $0x4f0954fd // shl.16b #1 v29, v7
+	WORD $0x6ef41fa6 // bif.16b v6, v29, v20
+	WORD $0x6eb41f87 // bit.16b v7, v28, v20
+	WORD $0x3d809140 // str q0, [x10, #576]
+	WORD $0x3d80e141 // str q1, [x10, #896]
+	WORD $0x3d813142 // str q2, [x10, #1216]
+	WORD $0x3d818143 // str q3, [x10, #1536]
+	WORD $0x3d81d144 // str q4, [x10, #1856]
+	WORD $0x3d822145 // str q5, [x10, #2176]
+	WORD $0x3d827146 // str q6, [x10, #2496]
+	WORD $0x3d82c147 // str q7, [x10, #2816]
+	WORD $0x3cc30080 // ldur q0, [x4, #48]
+	WORD $0x3cc300a1 // ldur q1, [x5, #48]
+	WORD $0x3cc300c2 // ldur q2, [x6, #48]
+	WORD $0x3cc300e3 // ldur q3, [x7, #48]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc40084 // ldur q4, [x4, #64]
+	WORD $0x3cc400a5 // ldur q5, [x5, #64]
+	WORD $0x3cc400c6 // ldur q6, [x6, #64]
+	WORD $0x3cc400e7 // ldur q7, [x7, #64]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x3d805140 // str q0, [x10, #320]
+	WORD $0x3d806141 // str q1, [x10, #384]
+	WORD $0x3d807142 // str q2, [x10, #448]
+	WORD $0x3d808143 // str q3, [x10, #512]
+	WORD $0x3d80a144 // str q4, [x10, #640]
+	WORD $0x3d80b145 // str q5, [x10, #704]
+	WORD $0x3d80c146 // str q6, [x10, #768]
+	WORD $0x3d80d147 // str q7, [x10, #832]
+	WORD $0x3cc50080 // ldur q0, [x4, #80]
+	WORD $0x3cc500a1 // ldur q1, [x5, #80]
+	WORD $0x3cc500c2 // ldur q2, [x6, #80]
+	WORD $0x3cc500e3 // ldur q3, [x7, #80]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc60084 // ldur q4, [x4, #96]
+	WORD $0x3cc600a5 // ldur q5, [x5, #96]
+	WORD $0x3cc600c6 // ldur q6, [x6, #96]
+	WORD $0x3cc600e7 // ldur q7, [x7, #96]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x3d80f140 // str q0, [x10, #960]
+	WORD $0x3d810141 // str q1, [x10, #1024]
+	WORD $0x3d811142 // str q2, [x10, #1088]
+	WORD $0x3d812143 // str q3, [x10, #1152]
+	WORD $0x3d814144 // str q4, [x10, #1280]
+	WORD $0x3d815145 // str q5, [x10, #1344]
+	WORD $0x3d816146 // str q6, [x10, #1408]
+	WORD $0x3d817147 // str q7, [x10, #1472]
+	WORD $0x3cc70080 // ldur q0, [x4, #112]
+	WORD $0x3cc700a1 // ldur q1, [x5, #112]
+	WORD $0x3cc700c2 // ldur q2, [x6, #112]
+	WORD $0x3cc700e3 // ldur q3, [x7, #112]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc80084 // ldur q4, [x4, #128]
+	WORD $0x3cc800a5 // ldur q5, [x5, #128]
+	WORD $0x3cc800c6 // ldur q6, [x6, #128]
+	WORD $0x3cc800e7 // ldur q7, [x7, #128]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x3d819140 // str q0, [x10, #1600]
+	WORD $0x3d81a141 // str q1, [x10, #1664]
+	WORD $0x3d81b142 // str q2, [x10, #1728]
+	WORD $0x3d81c143 // str q3, [x10, #1792]
+	WORD $0x3d81e144 // str q4, [x10, #1920]
+	WORD $0x3d81f145 // str q5, [x10, #1984]
+	WORD $0x3d820146 // str q6, [x10, #2048]
+	WORD $0x3d821147 // str q7, [x10, #2112]
+	WORD $0x3cc90080 // ldur q0, [x4, #144]
+	WORD $0x3cc900a1 // ldur q1, [x5, #144]
+	WORD $0x3cc900c2 // ldur q2, [x6, #144]
+	WORD $0x3cc900e3 // ldur q3, [x7, #144]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cca0084 // ldur q4, [x4, #160]
+	WORD $0x3cca00a5 // ldur q5, [x5, #160]
+	WORD $0x3cca00c6 // ldur q6, [x6, #160]
+	WORD $0x3cca00e7 // ldur q7, [x7, #160]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x3d823140 // str q0, [x10, #2240]
+	WORD $0x3d824141 // str q1, [x10, #2304]
+	WORD $0x3d825142 // str q2, [x10, #2368]
+	WORD $0x3d826143 // str q3, [x10, #2432]
+	WORD $0x3d828144 // str q4, [x10, #2560]
+	WORD $0x3d829145 // str q5, [x10, #2624]
+	WORD $0x3d82a146 // str q6, [x10, #2688]
+	WORD $0x3d82b147 // str q7, [x10, #2752]
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packQ5_KNEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	PRFM 320(R15), PLDL2KEEP
+	PRFM 384(R15), PLDL2KEEP
+	PRFM 448(R15), PLDL2KEEP
+	PRFM 512(R15), PLDL2KEEP
+	PRFM 576(R15), PLDL2KEEP
+	PRFM 640(R15), PLDL2KEEP
+	PRFM 704(R15), PLDL2KEEP
+	PRFM 768(R15), PLDL2KEEP
+	PRFM 832(R15), PLDL2KEEP
+	PRFM 896(R15), PLDL2KEEP
+	PRFM 960(R15), PLDL2KEEP
+	PRFM 1024(R15), PLDL2KEEP
+	PRFM 1088(R15), PLDL2KEEP
+	PRFM 1152(R15), PLDL2KEEP
+	PRFM 1216(R15), PLDL2KEEP
+	PRFM 1280(R15), PLDL2KEEP
+	PRFM 1344(R15), PLDL2KEEP
+	PRFM 1408(R15), PLDL2KEEP
+	PRFM 1472(R15), PLDL2KEEP
+	PRFM 1536(R15), PLDL2KEEP
+	PRFM 1600(R15), PLDL2KEEP
+	PRFM 1664(R15), PLDL2KEEP
+	PRFM 1728(R15), PLDL2KEEP
+	PRFM 1792(R15), PLDL2KEEP
+	PRFM 1856(R15), PLDL2KEEP
+	PRFM 1920(R15), PLDL2KEEP
+	PRFM 1984(R15), PLDL2KEEP
+	PRFM 2048(R15), PLDL2KEEP
+	PRFM 2112(R15), PLDL2KEEP
+	PRFM 2176(R15), PLDL2KEEP
+	PRFM 2240(R15), PLDL2KEEP
+	PRFM 2304(R15), PLDL2KEEP
+	PRFM 2368(R15), PLDL2KEEP
+	PRFM 2432(R15), PLDL2KEEP
+	PRFM 2496(R15), PLDL2KEEP
+	PRFM 2560(R15), PLDL2KEEP
+	PRFM 2624(R15), PLDL2KEEP
+	PRFM 2688(R15), PLDL2KEEP
+	PRFM 2752(R15), PLDL2KEEP
+	ADD $2816, R15
+	ADD $2880, R0
+	SUBS $256, R3
+	BNE packQ5_KNEON_block
+	RET
+
+// packQ6_KNEON: see kernels.go.
+TEXT ·packQ6_KNEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $210, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packQ6_KNEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packQ6_KNEON_part:
+	MOVHU 208(R4), R14
+	MOVH R14, 0(R11)
+	MOVHU 208(R5), R14
+	MOVH R14, 2(R11)
+	MOVHU 208(R6), R14
+	MOVH R14, 4(R11)
+	MOVHU 208(R7), R14
+	MOVH R14, 6(R11)
+	WORD $0x3ccc0080 // ldur q0, [x4, #192]
+	WORD $0x3ccc00a1 // ldur q1, [x5, #192]
+	WORD $0x3ccc00c2 // ldur q2, [x6, #192]
+	WORD $0x3ccc00e3 // ldur q3, [x7, #192]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	ADD $32, R12, R14
+	WORD $0x4e120000 // tbl.16b v0, v0, v18
+	WORD $0x0d8d81c0 // st1 {v0.s}[0], [x14], x13
+	WORD $0x0d8d91c0 // st1 {v0.s}[1], [x14], x13
+	WORD $0x4d8d81c0 // st1 {v0.s}[2], [x14], x13
+	WORD $0x4d8d91c0 // st1 {v0.s}[3], [x14], x13
+	WORD $0x4e120021 // tbl.16b v1, v1, v18
+	WORD $0x0d8d81c1 // st1 {v1.s}[0], [x14], x13
+	WORD $0x0d8d91c1 // st1 {v1.s}[1], [x14], x13
+	WORD $0x4d8d81c1 // st1 {v1.s}[2], [x14], x13
+	WORD $0x4d8d91c1 // st1 {v1.s}[3], [x14], x13
+	WORD $0x4e120042 // tbl.16b v2, v2, v18
+	WORD $0x0d8d81c2 // st1 {v2.s}[0], [x14], x13
+	WORD $0x0d8d91c2 // st1 {v2.s}[1], [x14], x13
+	WORD $0x4d8d81c2 // st1 {v2.s}[2], [x14], x13
+	WORD $0x4d8d91c2 // st1 {v2.s}[3], [x14], x13
+	WORD $0x4e120063 // tbl.16b v3, v3, v18
+	WORD $0x0d8d81c3 // st1 {v3.s}[0], [x14], x13
+	WORD $0x0d8d91c3 // st1 {v3.s}[1], [x14], x13
+	WORD $0x4d8d81c3 // st1 {v3.s}[2], [x14], x13
+	WORD $0x4d8d91c3 // st1 {v3.s}[3], [x14], x13
+	WORD $0x3cc80080 // ldur q0, [x4, #128]
+	WORD $0x3cc800a1 // ldur q1, [x5, #128]
+	WORD $0x3cc800c2 // ldur q2, [x6, #128]
+	WORD $0x3cc800e3 // ldur q3, [x7, #128]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d808940 // str q0, [x10, #544]
+	WORD $0x3d80e941 // str q1, [x10, #928]
+	WORD $0x3d814942 // str q2, [x10, #1312]
+	WORD $0x3d81a943 // str q3, [x10, #1696]
+	WORD $0x3cc90080 // ldur q0, [x4, #144]
+	WORD $0x3cc900a1 // ldur q1, [x5, #144]
+	WORD $0x3cc900c2 // ldur q2, [x6, #144]
+	WORD $0x3cc900e3 // ldur q3, [x7, #144]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d809940 // str q0, [x10, #608]
+	WORD $0x3d80f941 // str q1, [x10, #992]
+	WORD $0x3d815942 // str q2, [x10, #1376]
+	WORD $0x3d81b943 // str q3, [x10, #1760]
+	WORD $0x3cc00080 // ldur q0, [x4, #0]
+	WORD $0x3cc000a1 // ldur q1, [x5, #0]
+	WORD $0x3cc000c2 // ldur q2, [x6, #0]
+	WORD $0x3cc000e3 // ldur q3, [x7, #0]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc10084 // ldur q4, [x4, #16]
+	WORD $0x3cc100a5 // ldur q5, [x5, #16]
+	WORD $0x3cc100c6 // ldur q6, [x6, #16]
+	WORD $0x3cc100e7 // ldur q7, [x7, #16]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x3d804940 // str q0, [x10, #288]
+	WORD $0x3d805941 // str q1, [x10, #352]
+	WORD $0x3d806942 // str q2, [x10, #416]
+	WORD $0x3d807943 // str q3, [x10, #480]
+	WORD $0x3d810944 // str q4, [x10, #1056]
+	WORD $0x3d811945 // str q5, [x10, #1120]
+	WORD $0x3d812946 // str q6, [x10, #1184]
+	WORD $0x3d813947 // str q7, [x10, #1248]
+	WORD $0x3cc20080 // ldur q0, [x4, #32]
+	WORD $0x3cc200a1 // ldur q1, [x5, #32]
+	WORD $0x3cc200c2 // ldur q2, [x6, #32]
+	WORD $0x3cc200e3 // ldur q3, [x7, #32]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc30084 // ldur q4, [x4, #48]
+	WORD $0x3cc300a5 // ldur q5, [x5, #48]
+	WORD $0x3cc300c6 // ldur q6, [x6, #48]
+	WORD $0x3cc300e7 // ldur q7, [x7, #48]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x3d80a940 // str q0, [x10, #672]
+	WORD $0x3d80b941 // str q1, [x10, #736]
+	WORD $0x3d80c942 // str q2, [x10, #800]
+	WORD $0x3d80d943 // str q3, [x10, #864]
+	WORD $0x3d816944 // str q4, [x10, #1440]
+	WORD $0x3d817945 // str q5, [x10, #1504]
+	WORD $0x3d818946 // str q6, [x10, #1568]
+	WORD $0x3d819947 // str q7, [x10, #1632]
+	WORD $0x3cca0080 // ldur q0, [x4, #160]
+	WORD $0x3cca00a1 // ldur q1, [x5, #160]
+	WORD $0x3cca00c2 // ldur q2, [x6, #160]
+	WORD $0x3cca00e3 // ldur q3, [x7, #160]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d820940 // str q0, [x10, #2080]
+	WORD $0x3d826941 // str q1, [x10, #2464]
+	WORD $0x3d82c942 // str q2, [x10, #2848]
+	WORD $0x3d832943 // str q3, [x10, #3232]
+	WORD $0x3ccb0080 // ldur q0, [x4, #176]
+	WORD $0x3ccb00a1 // ldur q1, [x5, #176]
+	WORD $0x3ccb00c2 // ldur q2, [x6, #176]
+	WORD $0x3ccb00e3 // ldur q3, [x7, #176]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d821940 // str q0, [x10, #2144]
+	WORD $0x3d827941 // str q1, [x10, #2528]
+	WORD $0x3d82d942 // str q2, [x10, #2912]
+	WORD $0x3d833943 // str q3, [x10, #3296]
+	WORD $0x3cc40080 // ldur q0, [x4, #64]
+	WORD $0x3cc400a1 // ldur q1, [x5, #64]
+	WORD $0x3cc400c2 // ldur q2, [x6, #64]
+	WORD $0x3cc400e3 // ldur q3, [x7, #64]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc50084 // ldur q4, [x4, #80]
+	WORD $0x3cc500a5 // ldur q5, [x5, #80]
+	WORD $0x3cc500c6 // ldur q6, [x6, #80]
+	WORD $0x3cc500e7 // ldur q7, [x7, #80]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x3d81c940 // str q0, [x10, #1824]
+	WORD $0x3d81d941 // str q1, [x10, #1888]
+	WORD $0x3d81e942 // str q2, [x10, #1952]
+	WORD $0x3d81f943 // str q3, [x10, #2016]
+	WORD $0x3d828944 // str q4, [x10, #2592]
+	WORD $0x3d829945 // str q5, [x10, #2656]
+	WORD $0x3d82a946 // str q6, [x10, #2720]
+	WORD $0x3d82b947 // str q7, [x10, #2784]
+	WORD $0x3cc60080 // ldur q0, [x4, #96]
+	WORD $0x3cc600a1 // ldur q1, [x5, #96]
+	WORD $0x3cc600c2 // ldur q2, [x6, #96]
+	WORD $0x3cc600e3 // ldur q3, [x7, #96]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc70084 // ldur q4, [x4, #112]
+	WORD $0x3cc700a5 // ldur q5, [x5, #112]
+	WORD $0x3cc700c6 // ldur q6, [x6, #112]
+	WORD $0x3cc700e7 // ldur q7, [x7, #112]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x3d822940 // str q0, [x10, #2208]
+	WORD $0x3d823941 // str q1, [x10, #2272]
+	WORD $0x3d824942 // str q2, [x10, #2336]
+	WORD $0x3d825943 // str q3, [x10, #2400]
+	WORD $0x3d82e944 // str q4, [x10, #2976]
+	WORD $0x3d82f945 // str q5, [x10, #3040]
+	WORD $0x3d830946 // str q6, [x10, #3104]
+	WORD $0x3d831947 // str q7, [x10, #3168]
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packQ6_KNEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	PRFM 320(R15), PLDL2KEEP
+	PRFM 384(R15), PLDL2KEEP
+	PRFM 448(R15), PLDL2KEEP
+	PRFM 512(R15), PLDL2KEEP
+	PRFM 576(R15), PLDL2KEEP
+	PRFM 640(R15), PLDL2KEEP
+	PRFM 704(R15), PLDL2KEEP
+	PRFM 768(R15), PLDL2KEEP
+	PRFM 832(R15), PLDL2KEEP
+	PRFM 896(R15), PLDL2KEEP
+	PRFM 960(R15), PLDL2KEEP
+	PRFM 1024(R15), PLDL2KEEP
+	PRFM 1088(R15), PLDL2KEEP
+	PRFM 1152(R15), PLDL2KEEP
+	PRFM 1216(R15), PLDL2KEEP
+	PRFM 1280(R15), PLDL2KEEP
+	PRFM 1344(R15), PLDL2KEEP
+	PRFM 1408(R15), PLDL2KEEP
+	PRFM 1472(R15), PLDL2KEEP
+	PRFM 1536(R15), PLDL2KEEP
+	PRFM 1600(R15), PLDL2KEEP
+	PRFM 1664(R15), PLDL2KEEP
+	PRFM 1728(R15), PLDL2KEEP
+	PRFM 1792(R15), PLDL2KEEP
+	PRFM 1856(R15), PLDL2KEEP
+	PRFM 1920(R15), PLDL2KEEP
+	PRFM 1984(R15), PLDL2KEEP
+	PRFM 2048(R15), PLDL2KEEP
+	PRFM 2112(R15), PLDL2KEEP
+	PRFM 2176(R15), PLDL2KEEP
+	PRFM 2240(R15), PLDL2KEEP
+	PRFM 2304(R15), PLDL2KEEP
+	PRFM 2368(R15), PLDL2KEEP
+	PRFM 2432(R15), PLDL2KEEP
+	PRFM 2496(R15), PLDL2KEEP
+	PRFM 2560(R15), PLDL2KEEP
+	PRFM 2624(R15), PLDL2KEEP
+	PRFM 2688(R15), PLDL2KEEP
+	PRFM 2752(R15), PLDL2KEEP
+	PRFM 2816(R15), PLDL2KEEP
+	PRFM 2880(R15), PLDL2KEEP
+	PRFM 2944(R15), PLDL2KEEP
+	PRFM 3008(R15), PLDL2KEEP
+	PRFM 3072(R15), PLDL2KEEP
+	PRFM 3136(R15), PLDL2KEEP
+	PRFM 3200(R15), PLDL2KEEP
+	PRFM 3264(R15), PLDL2KEEP
+	PRFM 3328(R15), PLDL2KEEP
+	ADD $3360, R15
+	ADD $3360, R0
+	SUBS $256, R3
+	BNE packQ6_KNEON_block
+	RET
+
 // gemvI8NEON: see kernels.go.
 TEXT ·gemvI8NEON(SB), NOSPLIT, $0-48
 	MOVD dst+0(FP), R0

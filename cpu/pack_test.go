@@ -46,7 +46,7 @@ func TestPackSets(t *testing.T) {
 	for _, k := range kernelSets() {
 		for _, typ := range quant.Types() {
 			kd, step := kindOf(typ), max(1, typ.BlockElems())
-			if kd < kindI8 && k.pack[kd] == nil && k.isa != "generic" && k.isa != "neon" && k.isa != "i8mm" {
+			if kd < kindI8 && k.pack[kd] == nil && k.isa != "generic" {
 				t.Errorf("%s %v: packed by Go alone", k.isa, typ)
 			}
 			for _, n := range []int{1, 2, 3, 4, 5, 7, 8, 11, 16, 24, 37} {

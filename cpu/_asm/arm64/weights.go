@@ -1,7 +1,5 @@
 package main
 
-import "encoding/binary"
-
 // layout is a packed layout of quantised weights (see cpu/kernels.go).
 type layout struct {
 	name   string
@@ -73,10 +71,7 @@ func (l layout) constants(flip byte) {
 	for i, v := range []int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113} {
 		values[i] = byte(v) ^ flip
 	}
-	for i := range 2 {
-		p("MOVD $0x%016x, R12", binary.LittleEndian.Uint64(values[8*i:]))
-		p("VMOV R12, V%d.D[%d]", nl, i)
-	}
+	sixteen(nl, values)
 }
 
 // loadAbove loads the bits above a block's nibbles.

@@ -1,0 +1,326 @@
+package main
+
+// Kernels that make a packed group of 16 rows of a file's blocks. The limit is
+// memory: what is read and what is written. A part is four of the rows: R4 to R7
+// are their blocks, R10 where their dwords go, R11 their 16 bits, R12 their bytes.
+// 16 bytes of each become four vectors, one a column of dwords, by two rounds of
+// ZIP. Fifth and high bits, which lie a bit a column in the file and a bit a vector
+// in a group, are transposed by exchanging halves of ever smaller fields between
+// registers. V0-V7 hold columns, V16-V27 constants, V28-V31 work.
+const (
+	partRow   = 4
+	toDwords  = 10
+	toHalves  = 11
+	toBytes   = 12
+	flipped   = 16 // 0x80 in every byte
+	sixBits   = 17
+	quartered = 18 // byte 0 of every dword, then byte 1 and so on
+	pairsMask = 19 // 0x33 in every byte
+	bitsMask  = 20 // 0x55
+	swapMasks = 24 // of fifth
+	work      = 28
+)
+
+// packs are by kind: columns, bytes of a row's block and of the packed one.
+var packs = []struct {
+	name              string
+	cols, file, group int
+	part              func()
+}{
+	{"F32", 8, 32, 512, packF32}, {"F16", 8, 16, 256, packF16},
+	{"Q8_0", 32, 34, 544, packQ8_0}, {"Q4_0", 32, 18, 288, packQ4_0}, {"Q4_1", 32, 20, 320, packQ4_1},
+	{"Q5_0", 32, 22, 352, packQ5_0}, {"Q5_1", 32, 24, 384, packQ5_1},
+	{"Q4_K", 256, 144, 320 + 8*256, packQ4_K}, {"Q5_K", 256, 176, 320 + 8*320, packQ5_K}, {"Q6_K", 256, 210, 288 + 8*384, packQ6_K},
+}
+
+func pack() {
+	for _, f := range packs {
+		const row, cols, four, back, ahead, parts = 2, 3, 8, 9, 15, 19
+		name := "pack" + f.name + "NEON"
+		text(name, 32)
+		packConstants()
+		p("MOVD dst+0(FP), R0")
+		p("MOVD src+8(FP), R%d", partRow)
+		p("MOVD row+16(FP), R%d", row)
+		p("MOVD cols+24(FP), R%d", cols)
+		p("LSL $2, R%d, R%d", row, four)
+		p("ADD R%d<<4, R%d, R%d", row, partRow, ahead)
+		p("MOVD $%d, R%d", f.file, back)
+		p("SUB R%d<<4, R%d", row, back)
+		p("MOVD $16, R13")
+		for i := range 3 {
+			p("ADD R%d, R%d, R%d", row, partRow+i, partRow+i+1)
+		}
+		label("%s_block", name)
+		for _, r := range []int{toDwords, toHalves, toBytes} {
+			p("MOVD R0, R%d", r)
+		}
+		p("MOVD $4, R%d", parts)
+		label("%s_part", name)
+		f.part()
+		for i := range 4 {
+			p("ADD R%d, R%d", four, partRow+i)
+		}
+		for i, r := range []int{toDwords, toHalves, toBytes} {
+			p("ADD $%d, R%d", 16>>i, r)
+		}
+		p("SUBS $1, R%d", parts)
+		p("BNE %s_part", name)
+		for i := range 4 {
+			p("ADD R%d, R%d", back, partRow+i)
+		}
+		for at := 0; at < 16*f.file; at += 64 { // as far into the next group
+			p("PRFM %d(R%d), PLDL2KEEP", at, ahead)
+		}
+		p("ADD $%d, R%d", 16*f.file, ahead)
+		p("ADD $%d, R0", f.group)
+		p("SUBS $%d, R%d", f.cols, cols)
+		p("BNE %s_block", name)
+		p("RET")
+	}
+}
+
+func packConstants() {
+	bytesOf(flipped, 0x80)
+	bytesOf(sixBits, 63)
+	bytesOf(pairsMask, 0x33)
+	bytesOf(bitsMask, 0x55)
+	var order [16]byte
+	for i := range order {
+		order[i] = byte(i%4*4 + i/4)
+	}
+	sixteen(quartered, order)
+	for n, e := range exchanges {
+		var mask uint32
+		for bit := range 32 {
+			if bit>>e.i&1 == 0 && bit>>e.k&1 == 1 {
+				mask |= 1 << bit
+			}
+		}
+		dwords(swapMasks+n, mask)
+	}
+}
+
+// column makes v and after of dwords 0 to 3 of the 16 bytes at byte at of the
+// rows: one a vector. Only those below count are made.
+func column(v, at, count int) {
+	for i := range 4 {
+		ldurQ(v+i, partRow+i, at)
+	}
+	zip1(work, v, v+1)
+	zip1(work+1, v+2, v+3)
+	if count > 2 {
+		zip2(work+2, v, v+1)
+		zip2(work+3, v+2, v+3)
+	}
+	for i := 0; i < count; i += 2 {
+		zip1D(v+i, work+i, work+i+1)
+		if i+1 < count {
+			zip2D(v+i+1, work+i, work+i+1)
+		}
+	}
+}
+
+// put writes count vectors one after another.
+func put(v, count, at int) {
+	for j := range count {
+		strQ(v+j, toDwords, at+64*j)
+	}
+}
+
+// copyHalves copies the 16 bits at byte at of every row's block.
+func copyHalves(at, to int) {
+	for r := range 4 {
+		p("MOVHU %d(R%d), R14", at, partRow+r)
+		p("MOVH R14, %d(R%d)", to+2*r, toHalves)
+	}
+}
+
+// words writes the lower 16 bits of all rows of v, then the upper ones.
+func words(v, to int) {
+	xtn(work, v)
+	shrn16(work+1, v)
+	strD(work, toHalves, to)
+	strD(work+1, toHalves, to+32)
+}
+
+// quarters writes byte 0 of all rows of v, then byte 1 and so on, from R14 on.
+func quarters(v int) {
+	tbl(v, v, quartered)
+	for i := range 4 {
+		st1S(v, i, 14, 13)
+	}
+}
+
+// swap exchanges the upper halves of a's fields of 2*shift bits with the lower
+// halves of b's.
+func swap(a, b, shift int) {
+	if shift == 4 {
+		mov(work, a)
+		sliB(a, b, 4)
+		sriB(b, work, 4)
+		return
+	}
+	mask := map[int]int{2: pairsMask, 1: bitsMask}[shift]
+	ushrB(work, a, shift)
+	shlB(work+1, b, shift)
+	bif(a, work+1, mask)
+	bit(b, work, mask)
+}
+
+// exchanges swap bits i and k of the number of every bit of a dword. In this
+// order they move bit 4j+b to bit 8b+j: j2 j1 j0 b1 b0 becomes b1 b0 j2 j1 j0.
+var exchanges = [4]struct{ i, k int }{{4, 1}, {3, 0}, {2, 1}, {1, 0}}
+
+func spreadFifth(x int) {
+	for n, e := range exchanges {
+		shift := 1<<e.i - 1<<e.k
+		ushrS(work, x, shift)
+		eor(work, work, x)
+		and(work, work, swapMasks+n)
+		eor(x, x, work)
+		shlS(work, work, shift)
+		eor(x, x, work)
+	}
+}
+
+func packF32() {
+	for i := range 2 {
+		column(0, 16*i, 4)
+		put(0, 4, 256*i)
+	}
+}
+
+func packF16() {
+	column(0, 0, 4)
+	for j := range 4 {
+		words(j, 64*j)
+	}
+}
+
+func packQ8_0() {
+	for i := range 2 {
+		column(0, 2+16*i, 4)
+		for j := range 4 {
+			eor(j, j, flipped)
+		}
+		put(0, 4, 256*i)
+	}
+	copyHalves(0, 512)
+}
+
+func packQ4_0() {
+	column(0, 2, 4)
+	put(0, 4, 0)
+	copyHalves(0, 256)
+}
+
+func packQ4_1() {
+	column(0, 4, 4)
+	put(0, 4, 0)
+	column(0, 0, 1)
+	words(0, 256)
+}
+
+func packQ5_0() {
+	column(0, 6, 4)
+	put(0, 4, 0)
+	column(0, 2, 1)
+	spreadFifth(0)
+	put(0, 1, 256)
+	copyHalves(0, 320)
+}
+
+func packQ5_1() {
+	column(0, 8, 4)
+	put(0, 4, 0)
+	column(0, 0, 2)
+	words(0, 320)
+	spreadFifth(1)
+	put(1, 1, 256)
+}
+
+// packHead packs the scales of a superblock of Q4_K or Q5_K: 6 bits each, scales
+// 0-3, mins 0-3, and the upper two bits of 4-7.
+func packHead() {
+	const scale, min = 4, 5
+	column(0, 0, 4)
+	words(0, 0)
+	mov(scale, 3)
+	ushrB(work, 1, 6)
+	sliB(scale, work, 4)
+	ushrB(min, 3, 4)
+	ushrB(work, 2, 6)
+	sliB(min, work, 4)
+	and(1, 1, sixBits)
+	and(2, 2, sixBits)
+	p("ADD $64, R%d, R14", toBytes)
+	for _, v := range []int{1, scale, 2, min} {
+		quarters(v)
+	}
+}
+
+// packPair packs 32 bytes of nibbles: of one block the lower ones, of another the upper.
+func packPair(at, lower, upper int) {
+	column(0, at, 4)
+	column(4, at+16, 4)
+	for j := range 4 {
+		swap(j, 4+j, 4)
+	}
+	put(0, 4, lower)
+	put(4, 4, upper)
+}
+
+func packQ4_K() {
+	packHead()
+	for i := range 4 {
+		packPair(16+32*i, 320+512*i, 320+512*i+256)
+	}
+}
+
+func packQ5_K() {
+	packHead()
+	column(0, 16, 4)
+	column(4, 32, 4)
+	for i := range 4 {
+		swap(i, i+4, 4)
+	}
+	for _, i := range []int{0, 1, 4, 5} {
+		swap(i, i+2, 2)
+	}
+	for i := 0; i < 8; i += 2 {
+		swap(i, i+1, 1)
+	}
+	for b := range 8 {
+		put(b, 1, 320+320*b+256)
+	}
+	for i := range 4 {
+		packPair(48+32*i, 320+640*i, 320+640*i+320)
+	}
+}
+
+func packQ6_K() {
+	const head, block = 288, 384
+	copyHalves(208, 0)
+	column(0, 192, 4)
+	p("ADD $32, R%d, R14", toBytes)
+	for i := range 4 {
+		quarters(i)
+	}
+	for half := range 2 {
+		for h := range 2 {
+			column(0, 128+32*half+16*h, 4)
+			swap(0, 2, 4)
+			swap(1, 3, 4)
+			swap(0, 1, 2)
+			swap(2, 3, 2)
+			for quarter := range 4 {
+				put(quarter, 1, head+block*(4*half+quarter)+256+64*h)
+			}
+		}
+		for i := range 2 {
+			lower := head + block*(4*half+i)
+			packPair(64*half+32*i, lower, lower+2*block)
+		}
+	}
+}
