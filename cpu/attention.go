@@ -348,12 +348,17 @@ func (s *stage) combineCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part
 }
 
 // storeKey writes one head's key to its place in a page.
-func storeKey(t quant.Type, page []byte, at int, x []float32, space []byte) {
-	store(t, space, x)
-	if t != quant.Q8_0 {
-		size := len(space) / len(x)
+func (k *kernels) storeKey(t quant.Type, page []byte, at int, x []float32, space []byte) {
+	k.store(t, space, x)
+	switch t {
+	case quant.F32:
+		for d, v := range x {
+			le.PutUint32(page[(d*backend.PageRows+at)*4:], math.Float32bits(v))
+		}
+		return
+	case quant.F16:
 		for d := range x {
-			copy(page[(d*backend.PageRows+at)*size:][:size], space[d*size:])
+			le.PutUint16(page[(d*backend.PageRows+at)*2:], le.Uint16(space[2*d:]))
 		}
 		return
 	}

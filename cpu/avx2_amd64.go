@@ -247,6 +247,11 @@ func accumQ8AVX2(acc *float32, p *float32, v *byte, next *byte, lines int, n int
 //go:noescape
 func widenF16AVX2(dst *float32, src *byte, n int)
 
+// narrowF16AVX2: narrowF16Generic.
+//
+//go:noescape
+func narrowF16AVX2(dst *byte, src *float32, n int)
+
 // widenKeysQ8AVX2: widenKeysQ8Generic.
 //
 //go:noescape

@@ -9666,6 +9666,39 @@ values:
 	VZEROUPPER
 	RET
 
+// func narrowF16AVX2(dst *byte, src *float32, n int)
+// Requires: AVX, F16C
+TEXT ·narrowF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+vectors:
+	CMPQ      DX, $0x08
+	JLT       rest
+	VMOVUPS   (CX), Y0
+	VCVTPS2PH $0x00, Y0, (AX)
+	ADDQ      $0x00000020, CX
+	ADDQ      $0x00000010, AX
+	SUBQ      $0x00000008, DX
+	JMP       vectors
+
+rest:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVSS    (CX), X0
+	VCVTPS2PH $0x00, X0, X0
+	VMOVD     X0, BX
+	MOVW      BX, (AX)
+	ADDQ      $0x00000004, CX
+	ADDQ      $0x00000002, AX
+	DECQ      DX
+	JMP       rest
+
+done:
+	VZEROUPPER
+	RET
+
 // func widenKeysQ8AVX2(dst *float32, src *byte, dim int)
 // Requires: AVX, AVX2, F16C
 TEXT ·widenKeysQ8AVX2(SB), NOSPLIT, $0-24

@@ -299,6 +299,11 @@ func accumQ8AVX512(acc *float32, p *float32, v *byte, next *byte, lines int, n i
 //go:noescape
 func widenF16AVX512(dst *float32, src *byte, n int)
 
+// narrowF16AVX512: narrowF16Generic.
+//
+//go:noescape
+func narrowF16AVX512(dst *byte, src *float32, n int)
+
 // widenKeysQ8AVX512: widenKeysQ8Generic.
 //
 //go:noescape

@@ -195,6 +195,9 @@ type kernels struct {
 	// widenQ8 32*n values of n blocks.
 	widenF16, widenKeysQ8, widenQ8 func(dst *float32, src *byte, n int)
 
+	// narrowF16 makes f16 of n float32, rounded to nearest even.
+	narrowF16 func(dst *byte, src *float32, n int)
+
 	// combine: dst[i] = dst[i]*old + x[i]*now.
 	combine func(dst, x *float32, old, now float32, n int)
 
@@ -224,7 +227,7 @@ func generic() *kernels {
 	k := &kernels{isa: "generic", few: oneByOneRows, quantize: quantizeGeneric,
 		scoreF32: scoreF32Generic, scoreF16: scoreF16Generic, scoreQ8: scoreQ8Generic,
 		accumF32: accumF32Generic, accumF16: accumF16Generic, accumQ8: accumQ8Generic,
-		widenF16: widenF16Generic, widenKeysQ8: widenKeysQ8Generic, widenQ8: widenQ8Generic, combine: combineGeneric,
+		widenF16: widenF16Generic, widenKeysQ8: widenKeysQ8Generic, widenQ8: widenQ8Generic, narrowF16: narrowF16Generic, combine: combineGeneric,
 		rotate: rotateGeneric, rotateHalves: rotateHalvesGeneric,
 		maxOf: maxOfGeneric, expSum: expSumGeneric, siluMul: siluMulGeneric,
 		sumSquares: sumSquaresGeneric, scaleMul: scaleMulGeneric, add: addGeneric}

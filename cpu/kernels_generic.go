@@ -406,6 +406,13 @@ func widenF16Generic(dst *float32, src *byte, n int) {
 	}
 }
 
+func narrowF16Generic(dst *byte, src *float32, n int) {
+	out := at[uint16](dst, 0, n)
+	for i, v := range floats(src, n) {
+		out[i] = quant.F32ToF16(v)
+	}
+}
+
 func widenKeysQ8Generic(dst *float32, src *byte, dim int) {
 	for d := range dim {
 		block := at[byte](src, d/blockCols*34*backend.PageRows, 34*backend.PageRows)

@@ -87,7 +87,7 @@ func newAttentionCase(t *testing.T, r *rand.Rand, k *kernels, f cacheFormat, lin
 		for d := range back {
 			back[d] = float32(r.NormFloat64())
 		}
-		storeKey(f.typ, c.keys, i, back, space)
+		k.storeKey(f.typ, c.keys, i, back, space)
 		quant.Dequantize(f.typ, c.key[i*dim:(i+1)*dim], space)
 	}
 	if f.widen != nil {
@@ -315,6 +315,40 @@ func same(t *testing.T, what string, got, want []float32) {
 	for i, v := range got {
 		if math.Float32bits(v) != math.Float32bits(want[i]) {
 			t.Fatalf("%s: element %d of %d is %g, want %g", what, i, len(got), v, want[i])
+		}
+	}
+}
+
+// TestNarrow holds narrowF16 to its definition, over every f16, the values half
+// way between two, and those next to these.
+func TestNarrow(t *testing.T) {
+	x := []float32{float32(math.Inf(1)), 65519.996, 65520, 1e30, 0x1p-25, 0x1.000002p-25, 1e-40}
+	for h := range uint16(0x7c00) {
+		v, next := quant.F16ToF32(h), quant.F16ToF32(h+1)
+		half := v + (next-v)/2
+		x = append(x, v, half, math.Nextafter32(half, 0), math.Nextafter32(half, 1e9))
+	}
+	for i := range len(x) {
+		x = append(x, -x[i])
+	}
+	for _, k := range kernelSets() {
+		got, want := guarded(t, 2*len(x)), make([]byte, 2*len(x))
+		k.narrowF16(&got[0], &x[0], len(x))
+		narrowF16Generic(&want[0], &x[0], len(x))
+		for i, v := range x {
+			if g, w := le.Uint16(got[2*i:]), le.Uint16(want[2*i:]); g != w {
+				t.Fatalf("%s: %g becomes %#x, want %#x", k.isa, v, g, w)
+			}
+		}
+		for n := range 40 {
+			some, nan := guarded(t, 2*n), float32(math.NaN())
+			if n > 0 {
+				k.narrowF16(&some[0], &x[0], n)
+				k.narrowF16(&some[2*n-2], &nan, 1)
+				if v := quant.F16ToF32(le.Uint16(some[2*n-2:])); v == v {
+					t.Fatalf("%s: a NaN becomes %g", k.isa, v)
+				}
+			}
 		}
 	}
 }

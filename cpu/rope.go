@@ -58,8 +58,8 @@ func (s *stage) ropeRows(worker, lo, hi int) {
 		for h := range c.KVHeads {
 			s.turn(k[h*hd:(h+1)*hd], s.lo+row)
 			i := (page*c.KVHeads + h) * backend.PageRows
-			storeKey(s.limits.K, l.keys[i*s.keyRow:(i+backend.PageRows)*s.keyRow], at, k[h*hd:(h+1)*hd], s.attending.space[worker].key)
-			store(s.limits.V, l.values[(i+at)*s.valueRow:(i+at+1)*s.valueRow], v[h*hd:(h+1)*hd])
+			s.k.storeKey(s.limits.K, l.keys[i*s.keyRow:(i+backend.PageRows)*s.keyRow], at, k[h*hd:(h+1)*hd], s.attending.space[worker].key)
+			s.k.store(s.limits.V, l.values[(i+at)*s.valueRow:(i+at+1)*s.valueRow], v[h*hd:(h+1)*hd])
 		}
 	}
 }
@@ -81,7 +81,11 @@ func (s *stage) turn(x []float32, row int) {
 }
 
 // store writes one head's row to the cache.
-func store(t quant.Type, dst []byte, x []float32) {
+func (k *kernels) store(t quant.Type, dst []byte, x []float32) {
+	if t == quant.F16 {
+		k.narrowF16(&dst[0], &x[0], len(x))
+		return
+	}
 	if err := quant.Quantize(t, dst, x); err != nil {
 		panic(fmt.Sprintf("BUG: cache format: %v", err))
 	}

@@ -27,6 +27,7 @@ func (s set) attention() {
 		s.accumulate(kind)
 	}
 	s.widenF16()
+	s.narrowF16()
 	s.widenKeysQ8()
 	s.widenQ8()
 	s.combine()
@@ -346,5 +347,35 @@ func (s set) combine() {
 		VADDPS(b, a, a)
 		l.store(a, mem(dst, 0))
 	})
+	s.end()
+}
+
+// narrowF16 takes vectors, and the rest value by value.
+func (s set) narrowF16() {
+	s.text("narrowF16", "dst *byte, src *float32, n int", "narrowF16Generic.")
+	dst, src, n := arg("dst"), arg("src"), arg("n")
+	Label("vectors")
+	CMPQ(n, U8(uint8(s.lanes())))
+	JLT(LabelRef("rest"))
+	v := s.vec()
+	VMOVUPS(mem(src, 0), v)
+	VCVTPS2PH(U8(0), v, mem(dst, 0))
+	ADDQ(num(s.bytes()), src)
+	ADDQ(num(s.bytes()/2), dst)
+	SUBQ(num(s.lanes()), n)
+	JMP(LabelRef("vectors"))
+	Label("rest")
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	x, h := XMM(), GP32()
+	VMOVSS(mem(src, 0), x)
+	VCVTPS2PH(U8(0), x, x)
+	VMOVD(x, h)
+	MOVW(h.As16(), mem(dst, 0))
+	ADDQ(num(4), src)
+	ADDQ(num(2), dst)
+	DECQ(n)
+	JMP(LabelRef("rest"))
+	Label("done")
 	s.end()
 }
