@@ -309,6 +309,42 @@ func (c *matrixCase) packExtreme(r *rand.Rand, choice []byte) {
 	}
 }
 
+// TestMatrixSmall has blocks whose weights are within 16 or 32 of the bias, at the
+// bounds, which AVX2 multiplies in another way, and one weight just beyond them.
+func TestMatrixSmall(t *testing.T) {
+	const seed, n = 15, 8
+	for _, k := range kernelSets() {
+		for _, f := range []struct {
+			kind       kind
+			size, most int
+		}{{kindQ8_0, 544, 16}, {kindI8, 640, 32}} {
+			for beyond := -1; beyond < n; beyond++ { // the block that has it
+				r := rand.New(rand.NewPCG(seed, uint64(beyond)))
+				c := newMatrixCase(t, k, f.kind, n, 2)
+				for i := range c.x {
+					c.x[i] = float32(r.IntN(2)*2 - 1)
+					if i < len(c.x)/2 {
+						c.x[i] = 1
+					}
+				}
+				for b := 0; b < len(c.w); b += f.size {
+					least, most := byte(128-f.most), byte(127+f.most)
+					for i := range 512 {
+						c.w[b+i] = []byte{least, most, most, most}[r.IntN(4)]
+					}
+					if b/f.size%n == beyond {
+						c.w[b+r.IntN(512)] = []byte{least - 1, most + 1}[r.IntN(2)]
+					}
+					for i := 512; i < f.size; i += 4 { // about 1, as a float32 and as two f16
+						copy(c.w[b+i:], []byte{0, 0x3c, 0x80, 0x3f})
+					}
+				}
+				c.check()
+			}
+		}
+	}
+}
+
 func TestQuantize(t *testing.T) {
 	const seed = 13
 	r := rand.New(rand.NewPCG(seed, 0))

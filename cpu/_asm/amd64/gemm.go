@@ -1,6 +1,8 @@
 package main
 
 import (
+	"math/bits"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -117,135 +119,230 @@ func (s set) tile(n int) [][]VecVirtual {
 	return v
 }
 
-// gemmNarrow: 8 rows at a time, so that 6 sums fit in 16 registers beside the
-// weights: four passes over the panels.
+// narrow is gemm of 256 bits: 8 rows at a time, so four passes over the panels.
+// The float32 sums stay in dst: int32 sums, weights and constants fill the 16
+// registers.
+//
+// The limit is two multiplications a cycle: for 8 rows times 6 activation rows 48
+// VPMADDUBSW and, for each int16 sum, VPMADDWD. Small weights allow int16 sums of
+// several products (see dot). Those of Q4_0, Q5_0 and Q6_K are small, but share
+// their panels with formats whose are not: so a pass of a panel with bias begins
+// with small, and any takes over at the first block that is not such.
+type narrow struct {
+	set
+	layout
+	w, a           Register
+	dst, below, ld Register // rows 0 and 3 of the tile, ld bytes apart
+	ones           Register
+}
+
 func (s set) gemmNarrow(l layout) {
 	dst, ld, act, n := arg("dst"), arg("ld"), arg("act"), arg("n")
 	first, second := arg("a"), arg("b")
+	groups, halves, left := GP64(), GP64(), GP64()
+	g := &narrow{set: s, layout: l, w: GP64(), a: GP64(), dst: dst, below: GP64(), ld: ld}
 	SHLQ(U8(2), ld)
-	groups, halves := GP64(), GP64()
-	w, a, left, to := GP64(), GP64(), GP64(), GP64()
-	acc := s.vecs(panelRows)
+	LEAQ(mem(dst, 0).Idx(ld, 2), g.below)
+	ADDQ(ld, g.below)
+	g.ones = s.dword(0x00010001)
 	MOVQ(U32(2), groups)
 	loop("group", groups, func() {
 		MOVQ(U32(2), halves)
 		loop("half", halves, func() {
-			MOVQ(first, w)
-			MOVQ(act, a)
+			MOVQ(first, g.w)
+			MOVQ(act, g.a)
 			MOVQ(n, left)
-			for _, v := range acc {
-				s.zero(v)
+			g.clear()
+			g.pass(left)
+			for _, r := range []Register{dst, g.below, first} {
+				ADDQ(num(32), r)
 			}
-			loop("block", left, func() {
-				for h := range l.count() {
-					if l.most == 31 {
-						s.products31(w, a, acc)
-					} else {
-						s.products(l, h, w, a, acc)
-					}
-				}
-				if l.min {
-					for h := range l.count() {
-						least := s.f32(mem(w, 512+64*(l.count()+h)), 0)
-						for t, v := range acc {
-							VFMADD231PS(s.broadcast(mem(a, rec(l.sumOf(h), t))), least, v)
-						}
-					}
-				}
-				ADDQ(num(l.block), w)
-				ADDQ(num(64*panelRows), a)
-			})
-			MOVQ(dst, to)
-			for _, v := range acc {
-				VMOVUPS(v, mem(to, 0))
-				ADDQ(ld, to)
-			}
-			ADDQ(num(32), dst)
-			ADDQ(num(32), first)
 		})
 		MOVQ(second, first)
 	})
 }
 
-// products adds half h of a block, whose weights are of bias 128 or up to 127,
-// to acc. See dot.
-func (s set) products(l layout, h int, w, a Register, acc []VecVirtual) {
-	ones, bias8 := s.constant(0x00010001), s.constant(0x80808080)
-	sum := make([]VecVirtual, panelRows)
-	for j, end := l.span(h); j < end; j++ {
-		u := s.vec()
-		s.move(mem(w, j*64), u)
-		magnitude := u
-		if l.bias != 0 {
-			magnitude = s.vec()
-			VPXOR(bias8, u, u)
-			VPABSB(u, magnitude)
-		}
-		for t := range sum {
-			q := s.vec()
-			VPBROADCASTD(mem(a, rec(j, t)), q)
-			if l.bias != 0 {
-				VPSIGNB(u, q, q)
-			}
-			VPMADDUBSW(q, magnitude, q)
-			VPMADDWD(ones, q, q)
-			if sum[t] == nil {
-				sum[t] = q
-			} else {
-				VPADDD(q, sum[t], sum[t])
-			}
-		}
+// tile is row t of the tile.
+func (g *narrow) tile(t int) Mem {
+	m := mem(g.dst, 0)
+	if t >= 3 {
+		m = mem(g.below, 0)
 	}
-	for t, v := range sum {
-		s.addScaled(v, mem(w, 512+64*h), mem(a, rec(scaleOf, t)), acc[t])
+	if t%3 > 0 {
+		m = m.Idx(g.ld, uint8(t%3))
+	}
+	return m
+}
+
+func (g *narrow) clear() {
+	zero := g.vec()
+	g.zero(zero)
+	for t := range panelRows {
+		VMOVUPS(zero, g.tile(t))
 	}
 }
 
-// products31 adds a block whose weights are at most 31: four int16 sums fit.
-func (s set) products31(w, a Register, acc []VecVirtual) {
-	ones := s.constant(0x00010001)
-	u := s.vecs(7) // the eighth is loaded each time: there are 16 registers
+func (g *narrow) pass(left Register) {
+	next := func() {
+		ADDQ(num(g.block), g.w)
+		ADDQ(num(64*panelRows), g.a)
+	}
+	switch {
+	case g.bias != 0:
+		less := g.dword(uint32(128-g.smallBias()) * 0x01010101)
+		bias8 := g.dword(0x80808080)
+		loop("small", left, func() {
+			g.small(less, "any")
+			next()
+		})
+		JMP(LabelRef("done"))
+		loop("any", left, func() {
+			g.any(bias8)
+			next()
+		})
+		Label("done")
+	case g.most == 31:
+		loop("block", left, func() {
+			g.small(nil, "")
+			next()
+		})
+	default:
+		loop("block", left, func() {
+			g.any(nil)
+			next()
+		})
+	}
+}
+
+// smallBias: small are weights of at most 31 of bias 16, which allow four products
+// in an int16 sum, or of at most 63 of bias 32, which allow two.
+func (g *narrow) smallBias() int {
+	if g.halves {
+		return 32
+	}
+	return 16
+}
+
+// small adds a block of small weights, less taken from them; of others it goes
+// to the label before it has added anything.
+func (g *narrow) small(less Register, others string) {
+	u := g.vecs(8)
 	for j, v := range u {
-		s.move(mem(w, j*64), v)
-	}
-	for t, v := range acc {
-		var sum VecVirtual
-		for h := range 2 {
-			var short VecVirtual
-			for i := range 4 {
-				j := 4*h + 3 - i
-				q := s.vec()
-				VPBROADCASTD(mem(a, rec(j, t)), q)
-				if j < len(u) {
-					VPMADDUBSW(q, u[j], q)
-				} else {
-					last := s.vec()
-					s.move(mem(w, j*64), last)
-					VPMADDUBSW(q, last, q)
-				}
-				if short == nil {
-					short = q
-				} else {
-					VPADDW(q, short, short)
-				}
-			}
-			VPMADDWD(ones, short, short)
-			if sum == nil {
-				sum = short
-			} else {
-				VPADDD(short, sum, sum)
-			}
+		g.move(mem(g.w, j*64), v)
+		if less != nil {
+			VPSUBB(less, v, v)
 		}
-		s.addScaled(sum, mem(w, 512), mem(a, rec(scaleOf, t)), v)
+	}
+	if less != nil {
+		all := g.vec()
+		VPOR(u[0], u[1], all)
+		for _, v := range u[2:] {
+			VPOR(v, all, all)
+		}
+		VPTEST(g.constant(^uint32(2*g.smallBias()-1)&0xff*0x01010101), all)
+		JNZ(LabelRef(others))
+	}
+	run := 4 // products in an int16 sum
+	if g.halves {
+		run = 2
+	}
+	for h := range g.count() {
+		f := g.factors(h)
+		lo, hi := g.span(h)
+		for t := range panelRows {
+			var sum VecVirtual
+			for j := lo; j < hi; j += run {
+				short := g.product(u[j], j, t)
+				for i := j + 1; i < j+run; i++ {
+					VPADDW(g.product(u[i], i, t), short, short)
+				}
+				VPMADDWD(g.ones, short, short)
+				sum = g.plus(sum, short)
+			}
+			if less != nil {
+				bias := g.broadcast(mem(g.a, rec(g.biasOf(h), t)))
+				VPSLLD(U8(uint8(bits.TrailingZeros(uint(g.smallBias())))), bias, bias)
+				sum = g.plus(sum, bias)
+			}
+			f.add(sum, t)
+		}
 	}
 }
 
-// addScaled: acc += float32(sum) * (scale * factor).
-func (s set) addScaled(sum VecVirtual, scale, factor Mem, acc VecVirtual) {
-	v := s.broadcast(factor)
-	VMULPS(scale, v, v)
+// product is the int16 sums of pairs of products of weights u and row t.
+func (g *narrow) product(u VecVirtual, j, t int) VecVirtual {
+	q := g.broadcast(mem(g.a, rec(j, t)))
+	VPMADDUBSW(q, u, q)
+	return q
+}
+
+// plus adds v to sum, if there is one.
+func (g *narrow) plus(sum, v VecVirtual) VecVirtual {
+	if sum == nil {
+		return v
+	}
+	VPADDD(v, sum, sum)
+	return sum
+}
+
+// any adds a block of weights of up to 127, or of bias 128, whose sign moves to
+// the activation.
+func (g *narrow) any(bias8 Register) {
+	for h := range g.count() {
+		sum := make([]VecVirtual, panelRows)
+		for j, end := g.span(h); j < end; j++ {
+			u := g.vec()
+			g.move(mem(g.w, j*64), u)
+			magnitude := u
+			if bias8 != nil {
+				magnitude = g.vec()
+				VPXOR(bias8, u, u)
+				VPABSB(u, magnitude)
+			}
+			for t := range sum {
+				q := g.broadcast(mem(g.a, rec(j, t)))
+				if bias8 != nil {
+					VPSIGNB(u, q, q)
+				}
+				VPMADDUBSW(q, magnitude, q)
+				VPMADDWD(g.ones, q, q)
+				sum[t] = g.plus(sum[t], q)
+			}
+		}
+		f := g.factors(h)
+		for t, v := range sum {
+			f.add(v, t)
+		}
+	}
+}
+
+// factors are the scales of half h and, with the last half, the mins.
+type factors struct {
+	*narrow
+	scale VecVirtual
+	mins  []VecVirtual
+}
+
+func (g *narrow) factors(h int) *factors {
+	f := &factors{narrow: g, scale: g.f32(mem(g.w, 512+64*h), 0)}
+	if g.min && h == g.count()-1 {
+		for i := range g.count() {
+			f.mins = append(f.mins, g.f32(mem(g.w, 512+64*(g.count()+i)), 0))
+		}
+	}
+	return f
+}
+
+// add adds integer sums to row t of the tile.
+func (f *factors) add(sum VecVirtual, t int) {
+	v := f.broadcast(mem(f.a, rec(scaleOf, t)))
+	VMULPS(f.scale, v, v)
 	VCVTDQ2PS(sum, sum)
-	VFMADD231PS(v, sum, acc)
+	VFMADD213PS(f.tile(t), v, sum)
+	for i, least := range f.mins {
+		VFMADD231PS(f.broadcast(mem(f.a, rec(f.sumOf(i), t))), least, sum)
+	}
+	VMOVUPS(sum, f.tile(t))
 }
 
 // gemmFloat: a tile of 32 rows (AVX2: 16 rows, twice) times 6 activation rows;

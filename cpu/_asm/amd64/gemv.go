@@ -1,6 +1,8 @@
 package main
 
 import (
+	"math/bits"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -15,6 +17,9 @@ func (s set) gemv(l layout) {
 	n, groups, stride := arg("n"), arg("groups"), arg("stride")
 	w, a, left := GP64(), GP64(), GP64()
 	b, c, d := s.weights(l, w), &scales{set: s, layout: l, w: w}, s.dot(l, a)
+	if l.table && d.signed() {
+		VPXOR(d.bias8, b.values, b.values)
+	}
 	acc := s.vecs(s.parts())
 	loop("group", groups, func() {
 		MOVQ(group, w)
@@ -24,9 +29,7 @@ func (s set) gemv(l layout) {
 			s.zero(v)
 		}
 		c.blocks(left, func() {
-			for p, v := range acc {
-				d.block(b, c, p, v)
-			}
+			d.block(b, c, acc)
 			ADDQ(num(64), a)
 		})
 		for p, v := range acc {
@@ -48,19 +51,27 @@ type dot struct {
 	set
 	layout
 	a           Register
-	ones, bias8 Op
-	top         Op            // of shifted
-	sum         [2]VecVirtual // int32, of columns 0-15 and 16-31
-	short       [2]VecVirtual // int16, to be added to sum
-	added       [2]int        // to short
+	ones, bias8 VecVirtual
+	top         VecVirtual // of shifted
+}
+
+// sums are those of a block in one part of the rows.
+type sums struct {
+	long  [2]VecVirtual // int32, of columns 0-15 and 16-31
+	short [2]VecVirtual // int16, to be added to long
+	added [2]int        // to short
 }
 
 func (s set) dot(l layout, a Register) *dot {
 	d := &dot{set: s, layout: l, a: a}
 	if !s.wide() {
-		d.ones, d.bias8 = s.constant(0x00010001), s.constant(0x80808080)
-	} else if d.shifted() {
-		d.top = s.constant(0xf0f0f0f0)
+		d.ones = s.dword(0x00010001)
+	}
+	if d.signed() {
+		d.bias8 = s.dword(0x80808080)
+	}
+	if d.shifted() {
+		d.top = s.dword(0xf0f0f0f0)
 	}
 	return d
 }
@@ -69,121 +80,180 @@ func (s set) dot(l layout, a Register) *dot {
 // and their sum is divided by 16.
 func (d *dot) shifted() bool { return d.wide() && d.most == 15 }
 
-func (d *dot) pair(b *weights, j, p int) (lo, hi VecVirtual) {
-	if !d.shifted() {
-		return b.pair(j, p)
-	}
-	lo, hi = d.vec(), d.vec()
-	d.move(mem(b.w, j*64), hi)
-	d.and(b.nibble, hi, lo)
-	d.and(d.top, hi, hi)
-	return lo, hi
-}
-
 // signed says that AVX2 needs the sign trick, which takes the bias out.
 func (d *dot) signed() bool { return !d.wide() && d.most == 0 }
 
-// sums is how many int16 sums fit: each is at most 2*most*127.
-func (d *dot) sums() int {
+// run is how many int16 sums fit: each is at most 2*most*127.
+func (d *dot) run() int {
 	if d.most == 0 {
 		return 1
 	}
 	return 32767 / (2 * 127 * d.most)
 }
 
-// block adds part p of a block to the rows' sums.
-func (d *dot) block(b *weights, c *scales, p int, acc VecVirtual) {
-	d.begin()
-	b.part(p)
+// block adds a block to the rows' sums: all parts at once, which share what they
+// need of the activations, or, where bits above the nibbles need the registers,
+// one after another.
+func (d *dot) block(b *weights, c *scales, acc []VecVirtual) {
+	if d.high == 0 {
+		d.parts(b, c, 0, acc)
+		return
+	}
+	for p := range acc {
+		d.parts(b, c, p, acc[p:p+1])
+	}
+}
+
+// parts adds the parts from p on, as many as acc has.
+func (d *dot) parts(b *weights, c *scales, p int, acc []VecVirtual) {
+	sum := d.begin(len(acc))
+	for i := range acc {
+		b.part(p + i)
+	}
 	for j := range 4 {
+		columns, halves := [2]int{j, j + 4}, [2]int{0, 1}
 		if d.layout.bytes() {
-			d.mac(j/2, 2*j, b.vector(2*j, p))
-			d.mac(j/2, 2*j+1, b.vector(2*j+1, p))
-			continue
+			columns, halves = [2]int{2 * j, 2*j + 1}, [2]int{j / 2, j / 2}
 		}
-		lo, hi := d.pair(b, j, p)
-		d.mac(0, j, lo)
-		d.mac(1, j+4, hi)
-	}
-	d.finish(c, p, acc)
-}
-
-// begin starts a block: the bias times the sums of activations.
-func (d *dot) begin() {
-	d.sum, d.short, d.added = [2]VecVirtual{}, [2]VecVirtual{}, [2]int{}
-	if d.layout.bias != 0 && !d.signed() {
-		shift := map[int]uint8{8: 3, 16: 4, 32: 5, 128: 7}[d.layout.bias]
-		for h := range d.count() {
-			d.sum[h] = d.vec()
-			at := 32
-			if d.halves {
-				at += 4 + 4*h
-			}
-			VPBROADCASTD(mem(d.a, at), d.sum[h])
-			VPSLLD(U8(shift), d.sum[h], d.sum[h])
-		}
-	}
-	if d.wide() {
-		for h := range 2 {
-			if d.sum[h] == nil {
-				d.sum[h] = d.vec()
-				d.zero(d.sum[h])
+		q := d.activations(columns)
+		for i := range sum {
+			for k, u := range d.pair(b, j, p+i) {
+				d.mac(&sum[i], halves[k], columns[k], u, q[k])
 			}
 		}
 	}
+	d.finish(c, p, sum, acc)
 }
 
-// mac adds weights u times activations of columns 4j to the sums of half h; u is lost.
-func (d *dot) mac(h, j int, u VecVirtual) {
+// begin starts a block. VPDPBUSD adds to what is there: at first the bias.
+func (d *dot) begin(parts int) []sums {
+	sum := make([]sums, parts)
+	if !d.wide() {
+		return sum
+	}
+	for h := range 2 {
+		for i := range sum {
+			v := &sum[i].long[h]
+			switch {
+			case d.layout.bias == 0 || h >= d.count():
+				*v = d.vec()
+				d.zero(*v)
+			case i == 0:
+				*v = d.biased(h)
+			default:
+				*v = d.vec()
+				d.move(sum[0].long[h], *v)
+			}
+		}
+	}
+	return sum
+}
+
+// biased is the bias times the sum of the activations of half h, negative.
+func (d *dot) biased(h int) VecVirtual {
+	at := 32
+	if d.halves {
+		at += 4 + 4*h
+	}
+	v := d.vec()
+	VPBROADCASTD(mem(d.a, at), v)
+	VPSLLD(U8(uint8(bits.TrailingZeros(uint(d.layout.bias)))), v, v)
+	return v
+}
+
+// activations are those of columns 4j, for two j. AVX-512 reads them as it multiplies.
+func (d *dot) activations(j [2]int) (q [2]VecVirtual) {
+	if !d.wide() {
+		q[0], q[1] = d.broadcast(mem(d.a, 4*j[0])), d.broadcast(mem(d.a, 4*j[1]))
+	}
+	return q
+}
+
+// pair is the vectors of step j.
+func (d *dot) pair(b *weights, j, p int) [2]VecVirtual {
+	switch {
+	case d.layout.bytes():
+		return pairOf(b.vector(2*j, p), b.vector(2*j+1, p))
+	case !d.shifted():
+		return pairOf(b.pair(j, p))
+	}
+	lo, hi := d.vec(), b.vector(j, p)
+	d.and(b.nibble, hi, lo)
+	d.and(d.top, hi, hi)
+	return pairOf(lo, hi)
+}
+
+// mac adds weights u times activations q of columns 4j to the sums of half h; u is lost.
+func (d *dot) mac(sum *sums, h, j int, u, q VecVirtual) {
 	if d.wide() {
-		VPDPBUSD_BCST(mem(d.a, 4*j), u, d.sum[h])
+		VPDPBUSD_BCST(mem(d.a, 4*j), u, sum.long[h])
 		return
 	}
 	if !d.halves {
 		h = 0
 	}
-	q := d.vec()
-	VPBROADCASTD(mem(d.a, 4*j), q)
 	if d.signed() {
-		VPXOR(d.bias8, u, u)
-		VPSIGNB(u, q, q)
+		if !d.table {
+			VPXOR(d.bias8, u, u)
+		}
+		signed := d.vec()
+		VPSIGNB(u, q, signed)
 		VPABSB(u, u)
+		q = signed
 	}
-	VPMADDUBSW(q, u, q)
-	if d.short[h] == nil {
-		d.short[h] = q
+	VPMADDUBSW(q, u, u)
+	if sum.short[h] == nil {
+		sum.short[h] = u
 	} else {
-		VPADDW(q, d.short[h], d.short[h])
+		VPADDW(u, sum.short[h], sum.short[h])
 	}
-	if d.added[h]++; d.added[h] == d.sums() || d.halves && j%4 == 3 || j == 7 {
-		d.widen(h)
+	if sum.added[h]++; sum.added[h] == d.run() || d.halves && j%4 == 3 || j == 7 {
+		d.widen(sum, h)
 	}
 }
 
 // widen adds the int16 sums to the int32 ones.
-func (d *dot) widen(h int) {
-	VPMADDWD(d.ones, d.short[h], d.short[h])
-	if d.sum[h] == nil {
-		d.sum[h] = d.short[h]
+func (d *dot) widen(sum *sums, h int) {
+	VPMADDWD(d.ones, sum.short[h], sum.short[h])
+	if sum.long[h] == nil {
+		sum.long[h] = sum.short[h]
 	} else {
-		VPADDD(d.short[h], d.sum[h], d.sum[h])
+		VPADDD(sum.short[h], sum.long[h], sum.long[h])
 	}
-	d.short[h], d.added[h] = nil, 0
+	sum.short[h], sum.added[h] = nil, 0
 }
 
-// finish adds the block, scaled, to the rows' sums.
-func (d *dot) finish(c *scales, p int, acc VecVirtual) {
-	if d.shifted() {
-		VPSRAD(U8(4), d.sum[1], d.sum[1])
+// finish adds a block's parts from p on, scaled, to the rows' sums.
+func (d *dot) finish(c *scales, p int, sum []sums, acc []VecVirtual) {
+	for _, v := range sum {
+		if d.shifted() {
+			VPSRAD(U8(4), v.long[1], v.long[1])
+		}
+		if d.wide() && !d.halves {
+			VPADDD(v.long[1], v.long[0], v.long[0])
+		}
 	}
-	if d.wide() && !d.halves {
-		VPADDD(d.sum[1], d.sum[0], d.sum[0])
+	var x VecVirtual
+	if !d.wide() {
+		x = d.broadcast(mem(d.a, 44))
 	}
 	for h := range d.count() {
-		v := c.scale(h, p)
-		d.scaleBy(mem(d.a, 44), v)
-		VCVTDQ2PS(d.sum[h], d.sum[h])
-		VFMADD231PS(v, d.sum[h], acc)
+		if !d.wide() && !d.signed() && d.layout.bias != 0 {
+			bias := d.biased(h)
+			for i := range sum {
+				VPADDD(bias, sum[i].long[h], sum[i].long[h])
+			}
+		}
+		for i, v := range acc {
+			scale := c.scale(h, p+i)
+			if d.wide() {
+				VMULPS_BCST(mem(d.a, 44), scale, scale)
+			} else {
+				VMULPS(x, scale, scale)
+			}
+			VCVTDQ2PS(sum[i].long[h], sum[i].long[h])
+			VFMADD231PS(scale, sum[i].long[h], v)
+		}
 	}
 	if !d.min {
 		return
@@ -193,12 +263,13 @@ func (d *dot) finish(c *scales, p int, acc VecVirtual) {
 		if d.halves {
 			at += 4 + 4*h
 		}
-		v := c.least(h, p)
 		x := d.broadcast(mem(d.a, at))
-		if d.super {
-			VFNMADD231PS(x, v, acc)
-		} else {
-			VFMADD231PS(x, v, acc)
+		for i, v := range acc {
+			if least := c.least(h, p+i); d.super {
+				VFNMADD231PS(x, least, v)
+			} else {
+				VFMADD231PS(x, least, v)
+			}
 		}
 	}
 }

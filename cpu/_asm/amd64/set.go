@@ -123,8 +123,8 @@ func (s set) dword(v uint32) VecVirtual {
 }
 
 // constants are the dwords that AVX2 kernels read from memory, where registers are few.
-var constants = append([]uint32{0x00010001, 0x0f0f0f0f, 0x10101010, 0x30303030, 0x80808080,
-	0x80000000, 0x7fffffff, 127, 0x3f3f3f3f, 0x33333333, 0x55555555, 0x0000cccc, 0x00aa00aa, 0x0c0c0c0c, 0x22222222}, expConstants()...)
+var constants = append([]uint32{0x0f0f0f0f, 0x30303030, 0x80808080,
+	0x80000000, 0x7fffffff, 127, 0x3f3f3f3f, 0x33333333, 0x55555555, 0x0000cccc, 0x00aa00aa, 0x0c0c0c0c, 0x22222222, 0xe0e0e0e0, 0xc0c0c0c0}, expConstants()...)
 
 // constant is v in every lane: a register with AVX-512, memory with AVX2.
 func (s set) constant(v uint32) Op {
@@ -202,15 +202,6 @@ func (s set) broadcast(m Mem) VecVirtual {
 	v := s.vec()
 	VBROADCASTSS(m, v)
 	return v
-}
-
-// scaleBy multiplies v by the float32 at m.
-func (s set) scaleBy(m Mem, v Register) {
-	if s.wide() {
-		VMULPS_BCST(m, v, v)
-		return
-	}
-	VMULPS(s.broadcast(m), v, v)
 }
 
 // f16, f32, u8 and i8 load one value for each row of part p from m, as float32.

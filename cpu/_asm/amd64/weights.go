@@ -64,7 +64,7 @@ type weights struct {
 	set
 	layout
 	w            Register
-	nibble, bits Op
+	nibble, bits VecVirtual
 	values       VecVirtual    // IQ4_NL's
 	loaded       [4]VecVirtual // nibbles of the part
 	above        [2]VecVirtual // bits above them
@@ -76,12 +76,12 @@ func (s set) weights(l layout, w Register) *weights {
 	if l.bytes() {
 		return b
 	}
-	b.nibble = s.constant(0x0f0f0f0f)
+	b.nibble = s.dword(0x0f0f0f0f)
 	switch {
 	case l.high == 1:
-		b.bits = s.constant(0x10101010)
+		b.bits = s.dword(0x10101010)
 	case l.high == 2:
-		b.bits = s.constant(0x30303030)
+		b.bits = s.dword(0x30303030)
 	case l.table:
 		b.values = s.vec()
 		if s.wide() {
@@ -175,15 +175,18 @@ type scales struct {
 }
 
 // superblock loads the scales of the blocks' scales; AVX2, which has no
-// registers for them, loads them when it needs them.
+// registers for them where there are bits above the nibbles, loads them when it
+// needs them.
 func (c *scales) superblock() {
 	c.d, c.dmin = nil, nil
-	if !c.wide() {
+	if !c.wide() && c.high > 0 {
 		return
 	}
-	c.d = append(c.d, c.f16(mem(c.head, 0), 0))
-	if c.min {
-		c.dmin = append(c.dmin, c.f16(mem(c.head, 32), 0))
+	for p := range c.parts() {
+		c.d = append(c.d, c.f16(mem(c.head, 0), p))
+		if c.min {
+			c.dmin = append(c.dmin, c.f16(mem(c.head, 32), p))
+		}
 	}
 }
 
