@@ -92,6 +92,7 @@ kernel_sets() {
 	amd64)
 		flags=" $(sed -n 's/^flags[^:]*://p' /proc/cpuinfo 2>/dev/null | head -n 1) "
 		case $flags in *" avx2 "*) echo avx2 ;; esac
+		case $flags in *" avx_vnni "*) echo avxvnni ;; *) say "this CPU has no AVX-VNNI: avxvnni goes untested" ;; esac
 		case $flags in *" avx512_vnni "*) echo avx512 ;; *) say "this CPU has no AVX-512 VNNI: avx512 goes untested" ;; esac
 		;;
 	arm64)

@@ -127,6 +127,11 @@ func gemm16AVX2(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
 //go:noescape
 func gemm16MAVX2(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
 
+// peakAVX2: n times 12 integer products of vectors, for benchmarks.
+//
+//go:noescape
+func peakAVX2(n int)
+
 // packF32AVX2: packer.group of kindF32, 16 rows.
 //
 //go:noescape
@@ -176,11 +181,6 @@ func packQ5_KAVX2(dst *byte, src *byte, row int, cols int)
 //
 //go:noescape
 func packQ6_KAVX2(dst *byte, src *byte, row int, cols int)
-
-// peakAVX2: n times 12 integer products of vectors, for benchmarks.
-//
-//go:noescape
-func peakAVX2(n int)
 
 // gemvF32AVX2: gemvFloatGeneric of kindF32.
 //

@@ -179,6 +179,11 @@ func gemm16AVX512(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
 //go:noescape
 func gemm16MAVX512(dst *float32, ld int, a *byte, b *byte, act *byte, n int)
 
+// peakAVX512: n times 12 integer products of vectors, for benchmarks.
+//
+//go:noescape
+func peakAVX512(n int)
+
 // packF32AVX512: packer.group of kindF32, 16 rows.
 //
 //go:noescape
@@ -228,11 +233,6 @@ func packQ5_KAVX512(dst *byte, src *byte, row int, cols int)
 //
 //go:noescape
 func packQ6_KAVX512(dst *byte, src *byte, row int, cols int)
-
-// peakAVX512: n times 12 integer products of vectors, for benchmarks.
-//
-//go:noescape
-func peakAVX512(n int)
 
 // gemvF32AVX512: gemvFloatGeneric of kindF32.
 //

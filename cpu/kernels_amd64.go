@@ -5,6 +5,7 @@ package cpu
 import "golang.org/x/sys/cpu"
 
 //go:generate sh -c "cd _asm && go run ./amd64 -set avx2 -out ../avx2_amd64.s -stubs ../avx2_amd64.go -pkg cpu"
+//go:generate sh -c "cd _asm && go run ./amd64 -set avxvnni -out ../avxvnni_amd64.s -stubs ../avxvnni_amd64.go -pkg cpu"
 //go:generate sh -c "cd _asm && go run ./amd64 -set avx512 -out ../avx512_amd64.s -stubs ../avx512_amd64.go -pkg cpu"
 
 // kernelSets are the sets that this CPU and its system run, best first.
@@ -14,6 +15,9 @@ func kernelSets() []*kernels {
 	narrow := x.HasAVX2 && x.HasFMA && x.HasF16C
 	if narrow && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VNNI {
 		sets = append(sets, avx512())
+	}
+	if narrow && x.HasAVXVNNI {
+		sets = append(sets, avxvnni())
 	}
 	if narrow {
 		sets = append(sets, avx2())
@@ -58,6 +62,20 @@ func avx512() *kernels {
 	k.rotate, k.rotateHalves, k.prefetch = byPairs(8, rotateAVX512, rotateGeneric), rotateHalvesAVX512, prefetchAVX512
 	k.maxOf, k.expSum, k.siluMul = maxOfAVX512, expSumAVX512, siluMulAVX512
 	k.sumSquares, k.scaleMul, k.add = sumSquaresAVX512, scaleMulAVX512, addAVX512
+	return k
+}
+
+// avxvnni is the set for processors with AVX2 and AVX-VNNI.
+func avxvnni() *kernels {
+	k := avx2()
+	k.isa = "avxvnni"
+	gemv := [kinds]func(dst *float32, w, act *byte, n, groups, stride int){
+		kindQ8_0: gemvQ8_0AVXVNNI, kindQ4_0: gemvQ4_0AVXVNNI, kindQ4_1: gemvQ4_1AVXVNNI, kindQ5_0: gemvQ5_0AVXVNNI,
+		kindQ5_1: gemvQ5_1AVXVNNI, kindQ4_K: gemvQ4_KAVXVNNI, kindQ5_K: gemvQ5_KAVXVNNI, kindQ6_K: gemvQ6_KAVXVNNI,
+		kindIQ4_NL: gemvIQ4_NLAVXVNNI, kindI8: gemvI8AVXVNNI, kindI8M: gemvI8MAVXVNNI}
+	copy(k.gemv[kindQ8_0:], gemv[kindQ8_0:])
+	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
+		panel32: gemm32AVXVNNI, panel32M: gemm32MAVXVNNI, panel16: gemm16AVXVNNI, panel16M: gemm16MAVXVNNI}
 	return k
 }
 

@@ -9,7 +9,10 @@ import "time"
 func intPeak(k *kernels) (rate float64) {
 	const rounds = 20000
 	peak, lanes := peakAVX2, 32
-	if k.isa == "avx512" {
+	switch k.isa {
+	case "avxvnni":
+		peak = peakAVXVNNI
+	case "avx512":
 		peak, lanes = peakAVX512, 64
 	}
 	for range 20 {

@@ -59,29 +59,7 @@ func (s set) gemmWide(l layout) {
 	}
 	loop("block", n, func() {
 		for h := range l.count() {
-			sum := s.tile(2)
-			for t := range panelRows {
-				if l.bias == 0 {
-					s.zero(sum[0][t])
-				} else {
-					VPBROADCASTD(mem(act, rec(l.biasOf(h), t)), sum[0][t])
-					VPSLLD(U8(7), sum[0][t], sum[0][t])
-				}
-				s.move(sum[0][t], sum[1][t])
-			}
-			for j, end := l.span(h); j < end; j++ {
-				var u [2]VecVirtual
-				for g := range u {
-					u[g] = s.vec()
-					s.move(mem(w[g], j*64), u[g])
-				}
-				for t := range panelRows {
-					q := s.vec()
-					VPBROADCASTD(mem(act, rec(j, t)), q)
-					VPDPBUSD(q, u[0], sum[0][t])
-					VPDPBUSD(q, u[1], sum[1][t])
-				}
-			}
+			sum := s.dots(l, h, act, mem(w[0], 0), mem(w[1], 0))
 			for g := range 2 {
 				scale := s.f32(mem(w[g], 512+64*h), 0)
 				for t := range panelRows {
@@ -110,6 +88,34 @@ func (s set) gemmWide(l layout) {
 	s.storeTile(acc, dst, ld)
 }
 
+// dots is the integer sums of half h of two vectors of rows, whose weights
+// lie at u.
+func (s set) dots(l layout, h int, act Register, u ...Mem) [][]VecVirtual {
+	sum := s.tile(2)
+	for t := range panelRows {
+		if l.bias == 0 {
+			s.zero(sum[0][t])
+		} else {
+			VPBROADCASTD(mem(act, rec(l.biasOf(h), t)), sum[0][t])
+			VPSLLD(U8(7), sum[0][t], sum[0][t])
+		}
+		s.move(sum[0][t], sum[1][t])
+	}
+	for j, end := l.span(h); j < end; j++ {
+		v := s.vecs(2)
+		for i := range v {
+			s.move(u[i].Offset(j*64), v[i])
+		}
+		for t := range panelRows {
+			q := s.vec()
+			VPBROADCASTD(mem(act, rec(j, t)), q)
+			VPDPBUSD(q, v[0], sum[0][t])
+			VPDPBUSD(q, v[1], sum[1][t])
+		}
+	}
+	return sum
+}
+
 // tile is n by panelRows registers.
 func (s set) tile(n int) [][]VecVirtual {
 	v := make([][]VecVirtual, n)
@@ -119,15 +125,16 @@ func (s set) tile(n int) [][]VecVirtual {
 	return v
 }
 
-// narrow is gemm of 256 bits: 8 rows at a time, so four passes over the panels.
-// The float32 sums stay in dst: int32 sums, weights and constants fill the 16
-// registers.
+// narrow is gemm of 256 bits. The float32 sums stay in dst: int32 sums, weights
+// and constants fill the 16 registers. With AVX-VNNI it is 16 rows at a time, and
+// each broadcast serves two products; with AVX2 8 rows, four passes over the panels.
 //
 // The limit is two multiplications a cycle: for 8 rows times 6 activation rows 48
-// VPMADDUBSW and, for each int16 sum, VPMADDWD. Small weights allow int16 sums of
-// several products (see dot). Those of Q4_0, Q5_0 and Q6_K are small, but share
-// their panels with formats whose are not: so a pass of a panel with bias begins
-// with small, and any takes over at the first block that is not such.
+// VPDPBUSD; with AVX2 48 VPMADDUBSW and, for each int16 sum, VPMADDWD. Small
+// weights allow int16 sums of several products (see dot). Those of Q4_0, Q5_0 and
+// Q6_K are small, but share their panels with formats whose are not: so a pass of
+// a panel with bias begins with small, and any takes over at the first block that
+// is not such.
 type narrow struct {
 	set
 	layout
@@ -144,29 +151,44 @@ func (s set) gemmNarrow(l layout) {
 	SHLQ(U8(2), ld)
 	LEAQ(mem(dst, 0).Idx(ld, 2), g.below)
 	ADDQ(ld, g.below)
-	g.ones = s.dword(0x00010001)
+	if !s.vnni {
+		g.ones = s.dword(0x00010001)
+	}
+	pass := func() {
+		MOVQ(first, g.w)
+		MOVQ(act, g.a)
+		MOVQ(n, left)
+		g.clear()
+		g.pass(left)
+		for _, r := range []Register{dst, g.below, first} {
+			ADDQ(num(32*g.across()), r)
+		}
+	}
 	MOVQ(U32(2), groups)
 	loop("group", groups, func() {
-		MOVQ(U32(2), halves)
-		loop("half", halves, func() {
-			MOVQ(first, g.w)
-			MOVQ(act, g.a)
-			MOVQ(n, left)
-			g.clear()
-			g.pass(left)
-			for _, r := range []Register{dst, g.below, first} {
-				ADDQ(num(32), r)
-			}
-		})
+		if s.vnni {
+			pass()
+		} else {
+			MOVQ(U32(2), halves)
+			loop("half", halves, pass)
+		}
 		MOVQ(second, first)
 	})
 }
 
-// tile is row t of the tile.
-func (g *narrow) tile(t int) Mem {
-	m := mem(g.dst, 0)
+// across is how many vectors of rows a pass makes.
+func (g *narrow) across() int {
+	if g.vnni {
+		return 2
+	}
+	return 1
+}
+
+// at is row t of the tile, vector i.
+func (g *narrow) at(t, i int) Mem {
+	m := mem(g.dst, 32*i)
 	if t >= 3 {
-		m = mem(g.below, 0)
+		m = mem(g.below, 32*i)
 	}
 	if t%3 > 0 {
 		m = m.Idx(g.ld, uint8(t%3))
@@ -178,7 +200,9 @@ func (g *narrow) clear() {
 	zero := g.vec()
 	g.zero(zero)
 	for t := range panelRows {
-		VMOVUPS(zero, g.tile(t))
+		for i := range g.across() {
+			VMOVUPS(zero, g.at(t, i))
+		}
 	}
 }
 
@@ -188,6 +212,11 @@ func (g *narrow) pass(left Register) {
 		ADDQ(num(64*panelRows), g.a)
 	}
 	switch {
+	case g.vnni:
+		loop("block", left, func() {
+			g.vnniBlock()
+			next()
+		})
 	case g.bias != 0:
 		less := g.dword(uint32(128-g.smallBias()) * 0x01010101)
 		bias8 := g.dword(0x80808080)
@@ -247,7 +276,7 @@ func (g *narrow) small(less Register, others string) {
 		run = 2
 	}
 	for h := range g.count() {
-		f := g.factors(h)
+		f := g.factors(h, 0)
 		lo, hi := g.span(h)
 		for t := range panelRows {
 			var sum VecVirtual
@@ -309,25 +338,39 @@ func (g *narrow) any(bias8 Register) {
 				sum[t] = g.plus(sum[t], q)
 			}
 		}
-		f := g.factors(h)
+		f := g.factors(h, 0)
 		for t, v := range sum {
 			f.add(v, t)
 		}
 	}
 }
 
-// factors are the scales of half h and, with the last half, the mins.
+// vnniBlock adds a block.
+func (g *narrow) vnniBlock() {
+	for h := range g.count() {
+		for i, sum := range g.dots(g.layout, h, g.a, mem(g.w, 0), mem(g.w, 32)) {
+			f := g.factors(h, i)
+			for t, v := range sum {
+				f.add(v, t)
+			}
+		}
+	}
+}
+
+// factors are the scales of half h and, with the last half, the mins, of vector
+// i of the rows.
 type factors struct {
 	*narrow
+	i     int
 	scale VecVirtual
 	mins  []VecVirtual
 }
 
-func (g *narrow) factors(h int) *factors {
-	f := &factors{narrow: g, scale: g.f32(mem(g.w, 512+64*h), 0)}
+func (g *narrow) factors(h, i int) *factors {
+	f := &factors{narrow: g, i: i, scale: g.f32(mem(g.w, 512+64*h), i)}
 	if g.min && h == g.count()-1 {
-		for i := range g.count() {
-			f.mins = append(f.mins, g.f32(mem(g.w, 512+64*(g.count()+i)), 0))
+		for k := range g.count() {
+			f.mins = append(f.mins, g.f32(mem(g.w, 512+64*(g.count()+k)), i))
 		}
 	}
 	return f
@@ -338,11 +381,11 @@ func (f *factors) add(sum VecVirtual, t int) {
 	v := f.broadcast(mem(f.a, rec(scaleOf, t)))
 	VMULPS(f.scale, v, v)
 	VCVTDQ2PS(sum, sum)
-	VFMADD213PS(f.tile(t), v, sum)
-	for i, least := range f.mins {
-		VFMADD231PS(f.broadcast(mem(f.a, rec(f.sumOf(i), t))), least, sum)
+	VFMADD213PS(f.at(t, f.i), v, sum)
+	for k, least := range f.mins {
+		VFMADD231PS(f.broadcast(mem(f.a, rec(f.sumOf(k), t))), least, sum)
 	}
-	VMOVUPS(sum, f.tile(t))
+	VMOVUPS(sum, f.at(t, f.i))
 }
 
 // gemmFloat: a tile of 32 rows (AVX2: 16 rows, twice) times 6 activation rows;
@@ -413,7 +456,7 @@ func (s set) peak() {
 	}
 	loop("round", n, func() {
 		for _, v := range sum {
-			if s.wide() {
+			if s.vnni {
 				VPDPBUSD(u, u, v)
 				continue
 			}

@@ -43,8 +43,8 @@ func (s set) gemv(l layout) {
 
 // dot is the integer products of a block with one row's activations at a.
 //
-// AVX-512 has VPDPBUSD. AVX2 has VPMADDUBSW, whose int16 sums of two products
-// saturate at 32767: weights up to 15 allow 8 sums to be added before they are
+// AVX-512 and AVX-VNNI have VPDPBUSD. AVX2 has VPMADDUBSW, whose int16 sums of two
+// products saturate at 32767: weights up to 15 allow 8 sums to be added before they are
 // widened, up to 31 four, up to 63 two, up to 127 one. Weights of bias 128 are
 // made signed, and their sign moves to the activation (2*128*127 = 32512).
 type dot struct {
@@ -64,7 +64,7 @@ type sums struct {
 
 func (s set) dot(l layout, a Register) *dot {
 	d := &dot{set: s, layout: l, a: a}
-	if !s.wide() {
+	if !s.vnni {
 		d.ones = s.dword(0x00010001)
 	}
 	if d.signed() {
@@ -78,10 +78,10 @@ func (s set) dot(l layout, a Register) *dot {
 
 // shifted says that the upper nibbles stay where they are, 16 times too large,
 // and their sum is divided by 16.
-func (d *dot) shifted() bool { return d.wide() && d.most == 15 }
+func (d *dot) shifted() bool { return d.vnni && d.most == 15 }
 
 // signed says that AVX2 needs the sign trick, which takes the bias out.
-func (d *dot) signed() bool { return !d.wide() && d.most == 0 }
+func (d *dot) signed() bool { return !d.vnni && d.most == 0 }
 
 // run is how many int16 sums fit: each is at most 2*most*127.
 func (d *dot) run() int {
@@ -128,7 +128,7 @@ func (d *dot) parts(b *weights, c *scales, p int, acc []VecVirtual) {
 // begin starts a block. VPDPBUSD adds to what is there: at first the bias.
 func (d *dot) begin(parts int) []sums {
 	sum := make([]sums, parts)
-	if !d.wide() {
+	if !d.vnni {
 		return sum
 	}
 	for h := range 2 {
@@ -189,6 +189,10 @@ func (d *dot) mac(sum *sums, h, j int, u, q VecVirtual) {
 		VPDPBUSD_BCST(mem(d.a, 4*j), u, sum.long[h])
 		return
 	}
+	if d.vnni {
+		VPDPBUSD(q, u, sum.long[h])
+		return
+	}
 	if !d.halves {
 		h = 0
 	}
@@ -229,7 +233,7 @@ func (d *dot) finish(c *scales, p int, sum []sums, acc []VecVirtual) {
 		if d.shifted() {
 			VPSRAD(U8(4), v.long[1], v.long[1])
 		}
-		if d.wide() && !d.halves {
+		if d.vnni && !d.halves {
 			VPADDD(v.long[1], v.long[0], v.long[0])
 		}
 	}
@@ -238,7 +242,7 @@ func (d *dot) finish(c *scales, p int, sum []sums, acc []VecVirtual) {
 		x = d.broadcast(mem(d.a, 44))
 	}
 	for h := range d.count() {
-		if !d.wide() && !d.signed() && d.layout.bias != 0 {
+		if !d.vnni && !d.signed() && d.layout.bias != 0 {
 			bias := d.biased(h)
 			for i := range sum {
 				VPADDD(bias, sum[i].long[h], sum[i].long[h])

@@ -1,4 +1,4 @@
-// amd64 writes the AVX2 and AVX-512 kernels of package cpu. What each computes
+// amd64 writes the AVX2, AVX-VNNI and AVX-512 kernels of package cpu. What each computes
 // and the layouts of its arguments stand in cpu/kernels.go; the definitions are
 // in cpu/kernels_generic.go.
 //
@@ -17,17 +17,19 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	name := flag.String("set", "", "kernel `set`: avx2 or avx512")
+	name := flag.String("set", "", "kernel `set`: avx2, avxvnni or avx512")
 	flag.Parse()
 	ConstraintExpr("!noasm")
 	s := set{bits: 256, suffix: "AVX2"}
 	switch *name {
 	case "avx2":
 		pause()
+	case "avxvnni":
+		s = set{bits: 256, vnni: true, suffix: "AVXVNNI"}
 	case "avx512":
-		s = set{bits: 512, suffix: "AVX512"}
+		s = set{bits: 512, vnni: true, suffix: "AVX512"}
 	default:
-		log.Fatalf("unknown set %q: avx2 or avx512", *name)
+		log.Fatalf("unknown set %q: avx2, avxvnni or avx512", *name)
 	}
 	s.tables()
 	for _, l := range layouts {
@@ -35,15 +37,26 @@ func main() {
 		if s.wide() {
 			s.gemvRows(l)
 		}
-		if !l.panel {
+		if !l.panel && !s.productsOnly() {
 			s.unpack(l)
 		}
 	}
 	for _, p := range panels {
 		s.gemm(p)
 	}
-	s.pack()
 	s.peak()
+	if !s.productsOnly() {
+		s.rest()
+	}
+	Generate()
+	if err := s.finish(flag.Lookup("out").Value.String()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// rest writes what products of quantised weights are not.
+func (s set) rest() {
+	s.pack()
 	for _, f := range []string{"F32", "F16", "BF16"} {
 		s.gemvFloat(f)
 		s.gemmFloat(f)
@@ -51,14 +64,12 @@ func main() {
 	s.attention()
 	s.quantize()
 	s.vectors()
-	Generate()
-	if err := s.check(flag.Lookup("out").Value.String()); err != nil {
-		log.Fatal(err)
-	}
 }
 
-// check looks for what AVX2 lacks: avo takes registers 16 to 31 when it runs out.
-func (s set) check(file string) error {
+// finish looks for what AVX2 lacks: avo takes registers 16 to 31 when it runs
+// out. VPDPBUSD, which Go's assembler knows in its AVX-512 encoding alone, it
+// replaces by its bytes.
+func (s set) finish(file string) error {
 	text, err := os.ReadFile(file)
 	if err != nil || s.wide() {
 		return err
@@ -66,7 +77,20 @@ func (s set) check(file string) error {
 	if bad := regexp.MustCompile(`.*\b([XYZ](1[6-9]|2\d|3[01])|Z\d|K\d)\b.*`).Find(text); bad != nil {
 		return fmt.Errorf("%s: not AVX2: %s", file, bad)
 	}
-	return nil
+	text = regexp.MustCompile(`VPDPBUSD +Y(\d+), Y(\d+), Y(\d+)`).ReplaceAllFunc(text, vex)
+	return os.WriteFile(file, text, 0o644)
+}
+
+// vex is VEX.256.66.0F38.W0 50 /r in bytes, for VPDPBUSD of activations, weights
+// and sums in registers.
+func vex(line []byte) []byte {
+	var q, u, sum uint32
+	if _, err := fmt.Sscanf(string(line), "VPDPBUSD Y%d, Y%d, Y%d", &q, &u, &sum); err != nil {
+		panic(err)
+	}
+	first := 0xe2 ^ sum>>3<<7 ^ q>>3<<5
+	second := 0x7d ^ u<<3
+	return fmt.Appendf(nil, "LONG $0x50%02x%02xc4; BYTE $0x%02x // %s", second, first, 0xc0|sum&7<<3|q&7, line)
 }
 
 func pause() {

@@ -19,13 +19,19 @@ const (
 const panelRows = 6
 
 // set writes the kernels of one instruction set. A vector of 16 rows is one
-// register with AVX-512 and two parts with AVX2.
+// register with AVX-512 and two parts otherwise.
 type set struct {
 	bits   int
+	vnni   bool // has VPDPBUSD
 	suffix string
 }
 
 func (s set) wide() bool { return s.bits == 512 }
+
+// productsOnly says that this set differs from AVX2 in products of quantised
+// weights alone.
+func (s set) productsOnly() bool { return s.vnni && !s.wide() }
+
 func (s set) bytes() int { return s.bits / 8 }
 func (s set) lanes() int { return s.bits / 32 }
 func (s set) parts() int { return 512 / s.bits }
@@ -145,6 +151,9 @@ func (s set) tables() {
 	GLOBL("iq4nl", rodata) // the values plus 128
 	for i, v := range [16]int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113} {
 		DATA(i, U8(uint8(v)^0x80))
+	}
+	if s.productsOnly() {
+		return
 	}
 	GLOBL("masks", rodata)
 	if s.wide() { // word i has i bits
