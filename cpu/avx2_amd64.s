@@ -1748,13 +1748,8 @@ group:
 
 superblock:
 	MOVQ       R8, R11
-	MOVQ       R8, R12
 	PREFETCHT0 8192(R8)
-	PREFETCHT0 8256(R8)
-	PREFETCHT0 8320(R8)
-	PREFETCHT0 8384(R8)
-	PREFETCHT0 8448(R8)
-	ADDQ       $0x00000140, R8
+	ADDQ       $0x00000040, R8
 	VCVTPH2PS  (R11), Y4
 	VCVTPH2PS  32(R11), Y5
 	VCVTPH2PS  16(R11), Y6
@@ -1766,6 +1761,7 @@ block:
 	PREFETCHT0   8256(R8)
 	PREFETCHT0   8320(R8)
 	PREFETCHT0   8384(R8)
+	PREFETCHT0   8448(R8)
 	VBROADCASTSS (R9), Y8
 	VBROADCASTSS 16(R9), Y9
 	VMOVDQU      (R8), Y10
@@ -1839,30 +1835,29 @@ block:
 	VPADDW       Y13, Y11, Y11
 	VPMADDWD     Y1, Y11, Y11
 	VBROADCASTSS 44(R9), Y8
-	VPMOVZXBD    64(R12), Y9
+	VPMOVZXBD    256(R8), Y9
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y4, Y9, Y9
 	VMULPS       Y8, Y9, Y9
 	VCVTDQ2PS    Y10, Y10
 	VFMADD231PS  Y9, Y10, Y2
-	VPMOVZXBD    72(R12), Y9
+	VPMOVZXBD    264(R8), Y9
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y6, Y9, Y9
 	VMULPS       Y8, Y9, Y9
 	VCVTDQ2PS    Y11, Y11
 	VFMADD231PS  Y9, Y11, Y3
 	VBROADCASTSS 48(R9), Y8
-	VPMOVZXBD    192(R12), Y9
+	VPMOVZXBD    272(R8), Y9
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y5, Y9, Y9
 	VFNMADD231PS Y8, Y9, Y2
-	VPMOVZXBD    200(R12), Y9
+	VPMOVZXBD    280(R8), Y9
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y7, Y9, Y9
 	VFNMADD231PS Y8, Y9, Y3
 	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000100, R8
-	ADDQ         $0x00000010, R12
+	ADDQ         $0x00000120, R8
 	DECQ         R11
 	JNZ          block
 	DECQ         R10
@@ -1889,13 +1884,8 @@ TEXT ·unpackQ4_KAVX2(SB), NOSPLIT, $0-24
 
 superblock:
 	MOVQ       CX, BX
-	MOVQ       CX, SI
 	PREFETCHT0 8192(CX)
-	PREFETCHT0 8256(CX)
-	PREFETCHT0 8320(CX)
-	PREFETCHT0 8384(CX)
-	PREFETCHT0 8448(CX)
-	ADDQ       $0x00000140, CX
+	ADDQ       $0x00000040, CX
 	VCVTPH2PS  (BX), Y1
 	VCVTPH2PS  32(BX), Y2
 	VCVTPH2PS  16(BX), Y3
@@ -1907,6 +1897,7 @@ block:
 	PREFETCHT0 8256(CX)
 	PREFETCHT0 8320(CX)
 	PREFETCHT0 8384(CX)
+	PREFETCHT0 8448(CX)
 	VMOVDQU    (CX), Y5
 	VPSRLD     $0x04, Y5, Y6
 	VPAND      Y0, Y5, Y5
@@ -1931,11 +1922,11 @@ block:
 	VPAND      Y0, Y6, Y6
 	VMOVDQU    Y5, 192(AX)
 	VMOVDQU    Y6, 448(AX)
-	VPMOVZXBD  64(SI), Y5
+	VPMOVZXBD  256(CX), Y5
 	VCVTDQ2PS  Y5, Y5
 	VMULPS     Y1, Y5, Y5
 	VMOVUPS    Y5, 512(AX)
-	VPMOVZXBD  192(SI), Y5
+	VPMOVZXBD  272(CX), Y5
 	VCVTDQ2PS  Y5, Y5
 	VMULPS     Y2, Y5, Y5
 	VPXOR      x80000000<>+0(SB), Y5, Y5
@@ -1964,18 +1955,17 @@ block:
 	VPAND      Y0, Y6, Y6
 	VMOVDQU    Y5, 224(AX)
 	VMOVDQU    Y6, 480(AX)
-	VPMOVZXBD  72(SI), Y5
+	VPMOVZXBD  264(CX), Y5
 	VCVTDQ2PS  Y5, Y5
 	VMULPS     Y3, Y5, Y5
 	VMOVUPS    Y5, 544(AX)
-	VPMOVZXBD  200(SI), Y5
+	VPMOVZXBD  280(CX), Y5
 	VCVTDQ2PS  Y5, Y5
 	VMULPS     Y4, Y5, Y5
 	VPXOR      x80000000<>+0(SB), Y5, Y5
 	VMOVUPS    Y5, 608(AX)
 	ADDQ       $0x00000280, AX
-	ADDQ       $0x00000100, CX
-	ADDQ       $0x00000010, SI
+	ADDQ       $0x00000120, CX
 	DECQ       BX
 	JNZ        block
 	DECQ       DX
@@ -2012,13 +2002,8 @@ group:
 
 superblock:
 	MOVQ       R8, R12
-	MOVQ       R8, R13
 	PREFETCHT0 8192(R8)
-	PREFETCHT0 8256(R8)
-	PREFETCHT0 8320(R8)
-	PREFETCHT0 8384(R8)
-	PREFETCHT0 8448(R8)
-	ADDQ       $0x00000140, R8
+	ADDQ       $0x00000040, R8
 	MOVQ       $0x00000008, R11
 
 block:
@@ -2027,6 +2012,7 @@ block:
 	PREFETCHT0   8320(R8)
 	PREFETCHT0   8384(R8)
 	PREFETCHT0   8448(R8)
+	PREFETCHT0   8512(R8)
 	VMOVDQU      (R8), Y5
 	VMOVDQU      64(R8), Y6
 	VMOVDQU      128(R8), Y7
@@ -2093,7 +2079,7 @@ block:
 	VPMADDWD     Y2, Y7, Y7
 	VPADDD       Y7, Y5, Y5
 	VBROADCASTSS 44(R9), Y6
-	VPMOVZXBD    64(R13), Y7
+	VPMOVZXBD    320(R8), Y7
 	VCVTDQ2PS    Y7, Y7
 	VCVTPH2PS    (R12), Y8
 	VMULPS       Y8, Y7, Y7
@@ -2101,7 +2087,7 @@ block:
 	VCVTDQ2PS    Y5, Y5
 	VFMADD231PS  Y7, Y5, Y3
 	VBROADCASTSS 48(R9), Y5
-	VPMOVZXBD    192(R13), Y6
+	VPMOVZXBD    336(R8), Y6
 	VCVTDQ2PS    Y6, Y6
 	VCVTPH2PS    32(R12), Y7
 	VMULPS       Y7, Y6, Y6
@@ -2172,7 +2158,7 @@ block:
 	VPMADDWD     Y2, Y7, Y7
 	VPADDD       Y7, Y5, Y5
 	VBROADCASTSS 44(R9), Y6
-	VPMOVZXBD    72(R13), Y7
+	VPMOVZXBD    328(R8), Y7
 	VCVTDQ2PS    Y7, Y7
 	VCVTPH2PS    16(R12), Y8
 	VMULPS       Y8, Y7, Y7
@@ -2180,14 +2166,13 @@ block:
 	VCVTDQ2PS    Y5, Y5
 	VFMADD231PS  Y7, Y5, Y4
 	VBROADCASTSS 48(R9), Y5
-	VPMOVZXBD    200(R13), Y6
+	VPMOVZXBD    344(R8), Y6
 	VCVTDQ2PS    Y6, Y6
 	VCVTPH2PS    48(R12), Y7
 	VMULPS       Y7, Y6, Y6
 	VFNMADD231PS Y5, Y6, Y4
 	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000140, R8
-	ADDQ         $0x00000010, R13
+	ADDQ         $0x00000160, R8
 	DECQ         R11
 	JNZ          block
 	DECQ         R10
@@ -2217,13 +2202,8 @@ TEXT ·unpackQ5_KAVX2(SB), NOSPLIT, $0-24
 
 superblock:
 	MOVQ       CX, SI
-	MOVQ       CX, DI
 	PREFETCHT0 8192(CX)
-	PREFETCHT0 8256(CX)
-	PREFETCHT0 8320(CX)
-	PREFETCHT0 8384(CX)
-	PREFETCHT0 8448(CX)
-	ADDQ       $0x00000140, CX
+	ADDQ       $0x00000040, CX
 	MOVQ       $0x00000008, BX
 
 block:
@@ -2232,6 +2212,7 @@ block:
 	PREFETCHT0 8320(CX)
 	PREFETCHT0 8384(CX)
 	PREFETCHT0 8448(CX)
+	PREFETCHT0 8512(CX)
 	VMOVDQU    (CX), Y2
 	VMOVDQU    64(CX), Y3
 	VMOVDQU    128(CX), Y4
@@ -2280,12 +2261,12 @@ block:
 	VPOR       Y3, Y2, Y2
 	VMOVDQU    Y5, 192(AX)
 	VMOVDQU    Y2, 448(AX)
-	VPMOVZXBD  64(DI), Y2
+	VPMOVZXBD  320(CX), Y2
 	VCVTDQ2PS  Y2, Y2
 	VCVTPH2PS  (SI), Y3
 	VMULPS     Y3, Y2, Y2
 	VMOVUPS    Y2, 512(AX)
-	VPMOVZXBD  192(DI), Y2
+	VPMOVZXBD  336(CX), Y2
 	VCVTDQ2PS  Y2, Y2
 	VCVTPH2PS  32(SI), Y3
 	VMULPS     Y3, Y2, Y2
@@ -2339,20 +2320,19 @@ block:
 	VPOR       Y3, Y2, Y2
 	VMOVDQU    Y5, 224(AX)
 	VMOVDQU    Y2, 480(AX)
-	VPMOVZXBD  72(DI), Y2
+	VPMOVZXBD  328(CX), Y2
 	VCVTDQ2PS  Y2, Y2
 	VCVTPH2PS  16(SI), Y3
 	VMULPS     Y3, Y2, Y2
 	VMOVUPS    Y2, 544(AX)
-	VPMOVZXBD  200(DI), Y2
+	VPMOVZXBD  344(CX), Y2
 	VCVTDQ2PS  Y2, Y2
 	VCVTPH2PS  48(SI), Y3
 	VMULPS     Y3, Y2, Y2
 	VPXOR      x80000000<>+0(SB), Y2, Y2
 	VMOVUPS    Y2, 608(AX)
 	ADDQ       $0x00000280, AX
-	ADDQ       $0x00000140, CX
-	ADDQ       $0x00000010, DI
+	ADDQ       $0x00000160, CX
 	DECQ       BX
 	JNZ        block
 	DECQ       DX
@@ -2389,13 +2369,8 @@ group:
 
 superblock:
 	MOVQ       R8, R12
-	MOVQ       R8, R13
 	PREFETCHT0 8192(R8)
-	PREFETCHT0 8256(R8)
-	PREFETCHT0 8320(R8)
-	PREFETCHT0 8384(R8)
-	PREFETCHT0 8448(R8)
-	ADDQ       $0x00000120, R8
+	ADDQ       $0x00000020, R8
 	MOVQ       $0x00000008, R11
 
 block:
@@ -2405,6 +2380,7 @@ block:
 	PREFETCHT0   8384(R8)
 	PREFETCHT0   8448(R8)
 	PREFETCHT0   8512(R8)
+	PREFETCHT0   8576(R8)
 	VMOVDQU      (R8), Y5
 	VMOVDQU      64(R8), Y6
 	VMOVDQU      128(R8), Y7
@@ -2475,7 +2451,7 @@ block:
 	VPBROADCASTD 36(R9), Y7
 	VPSLLD       $0x05, Y7, Y7
 	VPADDD       Y7, Y5, Y5
-	VPMOVSXBD    32(R13), Y7
+	VPMOVSXBD    384(R8), Y7
 	VCVTDQ2PS    Y7, Y7
 	VCVTPH2PS    (R12), Y8
 	VMULPS       Y8, Y7, Y7
@@ -2485,7 +2461,7 @@ block:
 	VPBROADCASTD 40(R9), Y5
 	VPSLLD       $0x05, Y5, Y5
 	VPADDD       Y5, Y13, Y13
-	VPMOVSXBD    48(R13), Y5
+	VPMOVSXBD    400(R8), Y5
 	VCVTDQ2PS    Y5, Y5
 	VCVTPH2PS    (R12), Y7
 	VMULPS       Y7, Y5, Y5
@@ -2562,7 +2538,7 @@ block:
 	VPBROADCASTD 36(R9), Y7
 	VPSLLD       $0x05, Y7, Y7
 	VPADDD       Y7, Y5, Y5
-	VPMOVSXBD    40(R13), Y7
+	VPMOVSXBD    392(R8), Y7
 	VCVTDQ2PS    Y7, Y7
 	VCVTPH2PS    16(R12), Y8
 	VMULPS       Y8, Y7, Y7
@@ -2572,7 +2548,7 @@ block:
 	VPBROADCASTD 40(R9), Y5
 	VPSLLD       $0x05, Y5, Y5
 	VPADDD       Y5, Y13, Y13
-	VPMOVSXBD    56(R13), Y5
+	VPMOVSXBD    408(R8), Y5
 	VCVTDQ2PS    Y5, Y5
 	VCVTPH2PS    16(R12), Y7
 	VMULPS       Y7, Y5, Y5
@@ -2580,8 +2556,7 @@ block:
 	VCVTDQ2PS    Y13, Y13
 	VFMADD231PS  Y5, Y13, Y4
 	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000180, R8
-	ADDQ         $0x00000020, R13
+	ADDQ         $0x000001a0, R8
 	DECQ         R11
 	JNZ          block
 	DECQ         R10
@@ -2614,13 +2589,8 @@ TEXT ·unpackQ6_KAVX2(SB), NOSPLIT, $0-24
 
 superblock:
 	MOVQ       CX, SI
-	MOVQ       CX, DI
 	PREFETCHT0 8192(CX)
-	PREFETCHT0 8256(CX)
-	PREFETCHT0 8320(CX)
-	PREFETCHT0 8384(CX)
-	PREFETCHT0 8448(CX)
-	ADDQ       $0x00000120, CX
+	ADDQ       $0x00000020, CX
 	MOVQ       $0x00000008, BX
 
 block:
@@ -2630,6 +2600,7 @@ block:
 	PREFETCHT0 8384(CX)
 	PREFETCHT0 8448(CX)
 	PREFETCHT0 8512(CX)
+	PREFETCHT0 8576(CX)
 	VMOVDQU    (CX), Y3
 	VMOVDQU    64(CX), Y4
 	VMOVDQU    128(CX), Y5
@@ -2686,12 +2657,12 @@ block:
 	VMOVDQU    Y6, 192(AX)
 	VPADDB     Y2, Y3, Y3
 	VMOVDQU    Y3, 448(AX)
-	VPMOVSXBD  32(DI), Y3
+	VPMOVSXBD  384(CX), Y3
 	VCVTDQ2PS  Y3, Y3
 	VCVTPH2PS  (SI), Y4
 	VMULPS     Y4, Y3, Y3
 	VMOVUPS    Y3, 512(AX)
-	VPMOVSXBD  48(DI), Y3
+	VPMOVSXBD  400(CX), Y3
 	VCVTDQ2PS  Y3, Y3
 	VCVTPH2PS  (SI), Y4
 	VMULPS     Y4, Y3, Y3
@@ -2752,19 +2723,18 @@ block:
 	VMOVDQU    Y6, 224(AX)
 	VPADDB     Y2, Y3, Y3
 	VMOVDQU    Y3, 480(AX)
-	VPMOVSXBD  40(DI), Y3
+	VPMOVSXBD  392(CX), Y3
 	VCVTDQ2PS  Y3, Y3
 	VCVTPH2PS  16(SI), Y4
 	VMULPS     Y4, Y3, Y3
 	VMOVUPS    Y3, 544(AX)
-	VPMOVSXBD  56(DI), Y3
+	VPMOVSXBD  408(CX), Y3
 	VCVTDQ2PS  Y3, Y3
 	VCVTPH2PS  16(SI), Y4
 	VMULPS     Y4, Y3, Y3
 	VMOVUPS    Y3, 608(AX)
 	ADDQ       $0x00000280, AX
-	ADDQ       $0x00000180, CX
-	ADDQ       $0x00000020, DI
+	ADDQ       $0x000001a0, CX
 	DECQ       BX
 	JNZ        block
 	DECQ       DX
@@ -6155,37 +6125,37 @@ block:
 	VPSHUFB        Y5, Y4, Y4
 	VPERMD         Y4, Y3, Y4
 	VEXTRACTI128   $0x01, Y4, X3
-	VMOVQ          X4, 64(AX)
-	VMOVHPS        X4, 80(AX)
-	VMOVQ          X3, 96(AX)
-	VMOVHPS        X3, 112(AX)
+	VMOVQ          X4, 320(AX)
+	VMOVHPS        X4, 608(AX)
+	VMOVQ          X3, 896(AX)
+	VMOVHPS        X3, 1184(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y4
 	VMOVDQU        unpacked<>+0(SB), Y3
 	VPSHUFB        Y4, Y2, Y2
 	VPERMD         Y2, Y3, Y2
 	VEXTRACTI128   $0x01, Y2, X3
-	VMOVQ          X2, 128(AX)
-	VMOVHPS        X2, 144(AX)
-	VMOVQ          X3, 160(AX)
-	VMOVHPS        X3, 176(AX)
+	VMOVQ          X2, 1472(AX)
+	VMOVHPS        X2, 1760(AX)
+	VMOVQ          X3, 2048(AX)
+	VMOVHPS        X3, 2336(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y3
 	VMOVDQU        unpacked<>+0(SB), Y2
 	VPSHUFB        Y3, Y1, Y1
 	VPERMD         Y1, Y2, Y1
 	VEXTRACTI128   $0x01, Y1, X2
-	VMOVQ          X1, 192(AX)
-	VMOVHPS        X1, 208(AX)
-	VMOVQ          X2, 224(AX)
-	VMOVHPS        X2, 240(AX)
+	VMOVQ          X1, 336(AX)
+	VMOVHPS        X1, 624(AX)
+	VMOVQ          X2, 912(AX)
+	VMOVHPS        X2, 1200(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y2
 	VMOVDQU        unpacked<>+0(SB), Y1
 	VPSHUFB        Y2, Y0, Y0
 	VPERMD         Y0, Y1, Y0
 	VEXTRACTI128   $0x01, Y0, X1
-	VMOVQ          X0, 256(AX)
-	VMOVHPS        X0, 272(AX)
-	VMOVQ          X1, 288(AX)
-	VMOVHPS        X1, 304(AX)
+	VMOVQ          X0, 1488(AX)
+	VMOVHPS        X0, 1776(AX)
+	VMOVQ          X1, 2064(AX)
+	VMOVHPS        X1, 2352(AX)
 	VBROADCASTI128 (R8), Y0
 	VINSERTI128    $0x01, (R9), Y0, Y0
 	VBROADCASTI128 (R8)(CX*1), Y1
@@ -6222,37 +6192,37 @@ block:
 	VPSHUFB        Y5, Y4, Y4
 	VPERMD         Y4, Y3, Y4
 	VEXTRACTI128   $0x01, Y4, X3
-	VMOVQ          X4, 72(AX)
-	VMOVHPS        X4, 88(AX)
-	VMOVQ          X3, 104(AX)
-	VMOVHPS        X3, 120(AX)
+	VMOVQ          X4, 328(AX)
+	VMOVHPS        X4, 616(AX)
+	VMOVQ          X3, 904(AX)
+	VMOVHPS        X3, 1192(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y4
 	VMOVDQU        unpacked<>+0(SB), Y3
 	VPSHUFB        Y4, Y2, Y2
 	VPERMD         Y2, Y3, Y2
 	VEXTRACTI128   $0x01, Y2, X3
-	VMOVQ          X2, 136(AX)
-	VMOVHPS        X2, 152(AX)
-	VMOVQ          X3, 168(AX)
-	VMOVHPS        X3, 184(AX)
+	VMOVQ          X2, 1480(AX)
+	VMOVHPS        X2, 1768(AX)
+	VMOVQ          X3, 2056(AX)
+	VMOVHPS        X3, 2344(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y3
 	VMOVDQU        unpacked<>+0(SB), Y2
 	VPSHUFB        Y3, Y1, Y1
 	VPERMD         Y1, Y2, Y1
 	VEXTRACTI128   $0x01, Y1, X2
-	VMOVQ          X1, 200(AX)
-	VMOVHPS        X1, 216(AX)
-	VMOVQ          X2, 232(AX)
-	VMOVHPS        X2, 248(AX)
+	VMOVQ          X1, 344(AX)
+	VMOVHPS        X1, 632(AX)
+	VMOVQ          X2, 920(AX)
+	VMOVHPS        X2, 1208(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y2
 	VMOVDQU        unpacked<>+0(SB), Y1
 	VPSHUFB        Y2, Y0, Y0
 	VPERMD         Y0, Y1, Y0
 	VEXTRACTI128   $0x01, Y0, X1
-	VMOVQ          X0, 264(AX)
-	VMOVHPS        X0, 280(AX)
-	VMOVQ          X1, 296(AX)
-	VMOVHPS        X1, 312(AX)
+	VMOVQ          X0, 1496(AX)
+	VMOVHPS        X0, 1784(AX)
+	VMOVQ          X1, 2072(AX)
+	VMOVHPS        X1, 2360(AX)
 	PREFETCHT1     (R10)
 	PREFETCHT1     64(R10)
 	PREFETCHT1     128(R10)
@@ -6262,7 +6232,7 @@ block:
 	ADDQ           $0x00000010, DI
 	ADDQ           $0x00000010, R8
 	ADDQ           $0x00000010, R9
-	ADDQ           $0x00000140, AX
+	ADDQ           $0x00000040, AX
 	MOVQ           $0x00000004, R11
 
 pair:
@@ -6326,10 +6296,10 @@ pair:
 	VMOVDQU        Y4, 64(AX)
 	VMOVDQU        Y1, 128(AX)
 	VMOVDQU        Y0, 192(AX)
-	VMOVDQU        Y10, 256(AX)
-	VMOVDQU        Y8, 320(AX)
-	VMOVDQU        Y3, 384(AX)
-	VMOVDQU        Y2, 448(AX)
+	VMOVDQU        Y10, 288(AX)
+	VMOVDQU        Y8, 352(AX)
+	VMOVDQU        Y3, 416(AX)
+	VMOVDQU        Y2, 480(AX)
 	VBROADCASTI128 (R8), Y0
 	VINSERTI128    $0x01, (R9), Y0, Y0
 	VBROADCASTI128 (R8)(CX*1), Y1
@@ -6390,10 +6360,10 @@ pair:
 	VMOVDQU        Y4, 96(AX)
 	VMOVDQU        Y1, 160(AX)
 	VMOVDQU        Y0, 224(AX)
-	VMOVDQU        Y10, 288(AX)
-	VMOVDQU        Y8, 352(AX)
-	VMOVDQU        Y3, 416(AX)
-	VMOVDQU        Y2, 480(AX)
+	VMOVDQU        Y10, 320(AX)
+	VMOVDQU        Y8, 384(AX)
+	VMOVDQU        Y3, 448(AX)
+	VMOVDQU        Y2, 512(AX)
 	PREFETCHT1     (R10)
 	PREFETCHT1     64(R10)
 	PREFETCHT1     128(R10)
@@ -6407,7 +6377,7 @@ pair:
 	ADDQ           $0x00000020, DI
 	ADDQ           $0x00000020, R8
 	ADDQ           $0x00000020, R9
-	ADDQ           $0x00000200, AX
+	ADDQ           $0x00000240, AX
 	DECQ           R11
 	JNZ            pair
 	DECQ           BX
@@ -6466,37 +6436,37 @@ block:
 	VPSHUFB        Y5, Y4, Y4
 	VPERMD         Y4, Y3, Y4
 	VEXTRACTI128   $0x01, Y4, X3
-	VMOVQ          X4, 64(AX)
-	VMOVHPS        X4, 80(AX)
-	VMOVQ          X3, 96(AX)
-	VMOVHPS        X3, 112(AX)
+	VMOVQ          X4, 384(AX)
+	VMOVHPS        X4, 736(AX)
+	VMOVQ          X3, 1088(AX)
+	VMOVHPS        X3, 1440(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y4
 	VMOVDQU        unpacked<>+0(SB), Y3
 	VPSHUFB        Y4, Y2, Y2
 	VPERMD         Y2, Y3, Y2
 	VEXTRACTI128   $0x01, Y2, X3
-	VMOVQ          X2, 128(AX)
-	VMOVHPS        X2, 144(AX)
-	VMOVQ          X3, 160(AX)
-	VMOVHPS        X3, 176(AX)
+	VMOVQ          X2, 1792(AX)
+	VMOVHPS        X2, 2144(AX)
+	VMOVQ          X3, 2496(AX)
+	VMOVHPS        X3, 2848(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y3
 	VMOVDQU        unpacked<>+0(SB), Y2
 	VPSHUFB        Y3, Y1, Y1
 	VPERMD         Y1, Y2, Y1
 	VEXTRACTI128   $0x01, Y1, X2
-	VMOVQ          X1, 192(AX)
-	VMOVHPS        X1, 208(AX)
-	VMOVQ          X2, 224(AX)
-	VMOVHPS        X2, 240(AX)
+	VMOVQ          X1, 400(AX)
+	VMOVHPS        X1, 752(AX)
+	VMOVQ          X2, 1104(AX)
+	VMOVHPS        X2, 1456(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y2
 	VMOVDQU        unpacked<>+0(SB), Y1
 	VPSHUFB        Y2, Y0, Y0
 	VPERMD         Y0, Y1, Y0
 	VEXTRACTI128   $0x01, Y0, X1
-	VMOVQ          X0, 256(AX)
-	VMOVHPS        X0, 272(AX)
-	VMOVQ          X1, 288(AX)
-	VMOVHPS        X1, 304(AX)
+	VMOVQ          X0, 1808(AX)
+	VMOVHPS        X0, 2160(AX)
+	VMOVQ          X1, 2512(AX)
+	VMOVHPS        X1, 2864(AX)
 	VBROADCASTI128 (R8), Y0
 	VINSERTI128    $0x01, (R9), Y0, Y0
 	VBROADCASTI128 (R8)(CX*1), Y1
@@ -6533,37 +6503,37 @@ block:
 	VPSHUFB        Y5, Y4, Y4
 	VPERMD         Y4, Y3, Y4
 	VEXTRACTI128   $0x01, Y4, X3
-	VMOVQ          X4, 72(AX)
-	VMOVHPS        X4, 88(AX)
-	VMOVQ          X3, 104(AX)
-	VMOVHPS        X3, 120(AX)
+	VMOVQ          X4, 392(AX)
+	VMOVHPS        X4, 744(AX)
+	VMOVQ          X3, 1096(AX)
+	VMOVHPS        X3, 1448(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y4
 	VMOVDQU        unpacked<>+0(SB), Y3
 	VPSHUFB        Y4, Y2, Y2
 	VPERMD         Y2, Y3, Y2
 	VEXTRACTI128   $0x01, Y2, X3
-	VMOVQ          X2, 136(AX)
-	VMOVHPS        X2, 152(AX)
-	VMOVQ          X3, 168(AX)
-	VMOVHPS        X3, 184(AX)
+	VMOVQ          X2, 1800(AX)
+	VMOVHPS        X2, 2152(AX)
+	VMOVQ          X3, 2504(AX)
+	VMOVHPS        X3, 2856(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y3
 	VMOVDQU        unpacked<>+0(SB), Y2
 	VPSHUFB        Y3, Y1, Y1
 	VPERMD         Y1, Y2, Y1
 	VEXTRACTI128   $0x01, Y1, X2
-	VMOVQ          X1, 200(AX)
-	VMOVHPS        X1, 216(AX)
-	VMOVQ          X2, 232(AX)
-	VMOVHPS        X2, 248(AX)
+	VMOVQ          X1, 408(AX)
+	VMOVHPS        X1, 760(AX)
+	VMOVQ          X2, 1112(AX)
+	VMOVHPS        X2, 1464(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y2
 	VMOVDQU        unpacked<>+0(SB), Y1
 	VPSHUFB        Y2, Y0, Y0
 	VPERMD         Y0, Y1, Y0
 	VEXTRACTI128   $0x01, Y0, X1
-	VMOVQ          X0, 264(AX)
-	VMOVHPS        X0, 280(AX)
-	VMOVQ          X1, 296(AX)
-	VMOVHPS        X1, 312(AX)
+	VMOVQ          X0, 1816(AX)
+	VMOVHPS        X0, 2168(AX)
+	VMOVQ          X1, 2520(AX)
+	VMOVHPS        X1, 2872(AX)
 	VBROADCASTI128 16(DX), Y0
 	VINSERTI128    $0x01, 16(DI), Y0, Y0
 	VBROADCASTI128 16(DX)(CX*1), Y1
@@ -6668,14 +6638,14 @@ block:
 	VPXOR          Y5, Y2, Y2
 	VPSLLD         $0x01, Y5, Y5
 	VPXOR          Y5, Y3, Y3
-	VMOVDQU        Y6, 576(AX)
-	VMOVDQU        Y4, 896(AX)
-	VMOVDQU        Y1, 1216(AX)
-	VMOVDQU        Y0, 1536(AX)
-	VMOVDQU        Y10, 1856(AX)
-	VMOVDQU        Y8, 2176(AX)
-	VMOVDQU        Y3, 2496(AX)
-	VMOVDQU        Y2, 2816(AX)
+	VMOVDQU        Y6, 320(AX)
+	VMOVDQU        Y4, 672(AX)
+	VMOVDQU        Y1, 1024(AX)
+	VMOVDQU        Y0, 1376(AX)
+	VMOVDQU        Y10, 1728(AX)
+	VMOVDQU        Y8, 2080(AX)
+	VMOVDQU        Y3, 2432(AX)
+	VMOVDQU        Y2, 2784(AX)
 	VBROADCASTI128 16(R8), Y0
 	VINSERTI128    $0x01, 16(R9), Y0, Y0
 	VBROADCASTI128 16(R8)(CX*1), Y1
@@ -6780,14 +6750,14 @@ block:
 	VPXOR          Y5, Y2, Y2
 	VPSLLD         $0x01, Y5, Y5
 	VPXOR          Y5, Y3, Y3
-	VMOVDQU        Y6, 608(AX)
-	VMOVDQU        Y4, 928(AX)
-	VMOVDQU        Y1, 1248(AX)
-	VMOVDQU        Y0, 1568(AX)
-	VMOVDQU        Y10, 1888(AX)
-	VMOVDQU        Y8, 2208(AX)
-	VMOVDQU        Y3, 2528(AX)
-	VMOVDQU        Y2, 2848(AX)
+	VMOVDQU        Y6, 352(AX)
+	VMOVDQU        Y4, 704(AX)
+	VMOVDQU        Y1, 1056(AX)
+	VMOVDQU        Y0, 1408(AX)
+	VMOVDQU        Y10, 1760(AX)
+	VMOVDQU        Y8, 2112(AX)
+	VMOVDQU        Y3, 2464(AX)
+	VMOVDQU        Y2, 2816(AX)
 	PREFETCHT1     (R10)
 	PREFETCHT1     64(R10)
 	PREFETCHT1     128(R10)
@@ -6805,7 +6775,7 @@ block:
 	ADDQ           $0x00000030, DI
 	ADDQ           $0x00000030, R8
 	ADDQ           $0x00000030, R9
-	ADDQ           $0x00000140, AX
+	ADDQ           $0x00000040, AX
 	MOVQ           $0x00000004, R11
 
 pair:
@@ -6869,10 +6839,10 @@ pair:
 	VMOVDQU        Y4, 64(AX)
 	VMOVDQU        Y1, 128(AX)
 	VMOVDQU        Y0, 192(AX)
-	VMOVDQU        Y10, 320(AX)
-	VMOVDQU        Y8, 384(AX)
-	VMOVDQU        Y3, 448(AX)
-	VMOVDQU        Y2, 512(AX)
+	VMOVDQU        Y10, 352(AX)
+	VMOVDQU        Y8, 416(AX)
+	VMOVDQU        Y3, 480(AX)
+	VMOVDQU        Y2, 544(AX)
 	VBROADCASTI128 (R8), Y0
 	VINSERTI128    $0x01, (R9), Y0, Y0
 	VBROADCASTI128 (R8)(CX*1), Y1
@@ -6933,10 +6903,10 @@ pair:
 	VMOVDQU        Y4, 96(AX)
 	VMOVDQU        Y1, 160(AX)
 	VMOVDQU        Y0, 224(AX)
-	VMOVDQU        Y10, 352(AX)
-	VMOVDQU        Y8, 416(AX)
-	VMOVDQU        Y3, 480(AX)
-	VMOVDQU        Y2, 544(AX)
+	VMOVDQU        Y10, 384(AX)
+	VMOVDQU        Y8, 448(AX)
+	VMOVDQU        Y3, 512(AX)
+	VMOVDQU        Y2, 576(AX)
 	PREFETCHT1     (R10)
 	PREFETCHT1     64(R10)
 	PREFETCHT1     128(R10)
@@ -6950,7 +6920,7 @@ pair:
 	ADDQ           $0x00000020, DI
 	ADDQ           $0x00000020, R8
 	ADDQ           $0x00000020, R9
-	ADDQ           $0x00000280, AX
+	ADDQ           $0x000002c0, AX
 	DECQ           R11
 	JNZ            pair
 	DECQ           BX
@@ -7026,37 +6996,37 @@ block:
 	VPSHUFB        Y3, Y6, Y6
 	VPERMD         Y6, Y2, Y6
 	VEXTRACTI128   $0x01, Y6, X2
-	VMOVQ          X6, 32(AX)
-	VMOVHPS        X6, 48(AX)
-	VMOVQ          X2, 64(AX)
-	VMOVHPS        X2, 80(AX)
+	VMOVQ          X6, 416(AX)
+	VMOVHPS        X6, 432(AX)
+	VMOVQ          X2, 832(AX)
+	VMOVHPS        X2, 848(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y3
 	VMOVDQU        unpacked<>+0(SB), Y2
 	VPSHUFB        Y3, Y4, Y4
 	VPERMD         Y4, Y2, Y4
 	VEXTRACTI128   $0x01, Y4, X2
-	VMOVQ          X4, 96(AX)
-	VMOVHPS        X4, 112(AX)
-	VMOVQ          X2, 128(AX)
-	VMOVHPS        X2, 144(AX)
+	VMOVQ          X4, 1248(AX)
+	VMOVHPS        X4, 1264(AX)
+	VMOVQ          X2, 1664(AX)
+	VMOVHPS        X2, 1680(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y3
 	VMOVDQU        unpacked<>+0(SB), Y2
 	VPSHUFB        Y3, Y1, Y1
 	VPERMD         Y1, Y2, Y1
 	VEXTRACTI128   $0x01, Y1, X2
-	VMOVQ          X1, 160(AX)
-	VMOVHPS        X1, 176(AX)
-	VMOVQ          X2, 192(AX)
-	VMOVHPS        X2, 208(AX)
+	VMOVQ          X1, 2080(AX)
+	VMOVHPS        X1, 2096(AX)
+	VMOVQ          X2, 2496(AX)
+	VMOVHPS        X2, 2512(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y2
 	VMOVDQU        unpacked<>+0(SB), Y1
 	VPSHUFB        Y2, Y0, Y0
 	VPERMD         Y0, Y1, Y0
 	VEXTRACTI128   $0x01, Y0, X1
-	VMOVQ          X0, 224(AX)
-	VMOVHPS        X0, 240(AX)
-	VMOVQ          X1, 256(AX)
-	VMOVHPS        X1, 272(AX)
+	VMOVQ          X0, 2912(AX)
+	VMOVHPS        X0, 2928(AX)
+	VMOVQ          X1, 3328(AX)
+	VMOVHPS        X1, 3344(AX)
 	VBROADCASTI128 192(R8), Y0
 	VINSERTI128    $0x01, 192(R9), Y0, Y0
 	VBROADCASTI128 192(R8)(CX*1), Y1
@@ -7078,37 +7048,37 @@ block:
 	VPSHUFB        Y3, Y6, Y6
 	VPERMD         Y6, Y2, Y6
 	VEXTRACTI128   $0x01, Y6, X2
-	VMOVQ          X6, 40(AX)
-	VMOVHPS        X6, 56(AX)
-	VMOVQ          X2, 72(AX)
-	VMOVHPS        X2, 88(AX)
+	VMOVQ          X6, 424(AX)
+	VMOVHPS        X6, 440(AX)
+	VMOVQ          X2, 840(AX)
+	VMOVHPS        X2, 856(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y3
 	VMOVDQU        unpacked<>+0(SB), Y2
 	VPSHUFB        Y3, Y4, Y4
 	VPERMD         Y4, Y2, Y4
 	VEXTRACTI128   $0x01, Y4, X2
-	VMOVQ          X4, 104(AX)
-	VMOVHPS        X4, 120(AX)
-	VMOVQ          X2, 136(AX)
-	VMOVHPS        X2, 152(AX)
+	VMOVQ          X4, 1256(AX)
+	VMOVHPS        X4, 1272(AX)
+	VMOVQ          X2, 1672(AX)
+	VMOVHPS        X2, 1688(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y3
 	VMOVDQU        unpacked<>+0(SB), Y2
 	VPSHUFB        Y3, Y1, Y1
 	VPERMD         Y1, Y2, Y1
 	VEXTRACTI128   $0x01, Y1, X2
-	VMOVQ          X1, 168(AX)
-	VMOVHPS        X1, 184(AX)
-	VMOVQ          X2, 200(AX)
-	VMOVHPS        X2, 216(AX)
+	VMOVQ          X1, 2088(AX)
+	VMOVHPS        X1, 2104(AX)
+	VMOVQ          X2, 2504(AX)
+	VMOVHPS        X2, 2520(AX)
 	VBROADCASTI128 quarters<>+0(SB), Y2
 	VMOVDQU        unpacked<>+0(SB), Y1
 	VPSHUFB        Y2, Y0, Y0
 	VPERMD         Y0, Y1, Y0
 	VEXTRACTI128   $0x01, Y0, X1
-	VMOVQ          X0, 232(AX)
-	VMOVHPS        X0, 248(AX)
-	VMOVQ          X1, 264(AX)
-	VMOVHPS        X1, 280(AX)
+	VMOVQ          X0, 2920(AX)
+	VMOVHPS        X0, 2936(AX)
+	VMOVQ          X1, 3336(AX)
+	VMOVHPS        X1, 3352(AX)
 	VBROADCASTI128 128(DX), Y0
 	VINSERTI128    $0x01, 128(DI), Y0, Y0
 	VBROADCASTI128 128(DX)(CX*1), Y1
@@ -7149,10 +7119,10 @@ block:
 	VPXOR          Y2, Y0, Y0
 	VPSLLD         $0x02, Y2, Y2
 	VPXOR          Y2, Y1, Y1
-	VMOVDQU        Y6, 544(AX)
-	VMOVDQU        Y4, 928(AX)
-	VMOVDQU        Y1, 1312(AX)
-	VMOVDQU        Y0, 1696(AX)
+	VMOVDQU        Y6, 288(AX)
+	VMOVDQU        Y4, 704(AX)
+	VMOVDQU        Y1, 1120(AX)
+	VMOVDQU        Y0, 1536(AX)
 	VBROADCASTI128 144(DX), Y0
 	VINSERTI128    $0x01, 144(DI), Y0, Y0
 	VBROADCASTI128 144(DX)(CX*1), Y1
@@ -7193,10 +7163,10 @@ block:
 	VPXOR          Y2, Y0, Y0
 	VPSLLD         $0x02, Y2, Y2
 	VPXOR          Y2, Y1, Y1
-	VMOVDQU        Y6, 608(AX)
-	VMOVDQU        Y4, 992(AX)
-	VMOVDQU        Y1, 1376(AX)
-	VMOVDQU        Y0, 1760(AX)
+	VMOVDQU        Y6, 352(AX)
+	VMOVDQU        Y4, 768(AX)
+	VMOVDQU        Y1, 1184(AX)
+	VMOVDQU        Y0, 1600(AX)
 	VBROADCASTI128 128(R8), Y0
 	VINSERTI128    $0x01, 128(R9), Y0, Y0
 	VBROADCASTI128 128(R8)(CX*1), Y1
@@ -7237,10 +7207,10 @@ block:
 	VPXOR          Y2, Y0, Y0
 	VPSLLD         $0x02, Y2, Y2
 	VPXOR          Y2, Y1, Y1
-	VMOVDQU        Y6, 576(AX)
-	VMOVDQU        Y4, 960(AX)
-	VMOVDQU        Y1, 1344(AX)
-	VMOVDQU        Y0, 1728(AX)
+	VMOVDQU        Y6, 320(AX)
+	VMOVDQU        Y4, 736(AX)
+	VMOVDQU        Y1, 1152(AX)
+	VMOVDQU        Y0, 1568(AX)
 	VBROADCASTI128 144(R8), Y0
 	VINSERTI128    $0x01, 144(R9), Y0, Y0
 	VBROADCASTI128 144(R8)(CX*1), Y1
@@ -7281,10 +7251,10 @@ block:
 	VPXOR          Y2, Y0, Y0
 	VPSLLD         $0x02, Y2, Y2
 	VPXOR          Y2, Y1, Y1
-	VMOVDQU        Y6, 640(AX)
-	VMOVDQU        Y4, 1024(AX)
-	VMOVDQU        Y1, 1408(AX)
-	VMOVDQU        Y0, 1792(AX)
+	VMOVDQU        Y6, 384(AX)
+	VMOVDQU        Y4, 800(AX)
+	VMOVDQU        Y1, 1216(AX)
+	VMOVDQU        Y0, 1632(AX)
 	VBROADCASTI128 (DX), Y0
 	VINSERTI128    $0x01, (DI), Y0, Y0
 	VBROADCASTI128 (DX)(CX*1), Y1
@@ -7341,14 +7311,14 @@ block:
 	VPXOR          Y5, Y2, Y2
 	VPSLLD         $0x04, Y5, Y5
 	VPXOR          Y5, Y0, Y0
-	VMOVDQU        Y6, 288(AX)
-	VMOVDQU        Y4, 352(AX)
-	VMOVDQU        Y1, 416(AX)
-	VMOVDQU        Y0, 480(AX)
-	VMOVDQU        Y10, 1056(AX)
-	VMOVDQU        Y8, 1120(AX)
-	VMOVDQU        Y3, 1184(AX)
-	VMOVDQU        Y2, 1248(AX)
+	VMOVDQU        Y6, 32(AX)
+	VMOVDQU        Y4, 96(AX)
+	VMOVDQU        Y1, 160(AX)
+	VMOVDQU        Y0, 224(AX)
+	VMOVDQU        Y10, 864(AX)
+	VMOVDQU        Y8, 928(AX)
+	VMOVDQU        Y3, 992(AX)
+	VMOVDQU        Y2, 1056(AX)
 	VBROADCASTI128 (R8), Y0
 	VINSERTI128    $0x01, (R9), Y0, Y0
 	VBROADCASTI128 (R8)(CX*1), Y1
@@ -7405,14 +7375,14 @@ block:
 	VPXOR          Y5, Y2, Y2
 	VPSLLD         $0x04, Y5, Y5
 	VPXOR          Y5, Y0, Y0
-	VMOVDQU        Y6, 320(AX)
-	VMOVDQU        Y4, 384(AX)
-	VMOVDQU        Y1, 448(AX)
-	VMOVDQU        Y0, 512(AX)
-	VMOVDQU        Y10, 1088(AX)
-	VMOVDQU        Y8, 1152(AX)
-	VMOVDQU        Y3, 1216(AX)
-	VMOVDQU        Y2, 1280(AX)
+	VMOVDQU        Y6, 64(AX)
+	VMOVDQU        Y4, 128(AX)
+	VMOVDQU        Y1, 192(AX)
+	VMOVDQU        Y0, 256(AX)
+	VMOVDQU        Y10, 896(AX)
+	VMOVDQU        Y8, 960(AX)
+	VMOVDQU        Y3, 1024(AX)
+	VMOVDQU        Y2, 1088(AX)
 	VBROADCASTI128 32(DX), Y0
 	VINSERTI128    $0x01, 32(DI), Y0, Y0
 	VBROADCASTI128 32(DX)(CX*1), Y1
@@ -7469,14 +7439,14 @@ block:
 	VPXOR          Y5, Y2, Y2
 	VPSLLD         $0x04, Y5, Y5
 	VPXOR          Y5, Y0, Y0
-	VMOVDQU        Y6, 672(AX)
-	VMOVDQU        Y4, 736(AX)
-	VMOVDQU        Y1, 800(AX)
-	VMOVDQU        Y0, 864(AX)
-	VMOVDQU        Y10, 1440(AX)
-	VMOVDQU        Y8, 1504(AX)
-	VMOVDQU        Y3, 1568(AX)
-	VMOVDQU        Y2, 1632(AX)
+	VMOVDQU        Y6, 448(AX)
+	VMOVDQU        Y4, 512(AX)
+	VMOVDQU        Y1, 576(AX)
+	VMOVDQU        Y0, 640(AX)
+	VMOVDQU        Y10, 1280(AX)
+	VMOVDQU        Y8, 1344(AX)
+	VMOVDQU        Y3, 1408(AX)
+	VMOVDQU        Y2, 1472(AX)
 	VBROADCASTI128 32(R8), Y0
 	VINSERTI128    $0x01, 32(R9), Y0, Y0
 	VBROADCASTI128 32(R8)(CX*1), Y1
@@ -7533,14 +7503,14 @@ block:
 	VPXOR          Y5, Y2, Y2
 	VPSLLD         $0x04, Y5, Y5
 	VPXOR          Y5, Y0, Y0
-	VMOVDQU        Y6, 704(AX)
-	VMOVDQU        Y4, 768(AX)
-	VMOVDQU        Y1, 832(AX)
-	VMOVDQU        Y0, 896(AX)
-	VMOVDQU        Y10, 1472(AX)
-	VMOVDQU        Y8, 1536(AX)
-	VMOVDQU        Y3, 1600(AX)
-	VMOVDQU        Y2, 1664(AX)
+	VMOVDQU        Y6, 480(AX)
+	VMOVDQU        Y4, 544(AX)
+	VMOVDQU        Y1, 608(AX)
+	VMOVDQU        Y0, 672(AX)
+	VMOVDQU        Y10, 1312(AX)
+	VMOVDQU        Y8, 1376(AX)
+	VMOVDQU        Y3, 1440(AX)
+	VMOVDQU        Y2, 1504(AX)
 	VBROADCASTI128 160(DX), Y0
 	VINSERTI128    $0x01, 160(DI), Y0, Y0
 	VBROADCASTI128 160(DX)(CX*1), Y1
@@ -7581,10 +7551,10 @@ block:
 	VPXOR          Y2, Y0, Y0
 	VPSLLD         $0x02, Y2, Y2
 	VPXOR          Y2, Y1, Y1
-	VMOVDQU        Y6, 2080(AX)
-	VMOVDQU        Y4, 2464(AX)
-	VMOVDQU        Y1, 2848(AX)
-	VMOVDQU        Y0, 3232(AX)
+	VMOVDQU        Y6, 1952(AX)
+	VMOVDQU        Y4, 2368(AX)
+	VMOVDQU        Y1, 2784(AX)
+	VMOVDQU        Y0, 3200(AX)
 	VBROADCASTI128 176(DX), Y0
 	VINSERTI128    $0x01, 176(DI), Y0, Y0
 	VBROADCASTI128 176(DX)(CX*1), Y1
@@ -7625,10 +7595,10 @@ block:
 	VPXOR          Y2, Y0, Y0
 	VPSLLD         $0x02, Y2, Y2
 	VPXOR          Y2, Y1, Y1
-	VMOVDQU        Y6, 2144(AX)
-	VMOVDQU        Y4, 2528(AX)
-	VMOVDQU        Y1, 2912(AX)
-	VMOVDQU        Y0, 3296(AX)
+	VMOVDQU        Y6, 2016(AX)
+	VMOVDQU        Y4, 2432(AX)
+	VMOVDQU        Y1, 2848(AX)
+	VMOVDQU        Y0, 3264(AX)
 	VBROADCASTI128 160(R8), Y0
 	VINSERTI128    $0x01, 160(R9), Y0, Y0
 	VBROADCASTI128 160(R8)(CX*1), Y1
@@ -7669,10 +7639,10 @@ block:
 	VPXOR          Y2, Y0, Y0
 	VPSLLD         $0x02, Y2, Y2
 	VPXOR          Y2, Y1, Y1
-	VMOVDQU        Y6, 2112(AX)
-	VMOVDQU        Y4, 2496(AX)
-	VMOVDQU        Y1, 2880(AX)
-	VMOVDQU        Y0, 3264(AX)
+	VMOVDQU        Y6, 1984(AX)
+	VMOVDQU        Y4, 2400(AX)
+	VMOVDQU        Y1, 2816(AX)
+	VMOVDQU        Y0, 3232(AX)
 	VBROADCASTI128 176(R8), Y0
 	VINSERTI128    $0x01, 176(R9), Y0, Y0
 	VBROADCASTI128 176(R8)(CX*1), Y1
@@ -7713,10 +7683,10 @@ block:
 	VPXOR          Y2, Y0, Y0
 	VPSLLD         $0x02, Y2, Y2
 	VPXOR          Y2, Y1, Y1
-	VMOVDQU        Y6, 2176(AX)
-	VMOVDQU        Y4, 2560(AX)
-	VMOVDQU        Y1, 2944(AX)
-	VMOVDQU        Y0, 3328(AX)
+	VMOVDQU        Y6, 2048(AX)
+	VMOVDQU        Y4, 2464(AX)
+	VMOVDQU        Y1, 2880(AX)
+	VMOVDQU        Y0, 3296(AX)
 	VBROADCASTI128 64(DX), Y0
 	VINSERTI128    $0x01, 64(DI), Y0, Y0
 	VBROADCASTI128 64(DX)(CX*1), Y1
@@ -7773,14 +7743,14 @@ block:
 	VPXOR          Y5, Y2, Y2
 	VPSLLD         $0x04, Y5, Y5
 	VPXOR          Y5, Y0, Y0
-	VMOVDQU        Y6, 1824(AX)
-	VMOVDQU        Y4, 1888(AX)
-	VMOVDQU        Y1, 1952(AX)
-	VMOVDQU        Y0, 2016(AX)
-	VMOVDQU        Y10, 2592(AX)
-	VMOVDQU        Y8, 2656(AX)
-	VMOVDQU        Y3, 2720(AX)
-	VMOVDQU        Y2, 2784(AX)
+	VMOVDQU        Y6, 1696(AX)
+	VMOVDQU        Y4, 1760(AX)
+	VMOVDQU        Y1, 1824(AX)
+	VMOVDQU        Y0, 1888(AX)
+	VMOVDQU        Y10, 2528(AX)
+	VMOVDQU        Y8, 2592(AX)
+	VMOVDQU        Y3, 2656(AX)
+	VMOVDQU        Y2, 2720(AX)
 	VBROADCASTI128 64(R8), Y0
 	VINSERTI128    $0x01, 64(R9), Y0, Y0
 	VBROADCASTI128 64(R8)(CX*1), Y1
@@ -7837,14 +7807,14 @@ block:
 	VPXOR          Y5, Y2, Y2
 	VPSLLD         $0x04, Y5, Y5
 	VPXOR          Y5, Y0, Y0
-	VMOVDQU        Y6, 1856(AX)
-	VMOVDQU        Y4, 1920(AX)
-	VMOVDQU        Y1, 1984(AX)
-	VMOVDQU        Y0, 2048(AX)
-	VMOVDQU        Y10, 2624(AX)
-	VMOVDQU        Y8, 2688(AX)
-	VMOVDQU        Y3, 2752(AX)
-	VMOVDQU        Y2, 2816(AX)
+	VMOVDQU        Y6, 1728(AX)
+	VMOVDQU        Y4, 1792(AX)
+	VMOVDQU        Y1, 1856(AX)
+	VMOVDQU        Y0, 1920(AX)
+	VMOVDQU        Y10, 2560(AX)
+	VMOVDQU        Y8, 2624(AX)
+	VMOVDQU        Y3, 2688(AX)
+	VMOVDQU        Y2, 2752(AX)
 	VBROADCASTI128 96(DX), Y0
 	VINSERTI128    $0x01, 96(DI), Y0, Y0
 	VBROADCASTI128 96(DX)(CX*1), Y1
@@ -7901,14 +7871,14 @@ block:
 	VPXOR          Y5, Y2, Y2
 	VPSLLD         $0x04, Y5, Y5
 	VPXOR          Y5, Y0, Y0
-	VMOVDQU        Y6, 2208(AX)
-	VMOVDQU        Y4, 2272(AX)
-	VMOVDQU        Y1, 2336(AX)
-	VMOVDQU        Y0, 2400(AX)
-	VMOVDQU        Y10, 2976(AX)
-	VMOVDQU        Y8, 3040(AX)
-	VMOVDQU        Y3, 3104(AX)
-	VMOVDQU        Y2, 3168(AX)
+	VMOVDQU        Y6, 2112(AX)
+	VMOVDQU        Y4, 2176(AX)
+	VMOVDQU        Y1, 2240(AX)
+	VMOVDQU        Y0, 2304(AX)
+	VMOVDQU        Y10, 2944(AX)
+	VMOVDQU        Y8, 3008(AX)
+	VMOVDQU        Y3, 3072(AX)
+	VMOVDQU        Y2, 3136(AX)
 	VBROADCASTI128 96(R8), Y0
 	VINSERTI128    $0x01, 96(R9), Y0, Y0
 	VBROADCASTI128 96(R8)(CX*1), Y1
@@ -7965,14 +7935,14 @@ block:
 	VPXOR          Y5, Y2, Y2
 	VPSLLD         $0x04, Y5, Y5
 	VPXOR          Y5, Y0, Y0
-	VMOVDQU        Y6, 2240(AX)
-	VMOVDQU        Y4, 2304(AX)
-	VMOVDQU        Y1, 2368(AX)
-	VMOVDQU        Y0, 2432(AX)
-	VMOVDQU        Y10, 3008(AX)
-	VMOVDQU        Y8, 3072(AX)
-	VMOVDQU        Y3, 3136(AX)
-	VMOVDQU        Y2, 3200(AX)
+	VMOVDQU        Y6, 2144(AX)
+	VMOVDQU        Y4, 2208(AX)
+	VMOVDQU        Y1, 2272(AX)
+	VMOVDQU        Y0, 2336(AX)
+	VMOVDQU        Y10, 2976(AX)
+	VMOVDQU        Y8, 3040(AX)
+	VMOVDQU        Y3, 3104(AX)
+	VMOVDQU        Y2, 3168(AX)
 	PREFETCHT1     (R10)
 	PREFETCHT1     64(R10)
 	PREFETCHT1     128(R10)

@@ -8,9 +8,8 @@ import "unsafe"
 // byte b of row r's dword belongs to column 4j+b of the block.
 //
 // Packed weights of a group are read from front to back: blocks one after
-// another, each followed by its scales, or, in the formats with superblocks,
-// superblocks of a head with the scales of 8 blocks and then the 8 blocks. A
-// group's size is rounded up to 64 bytes. A block is
+// another, each followed by its scales; the formats with superblocks have 16 f16 d,
+// and 16 f16 dmin, before every 8. A group's size is rounded up to 64 bytes. A block is
 //
 //	Q8_0         512: 8 vectors of weight+128            and 32: 16 f16 scales
 //	Q4_0, IQ4_NL 256: 4 vectors, low nibble column 4j+b, high nibble column 16+4j+b
@@ -19,11 +18,10 @@ import "unsafe"
 //	Q5_0         320: as Q4_0, then a vector of fifth bits: bit 8b+j is that of column 4j+b (j 0..7)
 //	                                                     and 32: 16 f16 scales
 //	Q5_1         320: as Q5_0                            and 64: 16 f16 scales, 16 f16 mins
-//	Q4_K         256: as Q4_0             in superblocks of 320: 16 f16 d, 16 f16 dmin, 8 x 16 u8 scales, 8 x 16 u8 mins
-//	Q5_K         320: as Q5_0             in superblocks of 320: as Q4_K
+//	Q4_K         256: as Q4_0                            and 32: 16 u8 scales, 16 u8 mins, after d and dmin
+//	Q5_K         320: as Q5_0                            and 32: as Q4_K
 //	Q6_K         384: as Q4_0, then 2 vectors of high bits: bits 2i, 2i+1 of byte b of vector h are
-//	                  those of column 4(4h+i)+b
-//	                                      in superblocks of 288: 16 f16 d, 16 x 16 i8 scales (of columns 16i of the superblock)
+//	                  those of column 4(4h+i)+b          and 32: 16 i8 scales of columns 0-15, 16 of 16-31, after d
 //	I8           640: a panel block (below) of 16-column scales
 //	I8M          768: the same with mins
 //
@@ -131,11 +129,11 @@ func (k kind) groupBytes(cols int) int {
 	case kindQ5_1:
 		b = n * (320 + 64)
 	case kindQ4_K:
-		b = n*256 + n/8*320
+		b = n*(256+32) + n/8*64
 	case kindQ5_K:
-		b = n*320 + n/8*320
+		b = n*(320+32) + n/8*64
 	case kindQ6_K:
-		b = n*384 + n/8*288
+		b = n*(384+32) + n/8*32
 	case kindI8:
 		b = n * 640
 	case kindI8M:

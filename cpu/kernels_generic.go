@@ -91,24 +91,25 @@ func (p *panelBlock) load(k kind, w *byte, b int) {
 		p.scales(v[320:], v[352:])
 	case kindQ4_K:
 		s := at[byte](w, b/8*2368, 2368)
-		p.nibbles(s[320+b%8*256:])
-		p.superScales(s, b%8)
+		v := s[64+b%8*288:]
+		p.nibbles(v)
+		p.superScales(s, v[256:])
 	case kindQ5_K:
 		s := at[byte](w, b/8*2880, 2880)
-		v := s[320+b%8*320:]
+		v := s[64+b%8*352:]
 		p.nibbles(v)
 		p.fifth(v[256:])
-		p.superScales(s, b%8)
+		p.superScales(s, v[320:])
 	case kindQ6_K:
 		s := at[byte](w, b/8*3360, 3360)
-		v := s[288+b%8*384:]
+		v := s[32+b%8*416:]
 		p.nibbles(v)
 		p.high(v[256:])
 		p.bias(128 - 32)
 		for r := range groupRows {
 			d := halves(s, r)
 			for h := range 2 {
-				p.scale[h][r] = d * float32(int8(s[32+(b%8*2+h)*16+r]))
+				p.scale[h][r] = d * float32(int8(v[384+h*16+r]))
 			}
 		}
 	case kindI8:
@@ -127,10 +128,10 @@ func (p *panelBlock) scales(d, m []byte) {
 	}
 }
 
-func (p *panelBlock) superScales(s []byte, b int) {
+func (p *panelBlock) superScales(head, s []byte) {
 	for r := range groupRows {
-		p.scale[0][r] = halves(s, r) * float32(s[64+b*16+r])
-		p.min[0][r] = -(halves(s[32:], r) * float32(s[192+b*16+r]))
+		p.scale[0][r] = halves(head, r) * float32(s[r])
+		p.min[0][r] = -(halves(head[32:], r) * float32(s[16+r]))
 	}
 }
 

@@ -1726,8 +1726,8 @@ gemvQ4_KNEON_group:
 	WORD $0x6f00e403 // movi v3, #0
 gemvQ4_KNEON_super:
 	MOVD R6, R7
-	ADD $64, R7, R10
-	ADD $320, R6
+	ADD $64, R6
+	ADD $256, R6, R10
 	MOVD $8, R11
 gemvQ4_KNEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
@@ -1859,7 +1859,7 @@ gemvQ4_KNEON_block:
 	WORD $0x4e217a8d // fcvtl2 v13, v20
 	WORD $0x0e217aae // fcvtl v14, v21
 	WORD $0x4e217aaf // fcvtl2 v15, v21
-	WORD $0x3dc02154 // ldr q20, [x10, #128]
+	WORD $0x3dc00554 // ldr q20, [x10, #16]
 	WORD $0x2f08a696 // uxtl.8h v22, v20
 	WORD $0x2f10a6d6 // uxtl.4s v22, v22
 	WORD $0x6e21dad6 // ucvtf.4s v22, v22
@@ -1881,8 +1881,8 @@ gemvQ4_KNEON_block:
 	WORD $0x4f935302 // fmls.4s v2, v24, v19[0]
 	WORD $0x4f935323 // fmls.4s v3, v25, v19[0]
 	ADD $64, R8
-	ADD $256, R6
-	ADD $16, R10
+	ADD $288, R6
+	ADD $288, R10
 	SUBS $1, R11
 	BNE gemvQ4_KNEON_block
 	SUBS $8, R9
@@ -1905,8 +1905,8 @@ TEXT ·unpackQ4_KNEON(SB), NOSPLIT, $0-24
 	WORD $0x4f00e5fc // movi v28.16b, #15
 unpackQ4_KNEON_super:
 	MOVD R6, R7
-	ADD $64, R7, R10
-	ADD $320, R6
+	ADD $64, R6
+	ADD $256, R6, R10
 	MOVD $8, R11
 	WORD $0x3dc000f4 // ldr q20, [x7, #0]
 	WORD $0x3dc004f5 // ldr q21, [x7, #16]
@@ -2022,7 +2022,7 @@ unpackQ4_KNEON_block:
 	WORD $0x3d808417 // str q23, [x0, #528]
 	WORD $0x3d808818 // str q24, [x0, #544]
 	WORD $0x3d808c19 // str q25, [x0, #560]
-	WORD $0x3dc02154 // ldr q20, [x10, #128]
+	WORD $0x3dc00554 // ldr q20, [x10, #16]
 	WORD $0x2f08a696 // uxtl.8h v22, v20
 	WORD $0x2f10a6d6 // uxtl.4s v22, v22
 	WORD $0x6e21dad6 // ucvtf.4s v22, v22
@@ -2048,8 +2048,8 @@ unpackQ4_KNEON_block:
 	WORD $0x3d809818 // str q24, [x0, #608]
 	WORD $0x3d809c19 // str q25, [x0, #624]
 	ADD $640, R0
-	ADD $256, R6
-	ADD $16, R10
+	ADD $288, R6
+	ADD $288, R10
 	SUBS $1, R11
 	BNE unpackQ4_KNEON_block
 	SUBS $8, R9
@@ -2076,8 +2076,8 @@ gemvQ5_KNEON_group:
 	WORD $0x6f00e403 // movi v3, #0
 gemvQ5_KNEON_super:
 	MOVD R6, R7
-	ADD $64, R7, R10
-	ADD $320, R6
+	ADD $64, R6
+	ADD $320, R6, R10
 	MOVD $8, R11
 gemvQ5_KNEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
@@ -2305,7 +2305,7 @@ gemvQ5_KNEON_block:
 	WORD $0x4e217a8d // fcvtl2 v13, v20
 	WORD $0x0e217aae // fcvtl v14, v21
 	WORD $0x4e217aaf // fcvtl2 v15, v21
-	WORD $0x3dc02154 // ldr q20, [x10, #128]
+	WORD $0x3dc00554 // ldr q20, [x10, #16]
 	WORD $0x2f08a696 // uxtl.8h v22, v20
 	WORD $0x2f10a6d6 // uxtl.4s v22, v22
 	WORD $0x6e21dad6 // ucvtf.4s v22, v22
@@ -2327,8 +2327,8 @@ gemvQ5_KNEON_block:
 	WORD $0x4f935302 // fmls.4s v2, v24, v19[0]
 	WORD $0x4f935323 // fmls.4s v3, v25, v19[0]
 	ADD $64, R8
-	ADD $320, R6
-	ADD $16, R10
+	ADD $352, R6
+	ADD $352, R10
 	SUBS $1, R11
 	BNE gemvQ5_KNEON_block
 	SUBS $8, R9
@@ -2352,8 +2352,8 @@ TEXT ·unpackQ5_KNEON(SB), NOSPLIT, $0-24
 	WORD $0x4f00e61e // movi v30.16b, #16
 unpackQ5_KNEON_super:
 	MOVD R6, R7
-	ADD $64, R7, R10
-	ADD $320, R6
+	ADD $64, R6
+	ADD $320, R6, R10
 	MOVD $8, R11
 	WORD $0x3dc000f4 // ldr q20, [x7, #0]
 	WORD $0x3dc004f5 // ldr q21, [x7, #16]
@@ -2565,7 +2565,7 @@ unpackQ5_KNEON_block:
 	WORD $0x3d808417 // str q23, [x0, #528]
 	WORD $0x3d808818 // str q24, [x0, #544]
 	WORD $0x3d808c19 // str q25, [x0, #560]
-	WORD $0x3dc02154 // ldr q20, [x10, #128]
+	WORD $0x3dc00554 // ldr q20, [x10, #16]
 	WORD $0x2f08a696 // uxtl.8h v22, v20
 	WORD $0x2f10a6d6 // uxtl.4s v22, v22
 	WORD $0x6e21dad6 // ucvtf.4s v22, v22
@@ -2591,8 +2591,8 @@ unpackQ5_KNEON_block:
 	WORD $0x3d809818 // str q24, [x0, #608]
 	WORD $0x3d809c19 // str q25, [x0, #624]
 	ADD $640, R0
-	ADD $320, R6
-	ADD $16, R10
+	ADD $352, R6
+	ADD $352, R10
 	SUBS $1, R11
 	BNE unpackQ5_KNEON_block
 	SUBS $8, R9
@@ -2619,8 +2619,8 @@ gemvQ6_KNEON_group:
 	WORD $0x6f00e403 // movi v3, #0
 gemvQ6_KNEON_super:
 	MOVD R6, R7
-	ADD $32, R7, R10
-	ADD $288, R6
+	ADD $32, R6
+	ADD $384, R6, R10
 	MOVD $8, R11
 gemvQ6_KNEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
@@ -2877,8 +2877,8 @@ gemvQ6_KNEON_block:
 	WORD $0x4e21d96b // scvtf.4s v11, v11
 	WORD $0x4e39cd63 // fmla.4s v3, v11, v25
 	ADD $64, R8
-	ADD $384, R6
-	ADD $32, R10
+	ADD $416, R6
+	ADD $416, R10
 	SUBS $1, R11
 	BNE gemvQ6_KNEON_block
 	SUBS $8, R9
@@ -2903,8 +2903,8 @@ TEXT ·unpackQ6_KNEON(SB), NOSPLIT, $0-24
 	WORD $0x4f03e41d // movi v29.16b, #96
 unpackQ6_KNEON_super:
 	MOVD R6, R7
-	ADD $32, R7, R10
-	ADD $288, R6
+	ADD $32, R6
+	ADD $384, R6, R10
 	MOVD $8, R11
 	WORD $0x3dc000f4 // ldr q20, [x7, #0]
 	WORD $0x3dc004f5 // ldr q21, [x7, #16]
@@ -3164,8 +3164,8 @@ unpackQ6_KNEON_block:
 	WORD $0x3d809818 // str q24, [x0, #608]
 	WORD $0x3d809c19 // str q25, [x0, #624]
 	ADD $640, R0
-	ADD $384, R6
-	ADD $32, R10
+	ADD $416, R6
+	ADD $416, R10
 	SUBS $1, R11
 	BNE unpackQ6_KNEON_block
 	SUBS $8, R9
@@ -4241,26 +4241,41 @@ packQ4_KNEON_part:
 	WORD $0x6f0c5785 // sli.16b #4 v5, v28
 	WORD $0x4e311c21 // and.16b v1, v1, v17
 	WORD $0x4e311c42 // and.16b v2, v2, v17
-	ADD $64, R12, R14
 	WORD $0x4e120021 // tbl.16b v1, v1, v18
+	ADD $320, R12, R14
 	WORD $0x0d8d81c1 // st1 {v1.s}[0], [x14], x13
+	ADD $608, R12, R14
 	WORD $0x0d8d91c1 // st1 {v1.s}[1], [x14], x13
+	ADD $896, R12, R14
 	WORD $0x4d8d81c1 // st1 {v1.s}[2], [x14], x13
+	ADD $1184, R12, R14
 	WORD $0x4d8d91c1 // st1 {v1.s}[3], [x14], x13
 	WORD $0x4e120084 // tbl.16b v4, v4, v18
+	ADD $1472, R12, R14
 	WORD $0x0d8d81c4 // st1 {v4.s}[0], [x14], x13
+	ADD $1760, R12, R14
 	WORD $0x0d8d91c4 // st1 {v4.s}[1], [x14], x13
+	ADD $2048, R12, R14
 	WORD $0x4d8d81c4 // st1 {v4.s}[2], [x14], x13
+	ADD $2336, R12, R14
 	WORD $0x4d8d91c4 // st1 {v4.s}[3], [x14], x13
 	WORD $0x4e120042 // tbl.16b v2, v2, v18
+	ADD $336, R12, R14
 	WORD $0x0d8d81c2 // st1 {v2.s}[0], [x14], x13
+	ADD $624, R12, R14
 	WORD $0x0d8d91c2 // st1 {v2.s}[1], [x14], x13
+	ADD $912, R12, R14
 	WORD $0x4d8d81c2 // st1 {v2.s}[2], [x14], x13
+	ADD $1200, R12, R14
 	WORD $0x4d8d91c2 // st1 {v2.s}[3], [x14], x13
 	WORD $0x4e1200a5 // tbl.16b v5, v5, v18
+	ADD $1488, R12, R14
 	WORD $0x0d8d81c5 // st1 {v5.s}[0], [x14], x13
+	ADD $1776, R12, R14
 	WORD $0x0d8d91c5 // st1 {v5.s}[1], [x14], x13
+	ADD $2064, R12, R14
 	WORD $0x4d8d81c5 // st1 {v5.s}[2], [x14], x13
+	ADD $2352, R12, R14
 	WORD $0x4d8d91c5 // st1 {v5.s}[3], [x14], x13
 	WORD $0x3cc10080 // ldur q0, [x4, #16]
 	WORD $0x3cc100a1 // ldur q1, [x5, #16]
@@ -4298,14 +4313,14 @@ packQ4_KNEON_part:
 	WORD $0x4ea31c7c // mov.16b v28, v3
 	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
 	WORD $0x6f0c4787 // sri.16b #4 v7, v28
-	WORD $0x3d805140 // str q0, [x10, #320]
-	WORD $0x3d806141 // str q1, [x10, #384]
-	WORD $0x3d807142 // str q2, [x10, #448]
-	WORD $0x3d808143 // str q3, [x10, #512]
-	WORD $0x3d809144 // str q4, [x10, #576]
-	WORD $0x3d80a145 // str q5, [x10, #640]
-	WORD $0x3d80b146 // str q6, [x10, #704]
-	WORD $0x3d80c147 // str q7, [x10, #768]
+	WORD $0x3d801140 // str q0, [x10, #64]
+	WORD $0x3d802141 // str q1, [x10, #128]
+	WORD $0x3d803142 // str q2, [x10, #192]
+	WORD $0x3d804143 // str q3, [x10, #256]
+	WORD $0x3d805944 // str q4, [x10, #352]
+	WORD $0x3d806945 // str q5, [x10, #416]
+	WORD $0x3d807946 // str q6, [x10, #480]
+	WORD $0x3d808947 // str q7, [x10, #544]
 	WORD $0x3cc30080 // ldur q0, [x4, #48]
 	WORD $0x3cc300a1 // ldur q1, [x5, #48]
 	WORD $0x3cc300c2 // ldur q2, [x6, #48]
@@ -4342,14 +4357,14 @@ packQ4_KNEON_part:
 	WORD $0x4ea31c7c // mov.16b v28, v3
 	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
 	WORD $0x6f0c4787 // sri.16b #4 v7, v28
-	WORD $0x3d80d140 // str q0, [x10, #832]
-	WORD $0x3d80e141 // str q1, [x10, #896]
-	WORD $0x3d80f142 // str q2, [x10, #960]
-	WORD $0x3d810143 // str q3, [x10, #1024]
-	WORD $0x3d811144 // str q4, [x10, #1088]
-	WORD $0x3d812145 // str q5, [x10, #1152]
-	WORD $0x3d813146 // str q6, [x10, #1216]
-	WORD $0x3d814147 // str q7, [x10, #1280]
+	WORD $0x3d80a140 // str q0, [x10, #640]
+	WORD $0x3d80b141 // str q1, [x10, #704]
+	WORD $0x3d80c142 // str q2, [x10, #768]
+	WORD $0x3d80d143 // str q3, [x10, #832]
+	WORD $0x3d80e944 // str q4, [x10, #928]
+	WORD $0x3d80f945 // str q5, [x10, #992]
+	WORD $0x3d810946 // str q6, [x10, #1056]
+	WORD $0x3d811947 // str q7, [x10, #1120]
 	WORD $0x3cc50080 // ldur q0, [x4, #80]
 	WORD $0x3cc500a1 // ldur q1, [x5, #80]
 	WORD $0x3cc500c2 // ldur q2, [x6, #80]
@@ -4386,14 +4401,14 @@ packQ4_KNEON_part:
 	WORD $0x4ea31c7c // mov.16b v28, v3
 	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
 	WORD $0x6f0c4787 // sri.16b #4 v7, v28
-	WORD $0x3d815140 // str q0, [x10, #1344]
-	WORD $0x3d816141 // str q1, [x10, #1408]
-	WORD $0x3d817142 // str q2, [x10, #1472]
-	WORD $0x3d818143 // str q3, [x10, #1536]
-	WORD $0x3d819144 // str q4, [x10, #1600]
-	WORD $0x3d81a145 // str q5, [x10, #1664]
-	WORD $0x3d81b146 // str q6, [x10, #1728]
-	WORD $0x3d81c147 // str q7, [x10, #1792]
+	WORD $0x3d813140 // str q0, [x10, #1216]
+	WORD $0x3d814141 // str q1, [x10, #1280]
+	WORD $0x3d815142 // str q2, [x10, #1344]
+	WORD $0x3d816143 // str q3, [x10, #1408]
+	WORD $0x3d817944 // str q4, [x10, #1504]
+	WORD $0x3d818945 // str q5, [x10, #1568]
+	WORD $0x3d819946 // str q6, [x10, #1632]
+	WORD $0x3d81a947 // str q7, [x10, #1696]
 	WORD $0x3cc70080 // ldur q0, [x4, #112]
 	WORD $0x3cc700a1 // ldur q1, [x5, #112]
 	WORD $0x3cc700c2 // ldur q2, [x6, #112]
@@ -4430,14 +4445,14 @@ packQ4_KNEON_part:
 	WORD $0x4ea31c7c // mov.16b v28, v3
 	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
 	WORD $0x6f0c4787 // sri.16b #4 v7, v28
-	WORD $0x3d81d140 // str q0, [x10, #1856]
-	WORD $0x3d81e141 // str q1, [x10, #1920]
-	WORD $0x3d81f142 // str q2, [x10, #1984]
-	WORD $0x3d820143 // str q3, [x10, #2048]
-	WORD $0x3d821144 // str q4, [x10, #2112]
-	WORD $0x3d822145 // str q5, [x10, #2176]
-	WORD $0x3d823146 // str q6, [x10, #2240]
-	WORD $0x3d824147 // str q7, [x10, #2304]
+	WORD $0x3d81c140 // str q0, [x10, #1792]
+	WORD $0x3d81d141 // str q1, [x10, #1856]
+	WORD $0x3d81e142 // str q2, [x10, #1920]
+	WORD $0x3d81f143 // str q3, [x10, #1984]
+	WORD $0x3d820944 // str q4, [x10, #2080]
+	WORD $0x3d821945 // str q5, [x10, #2144]
+	WORD $0x3d822946 // str q6, [x10, #2208]
+	WORD $0x3d823947 // str q7, [x10, #2272]
 	ADD R8, R4
 	ADD R8, R5
 	ADD R8, R6
@@ -4553,26 +4568,41 @@ packQ5_KNEON_part:
 	WORD $0x6f0c5785 // sli.16b #4 v5, v28
 	WORD $0x4e311c21 // and.16b v1, v1, v17
 	WORD $0x4e311c42 // and.16b v2, v2, v17
-	ADD $64, R12, R14
 	WORD $0x4e120021 // tbl.16b v1, v1, v18
+	ADD $384, R12, R14
 	WORD $0x0d8d81c1 // st1 {v1.s}[0], [x14], x13
+	ADD $736, R12, R14
 	WORD $0x0d8d91c1 // st1 {v1.s}[1], [x14], x13
+	ADD $1088, R12, R14
 	WORD $0x4d8d81c1 // st1 {v1.s}[2], [x14], x13
+	ADD $1440, R12, R14
 	WORD $0x4d8d91c1 // st1 {v1.s}[3], [x14], x13
 	WORD $0x4e120084 // tbl.16b v4, v4, v18
+	ADD $1792, R12, R14
 	WORD $0x0d8d81c4 // st1 {v4.s}[0], [x14], x13
+	ADD $2144, R12, R14
 	WORD $0x0d8d91c4 // st1 {v4.s}[1], [x14], x13
+	ADD $2496, R12, R14
 	WORD $0x4d8d81c4 // st1 {v4.s}[2], [x14], x13
+	ADD $2848, R12, R14
 	WORD $0x4d8d91c4 // st1 {v4.s}[3], [x14], x13
 	WORD $0x4e120042 // tbl.16b v2, v2, v18
+	ADD $400, R12, R14
 	WORD $0x0d8d81c2 // st1 {v2.s}[0], [x14], x13
+	ADD $752, R12, R14
 	WORD $0x0d8d91c2 // st1 {v2.s}[1], [x14], x13
+	ADD $1104, R12, R14
 	WORD $0x4d8d81c2 // st1 {v2.s}[2], [x14], x13
+	ADD $1456, R12, R14
 	WORD $0x4d8d91c2 // st1 {v2.s}[3], [x14], x13
 	WORD $0x4e1200a5 // tbl.16b v5, v5, v18
+	ADD $1808, R12, R14
 	WORD $0x0d8d81c5 // st1 {v5.s}[0], [x14], x13
+	ADD $2160, R12, R14
 	WORD $0x0d8d91c5 // st1 {v5.s}[1], [x14], x13
+	ADD $2512, R12, R14
 	WORD $0x4d8d81c5 // st1 {v5.s}[2], [x14], x13
+	ADD $2864, R12, R14
 	WORD $0x4d8d91c5 // st1 {v5.s}[3], [x14], x13
 	WORD $0x3cc10080 // ldur q0, [x4, #16]
 	WORD $0x3cc100a1 // ldur q1, [x5, #16]
@@ -4642,14 +4672,14 @@ packQ5_KNEON_part:
 	WORD $0x4f0954fd // shl.16b #1 v29, v7
 	WORD $0x6ef41fa6 // bif.16b v6, v29, v20
 	WORD $0x6eb41f87 // bit.16b v7, v28, v20
-	WORD $0x3d809140 // str q0, [x10, #576]
-	WORD $0x3d80e141 // str q1, [x10, #896]
-	WORD $0x3d813142 // str q2, [x10, #1216]
-	WORD $0x3d818143 // str q3, [x10, #1536]
-	WORD $0x3d81d144 // str q4, [x10, #1856]
-	WORD $0x3d822145 // str q5, [x10, #2176]
-	WORD $0x3d827146 // str q6, [x10, #2496]
-	WORD $0x3d82c147 // str q7, [x10, #2816]
+	WORD $0x3d805140 // str q0, [x10, #320]
+	WORD $0x3d80a941 // str q1, [x10, #672]
+	WORD $0x3d810142 // str q2, [x10, #1024]
+	WORD $0x3d815943 // str q3, [x10, #1376]
+	WORD $0x3d81b144 // str q4, [x10, #1728]
+	WORD $0x3d820945 // str q5, [x10, #2080]
+	WORD $0x3d826146 // str q6, [x10, #2432]
+	WORD $0x3d82b947 // str q7, [x10, #2784]
 	WORD $0x3cc30080 // ldur q0, [x4, #48]
 	WORD $0x3cc300a1 // ldur q1, [x5, #48]
 	WORD $0x3cc300c2 // ldur q2, [x6, #48]
@@ -4686,14 +4716,14 @@ packQ5_KNEON_part:
 	WORD $0x4ea31c7c // mov.16b v28, v3
 	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
 	WORD $0x6f0c4787 // sri.16b #4 v7, v28
-	WORD $0x3d805140 // str q0, [x10, #320]
-	WORD $0x3d806141 // str q1, [x10, #384]
-	WORD $0x3d807142 // str q2, [x10, #448]
-	WORD $0x3d808143 // str q3, [x10, #512]
-	WORD $0x3d80a144 // str q4, [x10, #640]
-	WORD $0x3d80b145 // str q5, [x10, #704]
-	WORD $0x3d80c146 // str q6, [x10, #768]
-	WORD $0x3d80d147 // str q7, [x10, #832]
+	WORD $0x3d801140 // str q0, [x10, #64]
+	WORD $0x3d802141 // str q1, [x10, #128]
+	WORD $0x3d803142 // str q2, [x10, #192]
+	WORD $0x3d804143 // str q3, [x10, #256]
+	WORD $0x3d806944 // str q4, [x10, #416]
+	WORD $0x3d807945 // str q5, [x10, #480]
+	WORD $0x3d808946 // str q6, [x10, #544]
+	WORD $0x3d809947 // str q7, [x10, #608]
 	WORD $0x3cc50080 // ldur q0, [x4, #80]
 	WORD $0x3cc500a1 // ldur q1, [x5, #80]
 	WORD $0x3cc500c2 // ldur q2, [x6, #80]
@@ -4730,14 +4760,14 @@ packQ5_KNEON_part:
 	WORD $0x4ea31c7c // mov.16b v28, v3
 	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
 	WORD $0x6f0c4787 // sri.16b #4 v7, v28
-	WORD $0x3d80f140 // str q0, [x10, #960]
-	WORD $0x3d810141 // str q1, [x10, #1024]
-	WORD $0x3d811142 // str q2, [x10, #1088]
-	WORD $0x3d812143 // str q3, [x10, #1152]
-	WORD $0x3d814144 // str q4, [x10, #1280]
-	WORD $0x3d815145 // str q5, [x10, #1344]
-	WORD $0x3d816146 // str q6, [x10, #1408]
-	WORD $0x3d817147 // str q7, [x10, #1472]
+	WORD $0x3d80c140 // str q0, [x10, #768]
+	WORD $0x3d80d141 // str q1, [x10, #832]
+	WORD $0x3d80e142 // str q2, [x10, #896]
+	WORD $0x3d80f143 // str q3, [x10, #960]
+	WORD $0x3d811944 // str q4, [x10, #1120]
+	WORD $0x3d812945 // str q5, [x10, #1184]
+	WORD $0x3d813946 // str q6, [x10, #1248]
+	WORD $0x3d814947 // str q7, [x10, #1312]
 	WORD $0x3cc70080 // ldur q0, [x4, #112]
 	WORD $0x3cc700a1 // ldur q1, [x5, #112]
 	WORD $0x3cc700c2 // ldur q2, [x6, #112]
@@ -4774,14 +4804,14 @@ packQ5_KNEON_part:
 	WORD $0x4ea31c7c // mov.16b v28, v3
 	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
 	WORD $0x6f0c4787 // sri.16b #4 v7, v28
-	WORD $0x3d819140 // str q0, [x10, #1600]
-	WORD $0x3d81a141 // str q1, [x10, #1664]
-	WORD $0x3d81b142 // str q2, [x10, #1728]
-	WORD $0x3d81c143 // str q3, [x10, #1792]
-	WORD $0x3d81e144 // str q4, [x10, #1920]
-	WORD $0x3d81f145 // str q5, [x10, #1984]
-	WORD $0x3d820146 // str q6, [x10, #2048]
-	WORD $0x3d821147 // str q7, [x10, #2112]
+	WORD $0x3d817140 // str q0, [x10, #1472]
+	WORD $0x3d818141 // str q1, [x10, #1536]
+	WORD $0x3d819142 // str q2, [x10, #1600]
+	WORD $0x3d81a143 // str q3, [x10, #1664]
+	WORD $0x3d81c944 // str q4, [x10, #1824]
+	WORD $0x3d81d945 // str q5, [x10, #1888]
+	WORD $0x3d81e946 // str q6, [x10, #1952]
+	WORD $0x3d81f947 // str q7, [x10, #2016]
 	WORD $0x3cc90080 // ldur q0, [x4, #144]
 	WORD $0x3cc900a1 // ldur q1, [x5, #144]
 	WORD $0x3cc900c2 // ldur q2, [x6, #144]
@@ -4818,14 +4848,14 @@ packQ5_KNEON_part:
 	WORD $0x4ea31c7c // mov.16b v28, v3
 	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
 	WORD $0x6f0c4787 // sri.16b #4 v7, v28
-	WORD $0x3d823140 // str q0, [x10, #2240]
-	WORD $0x3d824141 // str q1, [x10, #2304]
-	WORD $0x3d825142 // str q2, [x10, #2368]
-	WORD $0x3d826143 // str q3, [x10, #2432]
-	WORD $0x3d828144 // str q4, [x10, #2560]
-	WORD $0x3d829145 // str q5, [x10, #2624]
-	WORD $0x3d82a146 // str q6, [x10, #2688]
-	WORD $0x3d82b147 // str q7, [x10, #2752]
+	WORD $0x3d822140 // str q0, [x10, #2176]
+	WORD $0x3d823141 // str q1, [x10, #2240]
+	WORD $0x3d824142 // str q2, [x10, #2304]
+	WORD $0x3d825143 // str q3, [x10, #2368]
+	WORD $0x3d827944 // str q4, [x10, #2528]
+	WORD $0x3d828945 // str q5, [x10, #2592]
+	WORD $0x3d829946 // str q6, [x10, #2656]
+	WORD $0x3d82a947 // str q7, [x10, #2720]
 	ADD R8, R4
 	ADD R8, R5
 	ADD R8, R6
@@ -4945,26 +4975,41 @@ packQ6_KNEON_part:
 	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
 	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
 	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
-	ADD $32, R12, R14
 	WORD $0x4e120000 // tbl.16b v0, v0, v18
+	ADD $416, R12, R14
 	WORD $0x0d8d81c0 // st1 {v0.s}[0], [x14], x13
+	ADD $432, R12, R14
 	WORD $0x0d8d91c0 // st1 {v0.s}[1], [x14], x13
+	ADD $832, R12, R14
 	WORD $0x4d8d81c0 // st1 {v0.s}[2], [x14], x13
+	ADD $848, R12, R14
 	WORD $0x4d8d91c0 // st1 {v0.s}[3], [x14], x13
 	WORD $0x4e120021 // tbl.16b v1, v1, v18
+	ADD $1248, R12, R14
 	WORD $0x0d8d81c1 // st1 {v1.s}[0], [x14], x13
+	ADD $1264, R12, R14
 	WORD $0x0d8d91c1 // st1 {v1.s}[1], [x14], x13
+	ADD $1664, R12, R14
 	WORD $0x4d8d81c1 // st1 {v1.s}[2], [x14], x13
+	ADD $1680, R12, R14
 	WORD $0x4d8d91c1 // st1 {v1.s}[3], [x14], x13
 	WORD $0x4e120042 // tbl.16b v2, v2, v18
+	ADD $2080, R12, R14
 	WORD $0x0d8d81c2 // st1 {v2.s}[0], [x14], x13
+	ADD $2096, R12, R14
 	WORD $0x0d8d91c2 // st1 {v2.s}[1], [x14], x13
+	ADD $2496, R12, R14
 	WORD $0x4d8d81c2 // st1 {v2.s}[2], [x14], x13
+	ADD $2512, R12, R14
 	WORD $0x4d8d91c2 // st1 {v2.s}[3], [x14], x13
 	WORD $0x4e120063 // tbl.16b v3, v3, v18
+	ADD $2912, R12, R14
 	WORD $0x0d8d81c3 // st1 {v3.s}[0], [x14], x13
+	ADD $2928, R12, R14
 	WORD $0x0d8d91c3 // st1 {v3.s}[1], [x14], x13
+	ADD $3328, R12, R14
 	WORD $0x4d8d81c3 // st1 {v3.s}[2], [x14], x13
+	ADD $3344, R12, R14
 	WORD $0x4d8d91c3 // st1 {v3.s}[3], [x14], x13
 	WORD $0x3cc80080 // ldur q0, [x4, #128]
 	WORD $0x3cc800a1 // ldur q1, [x5, #128]
@@ -4992,10 +5037,10 @@ packQ6_KNEON_part:
 	WORD $0x4f0a547d // shl.16b #2 v29, v3
 	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
 	WORD $0x6eb31f83 // bit.16b v3, v28, v19
-	WORD $0x3d808940 // str q0, [x10, #544]
-	WORD $0x3d80e941 // str q1, [x10, #928]
-	WORD $0x3d814942 // str q2, [x10, #1312]
-	WORD $0x3d81a943 // str q3, [x10, #1696]
+	WORD $0x3d804940 // str q0, [x10, #288]
+	WORD $0x3d80b141 // str q1, [x10, #704]
+	WORD $0x3d811942 // str q2, [x10, #1120]
+	WORD $0x3d818143 // str q3, [x10, #1536]
 	WORD $0x3cc90080 // ldur q0, [x4, #144]
 	WORD $0x3cc900a1 // ldur q1, [x5, #144]
 	WORD $0x3cc900c2 // ldur q2, [x6, #144]
@@ -5022,10 +5067,10 @@ packQ6_KNEON_part:
 	WORD $0x4f0a547d // shl.16b #2 v29, v3
 	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
 	WORD $0x6eb31f83 // bit.16b v3, v28, v19
-	WORD $0x3d809940 // str q0, [x10, #608]
-	WORD $0x3d80f941 // str q1, [x10, #992]
-	WORD $0x3d815942 // str q2, [x10, #1376]
-	WORD $0x3d81b943 // str q3, [x10, #1760]
+	WORD $0x3d805940 // str q0, [x10, #352]
+	WORD $0x3d80c141 // str q1, [x10, #768]
+	WORD $0x3d812942 // str q2, [x10, #1184]
+	WORD $0x3d819143 // str q3, [x10, #1600]
 	WORD $0x3cc00080 // ldur q0, [x4, #0]
 	WORD $0x3cc000a1 // ldur q1, [x5, #0]
 	WORD $0x3cc000c2 // ldur q2, [x6, #0]
@@ -5062,14 +5107,14 @@ packQ6_KNEON_part:
 	WORD $0x4ea31c7c // mov.16b v28, v3
 	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
 	WORD $0x6f0c4787 // sri.16b #4 v7, v28
-	WORD $0x3d804940 // str q0, [x10, #288]
-	WORD $0x3d805941 // str q1, [x10, #352]
-	WORD $0x3d806942 // str q2, [x10, #416]
-	WORD $0x3d807943 // str q3, [x10, #480]
-	WORD $0x3d810944 // str q4, [x10, #1056]
-	WORD $0x3d811945 // str q5, [x10, #1120]
-	WORD $0x3d812946 // str q6, [x10, #1184]
-	WORD $0x3d813947 // str q7, [x10, #1248]
+	WORD $0x3d800940 // str q0, [x10, #32]
+	WORD $0x3d801941 // str q1, [x10, #96]
+	WORD $0x3d802942 // str q2, [x10, #160]
+	WORD $0x3d803943 // str q3, [x10, #224]
+	WORD $0x3d80d944 // str q4, [x10, #864]
+	WORD $0x3d80e945 // str q5, [x10, #928]
+	WORD $0x3d80f946 // str q6, [x10, #992]
+	WORD $0x3d810947 // str q7, [x10, #1056]
 	WORD $0x3cc20080 // ldur q0, [x4, #32]
 	WORD $0x3cc200a1 // ldur q1, [x5, #32]
 	WORD $0x3cc200c2 // ldur q2, [x6, #32]
@@ -5106,14 +5151,14 @@ packQ6_KNEON_part:
 	WORD $0x4ea31c7c // mov.16b v28, v3
 	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
 	WORD $0x6f0c4787 // sri.16b #4 v7, v28
-	WORD $0x3d80a940 // str q0, [x10, #672]
-	WORD $0x3d80b941 // str q1, [x10, #736]
-	WORD $0x3d80c942 // str q2, [x10, #800]
-	WORD $0x3d80d943 // str q3, [x10, #864]
-	WORD $0x3d816944 // str q4, [x10, #1440]
-	WORD $0x3d817945 // str q5, [x10, #1504]
-	WORD $0x3d818946 // str q6, [x10, #1568]
-	WORD $0x3d819947 // str q7, [x10, #1632]
+	WORD $0x3d807140 // str q0, [x10, #448]
+	WORD $0x3d808141 // str q1, [x10, #512]
+	WORD $0x3d809142 // str q2, [x10, #576]
+	WORD $0x3d80a143 // str q3, [x10, #640]
+	WORD $0x3d814144 // str q4, [x10, #1280]
+	WORD $0x3d815145 // str q5, [x10, #1344]
+	WORD $0x3d816146 // str q6, [x10, #1408]
+	WORD $0x3d817147 // str q7, [x10, #1472]
 	WORD $0x3cca0080 // ldur q0, [x4, #160]
 	WORD $0x3cca00a1 // ldur q1, [x5, #160]
 	WORD $0x3cca00c2 // ldur q2, [x6, #160]
@@ -5140,10 +5185,10 @@ packQ6_KNEON_part:
 	WORD $0x4f0a547d // shl.16b #2 v29, v3
 	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
 	WORD $0x6eb31f83 // bit.16b v3, v28, v19
-	WORD $0x3d820940 // str q0, [x10, #2080]
-	WORD $0x3d826941 // str q1, [x10, #2464]
-	WORD $0x3d82c942 // str q2, [x10, #2848]
-	WORD $0x3d832943 // str q3, [x10, #3232]
+	WORD $0x3d81e940 // str q0, [x10, #1952]
+	WORD $0x3d825141 // str q1, [x10, #2368]
+	WORD $0x3d82b942 // str q2, [x10, #2784]
+	WORD $0x3d832143 // str q3, [x10, #3200]
 	WORD $0x3ccb0080 // ldur q0, [x4, #176]
 	WORD $0x3ccb00a1 // ldur q1, [x5, #176]
 	WORD $0x3ccb00c2 // ldur q2, [x6, #176]
@@ -5170,10 +5215,10 @@ packQ6_KNEON_part:
 	WORD $0x4f0a547d // shl.16b #2 v29, v3
 	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
 	WORD $0x6eb31f83 // bit.16b v3, v28, v19
-	WORD $0x3d821940 // str q0, [x10, #2144]
-	WORD $0x3d827941 // str q1, [x10, #2528]
-	WORD $0x3d82d942 // str q2, [x10, #2912]
-	WORD $0x3d833943 // str q3, [x10, #3296]
+	WORD $0x3d81f940 // str q0, [x10, #2016]
+	WORD $0x3d826141 // str q1, [x10, #2432]
+	WORD $0x3d82c942 // str q2, [x10, #2848]
+	WORD $0x3d833143 // str q3, [x10, #3264]
 	WORD $0x3cc40080 // ldur q0, [x4, #64]
 	WORD $0x3cc400a1 // ldur q1, [x5, #64]
 	WORD $0x3cc400c2 // ldur q2, [x6, #64]
@@ -5210,14 +5255,14 @@ packQ6_KNEON_part:
 	WORD $0x4ea31c7c // mov.16b v28, v3
 	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
 	WORD $0x6f0c4787 // sri.16b #4 v7, v28
-	WORD $0x3d81c940 // str q0, [x10, #1824]
-	WORD $0x3d81d941 // str q1, [x10, #1888]
-	WORD $0x3d81e942 // str q2, [x10, #1952]
-	WORD $0x3d81f943 // str q3, [x10, #2016]
-	WORD $0x3d828944 // str q4, [x10, #2592]
-	WORD $0x3d829945 // str q5, [x10, #2656]
-	WORD $0x3d82a946 // str q6, [x10, #2720]
-	WORD $0x3d82b947 // str q7, [x10, #2784]
+	WORD $0x3d81a940 // str q0, [x10, #1696]
+	WORD $0x3d81b941 // str q1, [x10, #1760]
+	WORD $0x3d81c942 // str q2, [x10, #1824]
+	WORD $0x3d81d943 // str q3, [x10, #1888]
+	WORD $0x3d827944 // str q4, [x10, #2528]
+	WORD $0x3d828945 // str q5, [x10, #2592]
+	WORD $0x3d829946 // str q6, [x10, #2656]
+	WORD $0x3d82a947 // str q7, [x10, #2720]
 	WORD $0x3cc60080 // ldur q0, [x4, #96]
 	WORD $0x3cc600a1 // ldur q1, [x5, #96]
 	WORD $0x3cc600c2 // ldur q2, [x6, #96]
@@ -5254,14 +5299,14 @@ packQ6_KNEON_part:
 	WORD $0x4ea31c7c // mov.16b v28, v3
 	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
 	WORD $0x6f0c4787 // sri.16b #4 v7, v28
-	WORD $0x3d822940 // str q0, [x10, #2208]
-	WORD $0x3d823941 // str q1, [x10, #2272]
-	WORD $0x3d824942 // str q2, [x10, #2336]
-	WORD $0x3d825943 // str q3, [x10, #2400]
-	WORD $0x3d82e944 // str q4, [x10, #2976]
-	WORD $0x3d82f945 // str q5, [x10, #3040]
-	WORD $0x3d830946 // str q6, [x10, #3104]
-	WORD $0x3d831947 // str q7, [x10, #3168]
+	WORD $0x3d821140 // str q0, [x10, #2112]
+	WORD $0x3d822141 // str q1, [x10, #2176]
+	WORD $0x3d823142 // str q2, [x10, #2240]
+	WORD $0x3d824143 // str q3, [x10, #2304]
+	WORD $0x3d82e144 // str q4, [x10, #2944]
+	WORD $0x3d82f145 // str q5, [x10, #3008]
+	WORD $0x3d830146 // str q6, [x10, #3072]
+	WORD $0x3d831147 // str q7, [x10, #3136]
 	ADD R8, R4
 	ADD R8, R5
 	ADD R8, R6

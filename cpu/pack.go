@@ -158,13 +158,13 @@ func (p *packer) super(dst, row []byte, r int) {
 	}
 	for s := range n / 8 {
 		src := row[s*size : s*size+size]
-		head := dst[s*(320+8*vec) : (s+1)*(320+8*vec)]
+		head := dst[s*(64+8*(vec+32)) : (s+1)*(64+8*(vec+32))]
 		copy(head[r*2:], src[:2])
 		copy(head[32+r*2:], src[2:4])
 		q := src[size-128:]
 		for b := range 8 {
-			head[64+b*16+r], head[192+b*16+r] = sixBits(src[4:16], b)
-			v := head[320+b*vec : 320+(b+1)*vec]
+			v := head[64+b*(vec+32) : 64+(b+1)*(vec+32)]
+			v[vec+r], v[vec+16+r] = sixBits(src[4:16], b)
 			c, shift := q[b/2*32:b/2*32+32], b%2*4
 			for j := range 4 {
 				lo, hi := le.Uint32(c[j*4:])>>shift, le.Uint32(c[16+j*4:])>>shift
@@ -193,13 +193,11 @@ func (p *packer) q6k(dst, row []byte, r int) {
 	n := p.cols / blockCols
 	for s := range n / 8 {
 		src := row[s*210 : s*210+210]
-		head := dst[s*(288+8*384) : (s+1)*(288+8*384)]
+		head := dst[s*(32+8*416) : (s+1)*(32+8*416)]
 		copy(head[r*2:], src[208:])
-		for i := range 16 {
-			head[32+i*16+r] = src[192+i]
-		}
 		for b := range 8 {
-			v := head[288+b*384 : 288+(b+1)*384]
+			v := head[32+b*416 : 32+(b+1)*416]
+			v[384+r], v[400+r] = src[192+2*b], src[193+2*b]
 			half, quarter := b/4, b%4
 			lo := src[half*64+quarter%2*32:]
 			hi := src[128+half*32:]

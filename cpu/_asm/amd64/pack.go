@@ -137,15 +137,18 @@ func (p *packer) words(v VecVirtual, to, part int) {
 	VEXTRACTI128(U8(1), v, mem(p.dst, to+32+16*part))
 }
 
-// quarters writes byte 0 of all rows of v, then byte 1 and so on.
-func (p *packer) quarters(v VecVirtual, to, part int) {
+// quarters writes byte i of all rows of v, i = 0 to 3, to to(i).
+func (p *packer) quarters(v VecVirtual, to func(i int) int, part int) {
 	order, quarter := p.vec(), p.vec()
 	if p.wide() {
 		VBROADCASTI32X4(data("quarters"), quarter)
 		p.move(data("unpacked"), order)
 		VPSHUFB(quarter, v, v)
 		VPERMD(v, order, v)
-		p.move(v, mem(p.dst, to))
+		VMOVDQU(v.AsX(), mem(p.dst, to(0)))
+		for i := 1; i < 4; i++ {
+			VEXTRACTI32X4(U8(uint8(i)), v, mem(p.dst, to(i)))
+		}
 		return
 	}
 	upper := XMM()
@@ -155,8 +158,8 @@ func (p *packer) quarters(v VecVirtual, to, part int) {
 	VPERMD(v, order, v)
 	VEXTRACTI128(U8(1), v, upper)
 	for i, x := range []Register{v.AsX(), upper} {
-		VMOVQ(x, mem(p.dst, to+32*i+8*part))
-		VMOVHPS(x, mem(p.dst, to+32*i+16+8*part))
+		VMOVQ(x, mem(p.dst, to(2*i)+8*part))
+		VMOVHPS(x, mem(p.dst, to(2*i+1)+8*part))
 	}
 }
 
@@ -281,8 +284,9 @@ func (p *packer) q5_1() {
 	p.next(24, 384)
 }
 
-// head packs the scales of a superblock of Q4_K or Q5_K.
-func (p *packer) head() {
+// head packs the scales of a superblock of Q4_K or Q5_K, whose blocks are weights
+// of so many bytes.
+func (p *packer) head(block int) {
 	for part := range p.parts() {
 		v := p.chunk(0, part, 4)
 		p.words(v[0], 0, part)
@@ -301,7 +305,7 @@ func (p *packer) head() {
 		p.and(six, v[1], v[1])
 		p.and(six, v[2], v[2])
 		for i, v := range []VecVirtual{v[1], scale, v[2], min} {
-			p.quarters(v, 64+64*i, part)
+			p.quarters(v, func(j int) int { return 64 + (4*(i%2)+j)*(block+32) + block + 16*(i/2) }, part)
 		}
 	}
 }
@@ -329,13 +333,14 @@ func (p *packer) pairs(size int) {
 }
 
 func (p *packer) q4_k() {
-	p.head()
-	p.next(16, 320)
-	p.pairs(256)
+	p.head(256)
+	p.next(16, 64)
+	p.pairs(256 + 32)
 }
 
 func (p *packer) q5_k() {
-	p.head()
+	const block = 320
+	p.head(block)
 	for part := range p.parts() {
 		v := append(p.chunk(16, part, 4), p.chunk(32, part, 4)...)
 		for i := range 4 {
@@ -348,19 +353,20 @@ func (p *packer) q5_k() {
 			p.swap(v[i], v[i+1], 1, 0x55555555)
 		}
 		for b, v := range v {
-			p.move(v, p.to(320+320*b+256, 0, part))
+			p.move(v, p.to(64+(block+32)*b+256, 0, part))
 		}
 	}
-	p.next(48, 320)
-	p.pairs(320)
+	p.next(48, 64)
+	p.pairs(block + 32)
 }
 
 func (p *packer) q6_k() {
-	const head, block = 288, 384
+	const head, weights = 32, 384
+	const block = weights + 32
 	p.halves(208, 0)
 	for part := range p.parts() {
 		for i, v := range p.chunk(192, part, 4) {
-			p.quarters(v, 32+64*i, part)
+			p.quarters(v, func(j int) int { return head + (2*i+j/2)*block + weights + j%2*16 }, part)
 		}
 	}
 	for half := range 2 {

@@ -10,13 +10,13 @@ import (
 type layout struct {
 	name   string
 	block  int // bytes of weights in a block; of all of it for panel
-	scales int // bytes of scales and mins after a block; before 8 of them for super
+	scales int // bytes of scales and mins after a block
 	high   int // bits above the nibble: 1 (fifth) or 2
 	bias   int // value = weight - bias
 	most   int // largest weight; 0: up to 255, of bias 128
 	min    bool
 	halves bool // scales of 16 columns
-	super  bool // superblocks of 8 blocks
+	super  bool // superblocks of 8 blocks, after f16 scales and mins of their scales and mins
 	table  bool // nibbles are indices of IQ4_NL's table
 	panel  bool // an unpacked block, with float32 scales and mins
 }
@@ -27,9 +27,9 @@ var layouts = []layout{
 	{name: "Q4_1", block: 256, scales: 64, most: 15, min: true},
 	{name: "Q5_0", block: 320, scales: 32, high: 1, bias: 16, most: 31},
 	{name: "Q5_1", block: 320, scales: 64, high: 1, most: 31, min: true},
-	{name: "Q4_K", block: 256, scales: 320, most: 15, min: true, super: true},
-	{name: "Q5_K", block: 320, scales: 320, high: 1, most: 31, min: true, super: true},
-	{name: "Q6_K", block: 384, scales: 288, high: 2, bias: 32, most: 63, halves: true, super: true},
+	{name: "Q4_K", block: 256, scales: 32, most: 15, min: true, super: true},
+	{name: "Q5_K", block: 320, scales: 32, high: 1, most: 31, min: true, super: true},
+	{name: "Q6_K", block: 384, scales: 32, high: 2, bias: 32, most: 63, halves: true, super: true},
 	{name: "IQ4_NL", block: 256, scales: 32, bias: 128, table: true},
 	{name: "I8", block: 640, bias: 128, halves: true, panel: true},
 	{name: "I8M", block: 768, most: 127, min: true, halves: true, panel: true},
@@ -42,6 +42,22 @@ var panels = []layout{
 	{name: "32M", block: 640, most: 31, min: true, panel: true},
 	{name: "16", block: 640, bias: 128, halves: true, panel: true},
 	{name: "16M", block: 768, most: 127, min: true, halves: true, panel: true},
+}
+
+// size is the bytes of a block and its scales.
+func (l layout) size() int {
+	if l.panel {
+		return l.block
+	}
+	return l.block + l.scales
+}
+
+// head is the bytes before a superblock's blocks.
+func (l layout) head() int {
+	if l.min {
+		return 64
+	}
+	return 32
 }
 
 // bytes says that weights are bytes already.
@@ -170,7 +186,6 @@ type scales struct {
 	layout
 	w       Register
 	head    Register // for super: of the superblock
-	sub     Register // for super: 16*count bytes further each block
 	d, dmin []VecVirtual
 }
 
@@ -198,9 +213,9 @@ func (c *scales) scale(h, p int) VecVirtual {
 	case !c.super:
 		return c.f16(mem(c.w, c.block), p)
 	case c.min:
-		return c.product(c.u8(mem(c.sub, 64), p), c.d, 0, p)
+		return c.product(c.u8(mem(c.w, c.block), p), c.d, 0, p)
 	}
-	return c.product(c.i8(mem(c.sub, 32+16*h), p), c.d, 0, p)
+	return c.product(c.i8(mem(c.w, c.block+16*h), p), c.d, 0, p)
 }
 
 // least is the min of half h; for super its negative.
@@ -213,7 +228,7 @@ func (c *scales) least(h, p int) VecVirtual {
 	case !c.super:
 		return c.f16(mem(c.w, c.block+32), p)
 	}
-	return c.product(c.u8(mem(c.sub, 192), p), c.dmin, 32, p)
+	return c.product(c.u8(mem(c.w, c.block+16), p), c.dmin, 32, p)
 }
 
 // product is v times the superblock's d, which is loaded from byte at of the
@@ -299,31 +314,25 @@ func (c *scales) blocks(n Register, block func()) { c.named("", n, block) }
 func (c *scales) named(name string, n Register, block func()) {
 	if !c.super {
 		loop("block"+name, n, func() {
-			size := c.block
-			if !c.panel {
-				size += c.scales
-			}
-			c.fetch(size)
+			c.fetch(c.size())
 			block()
-			ADDQ(num(size), c.w)
+			ADDQ(num(c.size()), c.w)
 		})
 		return
 	}
 	eight := GP64()
-	c.head, c.sub = GP64(), GP64()
+	c.head = GP64()
 	SHRQ(U8(3), n)
 	loop("superblock"+name, n, func() {
 		MOVQ(c.w, c.head)
-		MOVQ(c.w, c.sub)
-		c.fetch(c.scales)
-		ADDQ(num(c.scales), c.w)
+		c.fetch(c.layout.head())
+		ADDQ(num(c.layout.head()), c.w)
 		c.superblock()
 		MOVQ(num(8), eight)
 		loop("block"+name, eight, func() {
-			c.fetch(c.block)
+			c.fetch(c.size())
 			block()
-			ADDQ(num(c.block), c.w)
-			ADDQ(num(16*c.count()), c.sub)
+			ADDQ(num(c.size()), c.w)
 		})
 	})
 }

@@ -58,19 +58,19 @@ func scaled(v, s int) {
 	}
 }
 
-// superBegin opens a superblock of 8 blocks: R7 is its head, R10 walks the head's
-// byte scales, R11 counts.
+// superBegin opens a superblock of 8 blocks: R7 is its head, R10 the byte scales
+// after each block, R11 counts.
 func (l layout) superBegin(name string) {
 	label("%s_super", name)
 	p("MOVD R6, R7")
-	p("ADD $%d, R7, R10", 32*l.heads())
-	p("ADD $%d, R6", l.scales)
+	p("ADD $%d, R6", 32*l.heads())
+	p("ADD $%d, R6, R10", l.block)
 	p("MOVD $8, R11")
 }
 
 func (l layout) superEnd(name string) {
-	p("ADD $%d, R6", l.block)
-	p("ADD $%d, R10", 16*l.unpacked().parts())
+	p("ADD $%d, R6", l.block+l.scales)
+	p("ADD $%d, R10", l.block+l.scales)
 	p("SUBS $1, R11")
 	p("BNE %s_block", name)
 	p("SUBS $8, R9")
@@ -137,7 +137,7 @@ func gemv(l layout) {
 	}
 	if l.min {
 		halvesAt(d, sp, 32)
-		timesBytes(scales, d, 128, false)
+		timesBytes(scales, d, 16, false)
 		for q := range 4 {
 			fmlsE(q, scales+q, 19, 0)
 		}

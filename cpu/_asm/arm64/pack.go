@@ -144,10 +144,11 @@ func words(v, to int) {
 	strD(work+1, toHalves, to+32)
 }
 
-// quarters writes byte 0 of all rows of v, then byte 1 and so on, from R14 on.
-func quarters(v int) {
+// quarters writes byte i of all rows of v, i = 0 to 3, to to(i).
+func quarters(v int, to func(i int) int) {
 	tbl(v, v, quartered)
 	for i := range 4 {
+		p("ADD $%d, R%d, R14", to(i), toBytes)
 		st1S(v, i, 14, 13)
 	}
 }
@@ -240,9 +241,9 @@ func packQ5_1() {
 	put(1, 1, 256)
 }
 
-// packHead packs the scales of a superblock of Q4_K or Q5_K: 6 bits each, scales
-// 0-3, mins 0-3, and the upper two bits of 4-7.
-func packHead() {
+// packHead packs the scales of a superblock of Q4_K or Q5_K, whose blocks are weights
+// of so many bytes: 6 bits each, scales 0-3, mins 0-3, and the upper two bits of 4-7.
+func packHead(block int) {
 	const scale, min = 4, 5
 	column(0, 0, 4)
 	words(0, 0)
@@ -254,9 +255,8 @@ func packHead() {
 	sliB(min, work, 4)
 	and(1, 1, sixBits)
 	and(2, 2, sixBits)
-	p("ADD $64, R%d, R14", toBytes)
-	for _, v := range []int{1, scale, 2, min} {
-		quarters(v)
+	for i, v := range []int{1, scale, 2, min} {
+		quarters(v, func(j int) int { return 64 + (4*(i%2)+j)*(block+32) + block + 16*(i/2) })
 	}
 }
 
@@ -272,14 +272,16 @@ func packPair(at, lower, upper int) {
 }
 
 func packQ4_K() {
-	packHead()
+	const block = 256 + 32
+	packHead(256)
 	for i := range 4 {
-		packPair(16+32*i, 320+512*i, 320+512*i+256)
+		packPair(16+32*i, 64+2*block*i, 64+2*block*i+block)
 	}
 }
 
 func packQ5_K() {
-	packHead()
+	const block = 320 + 32
+	packHead(320)
 	column(0, 16, 4)
 	column(4, 32, 4)
 	for i := range 4 {
@@ -292,20 +294,20 @@ func packQ5_K() {
 		swap(i, i+1, 1)
 	}
 	for b := range 8 {
-		put(b, 1, 320+320*b+256)
+		put(b, 1, 64+block*b+256)
 	}
 	for i := range 4 {
-		packPair(48+32*i, 320+640*i, 320+640*i+320)
+		packPair(48+32*i, 64+2*block*i, 64+2*block*i+block)
 	}
 }
 
 func packQ6_K() {
-	const head, block = 288, 384
+	const head, weights = 32, 384
+	const block = weights + 32
 	copyHalves(208, 0)
 	column(0, 192, 4)
-	p("ADD $32, R%d, R14", toBytes)
 	for i := range 4 {
-		quarters(i)
+		quarters(i, func(j int) int { return head + (2*i+j/2)*block + weights + j%2*16 })
 	}
 	for half := range 2 {
 		for h := range 2 {

@@ -4,12 +4,12 @@ package main
 type layout struct {
 	name   string
 	block  int // bytes of weights in a block
-	scales int // bytes of scales and mins after a block; before 8 of them for super
+	scales int // bytes of scales and mins after a block
 	high   int // bits above the nibble: 1 (fifth) or 2
 	bias   int // value = weight - bias
 	min    bool
 	halves bool // scales of 16 columns
-	super  bool // superblocks of 8 blocks
+	super  bool // superblocks of 8 blocks, after f16 scales and mins of their scales and mins
 	table  bool // nibbles are indices of IQ4_NL's table
 }
 
@@ -19,9 +19,9 @@ var layouts = []layout{
 	{name: "Q4_1", block: 256, scales: 64, min: true},
 	{name: "Q5_0", block: 320, scales: 32, high: 1, bias: 16},
 	{name: "Q5_1", block: 320, scales: 64, high: 1, min: true},
-	{name: "Q4_K", block: 256, scales: 320, min: true, super: true},
-	{name: "Q5_K", block: 320, scales: 320, high: 1, min: true, super: true},
-	{name: "Q6_K", block: 384, scales: 288, high: 2, bias: 32, halves: true, super: true},
+	{name: "Q4_K", block: 256, scales: 32, min: true, super: true},
+	{name: "Q5_K", block: 320, scales: 32, high: 1, min: true, super: true},
+	{name: "Q6_K", block: 384, scales: 32, high: 2, bias: 32, halves: true, super: true},
 	{name: "IQ4_NL", block: 256, scales: 32, bias: 128, table: true},
 }
 
@@ -168,7 +168,7 @@ func unpack(l layout) {
 	default:
 		timesBytes(22, d, 0, false)
 		storeQuads(22, to, 512)
-		timesBytes(22, dmin, 128, false)
+		timesBytes(22, dmin, 16, false)
 		for q := range 4 {
 			fneg(22+q, 22+q)
 		}
