@@ -57,6 +57,26 @@ func gemvQ5_1AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride in
 //go:noescape
 func unpackQ5_1AVX2(panel *byte, w *byte, n int)
 
+// gemvQ2_KAVX2: gemvGeneric of kindQ2_K.
+//
+//go:noescape
+func gemvQ2_KAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// unpackQ2_KAVX2: unpackGeneric of kindQ2_K.
+//
+//go:noescape
+func unpackQ2_KAVX2(panel *byte, w *byte, n int)
+
+// gemvQ3_KAVX2: gemvGeneric of kindQ3_K.
+//
+//go:noescape
+func gemvQ3_KAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// unpackQ3_KAVX2: unpackGeneric of kindQ3_K.
+//
+//go:noescape
+func unpackQ3_KAVX2(panel *byte, w *byte, n int)
+
 // gemvQ4_KAVX2: gemvGeneric of kindQ4_K.
 //
 //go:noescape
@@ -97,15 +117,30 @@ func gemvIQ4_NLAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride 
 //go:noescape
 func unpackIQ4_NLAVX2(panel *byte, w *byte, n int)
 
+// gemvIQ4_XSAVX2: gemvGeneric of kindIQ4_XS.
+//
+//go:noescape
+func gemvIQ4_XSAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// unpackIQ4_XSAVX2: unpackGeneric of kindIQ4_XS.
+//
+//go:noescape
+func unpackIQ4_XSAVX2(panel *byte, w *byte, n int)
+
+// gemvMXFP4AVX2: gemvGeneric of kindMXFP4.
+//
+//go:noescape
+func gemvMXFP4AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// unpackMXFP4AVX2: unpackGeneric of kindMXFP4.
+//
+//go:noescape
+func unpackMXFP4AVX2(panel *byte, w *byte, n int)
+
 // gemvI8AVX2: gemvGeneric of kindI8.
 //
 //go:noescape
 func gemvI8AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-
-// gemvI8MAVX2: gemvGeneric of kindI8M.
-//
-//go:noescape
-func gemvI8MAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 
 // gemm32AVX2: gemmGeneric of panel32.
 //
@@ -167,6 +202,21 @@ func packQ5_0AVX2(dst *byte, src *byte, row int, cols int)
 //go:noescape
 func packQ5_1AVX2(dst *byte, src *byte, row int, cols int)
 
+// packMXFP4AVX2: packer.group of kindMXFP4, 16 rows.
+//
+//go:noescape
+func packMXFP4AVX2(dst *byte, src *byte, row int, cols int)
+
+// packQ2_KAVX2: packer.group of kindQ2_K, 16 rows.
+//
+//go:noescape
+func packQ2_KAVX2(dst *byte, src *byte, row int, cols int)
+
+// packQ3_KAVX2: packer.group of kindQ3_K, 16 rows.
+//
+//go:noescape
+func packQ3_KAVX2(dst *byte, src *byte, row int, cols int)
+
 // packQ4_KAVX2: packer.group of kindQ4_K, 16 rows.
 //
 //go:noescape
@@ -181,6 +231,11 @@ func packQ5_KAVX2(dst *byte, src *byte, row int, cols int)
 //
 //go:noescape
 func packQ6_KAVX2(dst *byte, src *byte, row int, cols int)
+
+// packIQ4_XSAVX2: packer.group of kindIQ4_XS, 16 rows.
+//
+//go:noescape
+func packIQ4_XSAVX2(dst *byte, src *byte, row int, cols int)
 
 // gemvF32AVX2: gemvFloatGeneric of kindF32.
 //

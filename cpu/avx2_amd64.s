@@ -30,105 +30,23 @@ DATA iq4nl<>+14(SB)/1, $0xd9
 DATA iq4nl<>+15(SB)/1, $0xf1
 GLOBL iq4nl<>(SB), RODATA|NOPTR, $16
 
-DATA masks<>+0(SB)/4, $0xffffffff
-DATA masks<>+4(SB)/4, $0xffffffff
-DATA masks<>+8(SB)/4, $0xffffffff
-DATA masks<>+12(SB)/4, $0xffffffff
-DATA masks<>+16(SB)/4, $0xffffffff
-DATA masks<>+20(SB)/4, $0xffffffff
-DATA masks<>+24(SB)/4, $0xffffffff
-DATA masks<>+28(SB)/4, $0xffffffff
-DATA masks<>+32(SB)/4, $0x00000000
-DATA masks<>+36(SB)/4, $0x00000000
-DATA masks<>+40(SB)/4, $0x00000000
-DATA masks<>+44(SB)/4, $0x00000000
-DATA masks<>+48(SB)/4, $0x00000000
-DATA masks<>+52(SB)/4, $0x00000000
-DATA masks<>+56(SB)/4, $0x00000000
-DATA masks<>+60(SB)/4, $0x00000000
-GLOBL masks<>(SB), RODATA|NOPTR, $64
-
-DATA unpacked<>+0(SB)/4, $0x00000000
-DATA unpacked<>+4(SB)/4, $0x00000004
-DATA unpacked<>+8(SB)/4, $0x00000001
-DATA unpacked<>+12(SB)/4, $0x00000005
-DATA unpacked<>+16(SB)/4, $0x00000002
-DATA unpacked<>+20(SB)/4, $0x00000006
-DATA unpacked<>+24(SB)/4, $0x00000003
-DATA unpacked<>+28(SB)/4, $0x00000007
-GLOBL unpacked<>(SB), RODATA|NOPTR, $32
-
-DATA quarters<>+0(SB)/1, $0x00
-DATA quarters<>+1(SB)/1, $0x04
-DATA quarters<>+2(SB)/1, $0x08
-DATA quarters<>+3(SB)/1, $0x0c
-DATA quarters<>+4(SB)/1, $0x01
-DATA quarters<>+5(SB)/1, $0x05
-DATA quarters<>+6(SB)/1, $0x09
-DATA quarters<>+7(SB)/1, $0x0d
-DATA quarters<>+8(SB)/1, $0x02
-DATA quarters<>+9(SB)/1, $0x06
-DATA quarters<>+10(SB)/1, $0x0a
-DATA quarters<>+11(SB)/1, $0x0e
-DATA quarters<>+12(SB)/1, $0x03
-DATA quarters<>+13(SB)/1, $0x07
-DATA quarters<>+14(SB)/1, $0x0b
-DATA quarters<>+15(SB)/1, $0x0f
-GLOBL quarters<>(SB), RODATA|NOPTR, $16
-
-DATA twice<>+0(SB)/4, $0x00000000
-DATA twice<>+4(SB)/4, $0x00000000
-DATA twice<>+8(SB)/4, $0x00000001
-DATA twice<>+12(SB)/4, $0x00000001
-DATA twice<>+16(SB)/4, $0x00000002
-DATA twice<>+20(SB)/4, $0x00000002
-DATA twice<>+24(SB)/4, $0x00000003
-DATA twice<>+28(SB)/4, $0x00000003
-GLOBL twice<>(SB), RODATA|NOPTR, $32
-
-DATA minusPlus<>+0(SB)/4, $0x80000000
-DATA minusPlus<>+4(SB)/4, $0x00000000
-DATA minusPlus<>+8(SB)/4, $0x80000000
-DATA minusPlus<>+12(SB)/4, $0x00000000
-DATA minusPlus<>+16(SB)/4, $0x80000000
-DATA minusPlus<>+20(SB)/4, $0x00000000
-DATA minusPlus<>+24(SB)/4, $0x80000000
-DATA minusPlus<>+28(SB)/4, $0x00000000
-GLOBL minusPlus<>(SB), RODATA|NOPTR, $32
-
-DATA words<>+0(SB)/1, $0x00
-DATA words<>+1(SB)/1, $0x01
-DATA words<>+2(SB)/1, $0x04
-DATA words<>+3(SB)/1, $0x05
-DATA words<>+4(SB)/1, $0x08
-DATA words<>+5(SB)/1, $0x09
-DATA words<>+6(SB)/1, $0x0c
-DATA words<>+7(SB)/1, $0x0d
-DATA words<>+8(SB)/1, $0x02
-DATA words<>+9(SB)/1, $0x03
-DATA words<>+10(SB)/1, $0x06
-DATA words<>+11(SB)/1, $0x07
-DATA words<>+12(SB)/1, $0x0a
-DATA words<>+13(SB)/1, $0x0b
-DATA words<>+14(SB)/1, $0x0e
-DATA words<>+15(SB)/1, $0x0f
-DATA words<>+16(SB)/1, $0x00
-DATA words<>+17(SB)/1, $0x01
-DATA words<>+18(SB)/1, $0x04
-DATA words<>+19(SB)/1, $0x05
-DATA words<>+20(SB)/1, $0x08
-DATA words<>+21(SB)/1, $0x09
-DATA words<>+22(SB)/1, $0x0c
-DATA words<>+23(SB)/1, $0x0d
-DATA words<>+24(SB)/1, $0x02
-DATA words<>+25(SB)/1, $0x03
-DATA words<>+26(SB)/1, $0x06
-DATA words<>+27(SB)/1, $0x07
-DATA words<>+28(SB)/1, $0x0a
-DATA words<>+29(SB)/1, $0x0b
-DATA words<>+30(SB)/1, $0x0e
-DATA words<>+31(SB)/1, $0x0f
-GLOBL words<>(SB), RODATA|NOPTR, $32
+DATA e2m1<>+0(SB)/1, $0x80
+DATA e2m1<>+1(SB)/1, $0x81
+DATA e2m1<>+2(SB)/1, $0x82
+DATA e2m1<>+3(SB)/1, $0x83
+DATA e2m1<>+4(SB)/1, $0x84
+DATA e2m1<>+5(SB)/1, $0x86
+DATA e2m1<>+6(SB)/1, $0x88
+DATA e2m1<>+7(SB)/1, $0x8c
+DATA e2m1<>+8(SB)/1, $0x80
+DATA e2m1<>+9(SB)/1, $0x7f
+DATA e2m1<>+10(SB)/1, $0x7e
+DATA e2m1<>+11(SB)/1, $0x7d
+DATA e2m1<>+12(SB)/1, $0x7c
+DATA e2m1<>+13(SB)/1, $0x7a
+DATA e2m1<>+14(SB)/1, $0x78
+DATA e2m1<>+15(SB)/1, $0x74
+GLOBL e2m1<>(SB), RODATA|NOPTR, $16
 
 DATA x0f0f0f0f<>+0(SB)/4, $0x0f0f0f0f
 DATA x0f0f0f0f<>+4(SB)/4, $0x0f0f0f0f
@@ -280,6 +198,36 @@ DATA xc0c0c0c0<>+24(SB)/4, $0xc0c0c0c0
 DATA xc0c0c0c0<>+28(SB)/4, $0xc0c0c0c0
 GLOBL xc0c0c0c0<>(SB), RODATA|NOPTR, $32
 
+DATA x00ff00ff<>+0(SB)/4, $0x00ff00ff
+DATA x00ff00ff<>+4(SB)/4, $0x00ff00ff
+DATA x00ff00ff<>+8(SB)/4, $0x00ff00ff
+DATA x00ff00ff<>+12(SB)/4, $0x00ff00ff
+DATA x00ff00ff<>+16(SB)/4, $0x00ff00ff
+DATA x00ff00ff<>+20(SB)/4, $0x00ff00ff
+DATA x00ff00ff<>+24(SB)/4, $0x00ff00ff
+DATA x00ff00ff<>+28(SB)/4, $0x00ff00ff
+GLOBL x00ff00ff<>(SB), RODATA|NOPTR, $32
+
+DATA x00600000<>+0(SB)/4, $0x00600000
+DATA x00600000<>+4(SB)/4, $0x00600000
+DATA x00600000<>+8(SB)/4, $0x00600000
+DATA x00600000<>+12(SB)/4, $0x00600000
+DATA x00600000<>+16(SB)/4, $0x00600000
+DATA x00600000<>+20(SB)/4, $0x00600000
+DATA x00600000<>+24(SB)/4, $0x00600000
+DATA x00600000<>+28(SB)/4, $0x00600000
+GLOBL x00600000<>(SB), RODATA|NOPTR, $32
+
+DATA x00000001<>+0(SB)/4, $0x00000001
+DATA x00000001<>+4(SB)/4, $0x00000001
+DATA x00000001<>+8(SB)/4, $0x00000001
+DATA x00000001<>+12(SB)/4, $0x00000001
+DATA x00000001<>+16(SB)/4, $0x00000001
+DATA x00000001<>+20(SB)/4, $0x00000001
+DATA x00000001<>+24(SB)/4, $0x00000001
+DATA x00000001<>+28(SB)/4, $0x00000001
+GLOBL x00000001<>(SB), RODATA|NOPTR, $32
+
 DATA xc2d00000<>+0(SB)/4, $0xc2d00000
 DATA xc2d00000<>+4(SB)/4, $0xc2d00000
 DATA xc2d00000<>+8(SB)/4, $0xc2d00000
@@ -399,6 +347,106 @@ DATA x39500d01<>+20(SB)/4, $0x39500d01
 DATA x39500d01<>+24(SB)/4, $0x39500d01
 DATA x39500d01<>+28(SB)/4, $0x39500d01
 GLOBL x39500d01<>(SB), RODATA|NOPTR, $32
+
+DATA masks<>+0(SB)/4, $0xffffffff
+DATA masks<>+4(SB)/4, $0xffffffff
+DATA masks<>+8(SB)/4, $0xffffffff
+DATA masks<>+12(SB)/4, $0xffffffff
+DATA masks<>+16(SB)/4, $0xffffffff
+DATA masks<>+20(SB)/4, $0xffffffff
+DATA masks<>+24(SB)/4, $0xffffffff
+DATA masks<>+28(SB)/4, $0xffffffff
+DATA masks<>+32(SB)/4, $0x00000000
+DATA masks<>+36(SB)/4, $0x00000000
+DATA masks<>+40(SB)/4, $0x00000000
+DATA masks<>+44(SB)/4, $0x00000000
+DATA masks<>+48(SB)/4, $0x00000000
+DATA masks<>+52(SB)/4, $0x00000000
+DATA masks<>+56(SB)/4, $0x00000000
+DATA masks<>+60(SB)/4, $0x00000000
+GLOBL masks<>(SB), RODATA|NOPTR, $64
+
+DATA unpacked<>+0(SB)/4, $0x00000000
+DATA unpacked<>+4(SB)/4, $0x00000004
+DATA unpacked<>+8(SB)/4, $0x00000001
+DATA unpacked<>+12(SB)/4, $0x00000005
+DATA unpacked<>+16(SB)/4, $0x00000002
+DATA unpacked<>+20(SB)/4, $0x00000006
+DATA unpacked<>+24(SB)/4, $0x00000003
+DATA unpacked<>+28(SB)/4, $0x00000007
+GLOBL unpacked<>(SB), RODATA|NOPTR, $32
+
+DATA quarters<>+0(SB)/1, $0x00
+DATA quarters<>+1(SB)/1, $0x04
+DATA quarters<>+2(SB)/1, $0x08
+DATA quarters<>+3(SB)/1, $0x0c
+DATA quarters<>+4(SB)/1, $0x01
+DATA quarters<>+5(SB)/1, $0x05
+DATA quarters<>+6(SB)/1, $0x09
+DATA quarters<>+7(SB)/1, $0x0d
+DATA quarters<>+8(SB)/1, $0x02
+DATA quarters<>+9(SB)/1, $0x06
+DATA quarters<>+10(SB)/1, $0x0a
+DATA quarters<>+11(SB)/1, $0x0e
+DATA quarters<>+12(SB)/1, $0x03
+DATA quarters<>+13(SB)/1, $0x07
+DATA quarters<>+14(SB)/1, $0x0b
+DATA quarters<>+15(SB)/1, $0x0f
+GLOBL quarters<>(SB), RODATA|NOPTR, $16
+
+DATA twice<>+0(SB)/4, $0x00000000
+DATA twice<>+4(SB)/4, $0x00000000
+DATA twice<>+8(SB)/4, $0x00000001
+DATA twice<>+12(SB)/4, $0x00000001
+DATA twice<>+16(SB)/4, $0x00000002
+DATA twice<>+20(SB)/4, $0x00000002
+DATA twice<>+24(SB)/4, $0x00000003
+DATA twice<>+28(SB)/4, $0x00000003
+GLOBL twice<>(SB), RODATA|NOPTR, $32
+
+DATA minusPlus<>+0(SB)/4, $0x80000000
+DATA minusPlus<>+4(SB)/4, $0x00000000
+DATA minusPlus<>+8(SB)/4, $0x80000000
+DATA minusPlus<>+12(SB)/4, $0x00000000
+DATA minusPlus<>+16(SB)/4, $0x80000000
+DATA minusPlus<>+20(SB)/4, $0x00000000
+DATA minusPlus<>+24(SB)/4, $0x80000000
+DATA minusPlus<>+28(SB)/4, $0x00000000
+GLOBL minusPlus<>(SB), RODATA|NOPTR, $32
+
+DATA words<>+0(SB)/1, $0x00
+DATA words<>+1(SB)/1, $0x01
+DATA words<>+2(SB)/1, $0x04
+DATA words<>+3(SB)/1, $0x05
+DATA words<>+4(SB)/1, $0x08
+DATA words<>+5(SB)/1, $0x09
+DATA words<>+6(SB)/1, $0x0c
+DATA words<>+7(SB)/1, $0x0d
+DATA words<>+8(SB)/1, $0x02
+DATA words<>+9(SB)/1, $0x03
+DATA words<>+10(SB)/1, $0x06
+DATA words<>+11(SB)/1, $0x07
+DATA words<>+12(SB)/1, $0x0a
+DATA words<>+13(SB)/1, $0x0b
+DATA words<>+14(SB)/1, $0x0e
+DATA words<>+15(SB)/1, $0x0f
+DATA words<>+16(SB)/1, $0x00
+DATA words<>+17(SB)/1, $0x01
+DATA words<>+18(SB)/1, $0x04
+DATA words<>+19(SB)/1, $0x05
+DATA words<>+20(SB)/1, $0x08
+DATA words<>+21(SB)/1, $0x09
+DATA words<>+22(SB)/1, $0x0c
+DATA words<>+23(SB)/1, $0x0d
+DATA words<>+24(SB)/1, $0x02
+DATA words<>+25(SB)/1, $0x03
+DATA words<>+26(SB)/1, $0x06
+DATA words<>+27(SB)/1, $0x07
+DATA words<>+28(SB)/1, $0x0a
+DATA words<>+29(SB)/1, $0x0b
+DATA words<>+30(SB)/1, $0x0e
+DATA words<>+31(SB)/1, $0x0f
+GLOBL words<>(SB), RODATA|NOPTR, $32
 
 // func gemvQ8_0AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 // Requires: AVX, AVX2, F16C, FMA3, MMX+
@@ -1722,6 +1770,739 @@ block:
 	VZEROUPPER
 	RET
 
+// func gemvQ2_KAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·gemvQ2_KAVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         act+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVQ         groups+32(FP), SI
+	MOVQ         stride+40(FP), DI
+	MOVL         $0x0f0f0f0f, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x03030303, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00010001, R8
+	VMOVD        R8, X1
+	VPBROADCASTD X1, Y1
+
+group:
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	SHRQ   $0x03, R10
+
+superblock:
+	MOVQ       R8, R11
+	PREFETCHT0 8192(R8)
+	ADDQ       $0x00000040, R8
+	VCVTPH2PS  (R11), Y4
+	VCVTPH2PS  32(R11), Y5
+	VCVTPH2PS  16(R11), Y6
+	VCVTPH2PS  48(R11), Y7
+	MOVQ       $0x00000008, R11
+
+block:
+	PREFETCHT0   8192(R8)
+	PREFETCHT0   8256(R8)
+	PREFETCHT0   8320(R8)
+	VMOVDQU      (R8), Y8
+	VMOVDQU      64(R8), Y9
+	VBROADCASTSS (R9), Y10
+	VBROADCASTSS 16(R9), Y11
+	VMOVDQU      Y8, Y12
+	VMOVDQU      Y9, Y13
+	VPAND        Y0, Y12, Y12
+	VPAND        Y0, Y13, Y13
+	VPMADDUBSW   Y10, Y12, Y12
+	VPMADDUBSW   Y11, Y13, Y13
+	VBROADCASTSS 4(R9), Y10
+	VBROADCASTSS 20(R9), Y11
+	VPSRLD       $0x02, Y8, Y14
+	VPSRLD       $0x02, Y9, Y15
+	VPAND        Y0, Y14, Y14
+	VPAND        Y0, Y15, Y15
+	VPMADDUBSW   Y10, Y14, Y14
+	VPADDW       Y14, Y12, Y12
+	VPMADDUBSW   Y11, Y15, Y15
+	VPADDW       Y15, Y13, Y13
+	VBROADCASTSS 8(R9), Y10
+	VBROADCASTSS 24(R9), Y11
+	VPSRLD       $0x04, Y8, Y14
+	VPSRLD       $0x04, Y9, Y15
+	VPAND        Y0, Y14, Y14
+	VPAND        Y0, Y15, Y15
+	VPMADDUBSW   Y10, Y14, Y14
+	VPADDW       Y14, Y12, Y12
+	VPMADDUBSW   Y11, Y15, Y15
+	VPADDW       Y15, Y13, Y13
+	VBROADCASTSS 12(R9), Y10
+	VBROADCASTSS 28(R9), Y11
+	VPSRLD       $0x06, Y8, Y8
+	VPSRLD       $0x06, Y9, Y9
+	VPAND        Y0, Y8, Y8
+	VPAND        Y0, Y9, Y9
+	VPMADDUBSW   Y10, Y8, Y8
+	VPADDW       Y8, Y12, Y12
+	VPMADDWD     Y1, Y12, Y12
+	VPMADDUBSW   Y11, Y9, Y9
+	VPADDW       Y9, Y13, Y13
+	VPMADDWD     Y1, Y13, Y13
+	VBROADCASTSS 44(R9), Y8
+	VPMOVZXBD    128(R8), Y9
+	VPAND        x0f0f0f0f<>+0(SB), Y9, Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y4, Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VCVTDQ2PS    Y12, Y12
+	VFMADD231PS  Y9, Y12, Y2
+	VPMOVZXBD    144(R8), Y9
+	VPAND        x0f0f0f0f<>+0(SB), Y9, Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y4, Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VCVTDQ2PS    Y13, Y13
+	VFMADD231PS  Y9, Y13, Y2
+	VBROADCASTSS 52(R9), Y8
+	VPMOVZXBD    128(R8), Y9
+	VPSRLD       $0x04, Y9, Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y5, Y9, Y9
+	VFNMADD231PS Y8, Y9, Y2
+	VBROADCASTSS 56(R9), Y8
+	VPMOVZXBD    144(R8), Y9
+	VPSRLD       $0x04, Y9, Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y5, Y9, Y9
+	VFNMADD231PS Y8, Y9, Y2
+	VMOVDQU      32(R8), Y8
+	VMOVDQU      96(R8), Y9
+	VBROADCASTSS (R9), Y10
+	VBROADCASTSS 16(R9), Y11
+	VMOVDQU      Y8, Y12
+	VMOVDQU      Y9, Y13
+	VPAND        Y0, Y12, Y12
+	VPAND        Y0, Y13, Y13
+	VPMADDUBSW   Y10, Y12, Y12
+	VPMADDUBSW   Y11, Y13, Y13
+	VBROADCASTSS 4(R9), Y10
+	VBROADCASTSS 20(R9), Y11
+	VPSRLD       $0x02, Y8, Y14
+	VPSRLD       $0x02, Y9, Y15
+	VPAND        Y0, Y14, Y14
+	VPAND        Y0, Y15, Y15
+	VPMADDUBSW   Y10, Y14, Y14
+	VPADDW       Y14, Y12, Y12
+	VPMADDUBSW   Y11, Y15, Y15
+	VPADDW       Y15, Y13, Y13
+	VBROADCASTSS 8(R9), Y10
+	VBROADCASTSS 24(R9), Y11
+	VPSRLD       $0x04, Y8, Y14
+	VPSRLD       $0x04, Y9, Y15
+	VPAND        Y0, Y14, Y14
+	VPAND        Y0, Y15, Y15
+	VPMADDUBSW   Y10, Y14, Y14
+	VPADDW       Y14, Y12, Y12
+	VPMADDUBSW   Y11, Y15, Y15
+	VPADDW       Y15, Y13, Y13
+	VBROADCASTSS 12(R9), Y10
+	VBROADCASTSS 28(R9), Y11
+	VPSRLD       $0x06, Y8, Y8
+	VPSRLD       $0x06, Y9, Y9
+	VPAND        Y0, Y8, Y8
+	VPAND        Y0, Y9, Y9
+	VPMADDUBSW   Y10, Y8, Y8
+	VPADDW       Y8, Y12, Y12
+	VPMADDWD     Y1, Y12, Y12
+	VPMADDUBSW   Y11, Y9, Y9
+	VPADDW       Y9, Y13, Y13
+	VPMADDWD     Y1, Y13, Y13
+	VBROADCASTSS 44(R9), Y8
+	VPMOVZXBD    136(R8), Y9
+	VPAND        x0f0f0f0f<>+0(SB), Y9, Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y6, Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VCVTDQ2PS    Y12, Y12
+	VFMADD231PS  Y9, Y12, Y3
+	VPMOVZXBD    152(R8), Y9
+	VPAND        x0f0f0f0f<>+0(SB), Y9, Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y6, Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VCVTDQ2PS    Y13, Y13
+	VFMADD231PS  Y9, Y13, Y3
+	VBROADCASTSS 52(R9), Y8
+	VPMOVZXBD    136(R8), Y9
+	VPSRLD       $0x04, Y9, Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y7, Y9, Y9
+	VFNMADD231PS Y8, Y9, Y3
+	VBROADCASTSS 56(R9), Y8
+	VPMOVZXBD    152(R8), Y9
+	VPSRLD       $0x04, Y9, Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y7, Y9, Y9
+	VFNMADD231PS Y8, Y9, Y3
+	ADDQ         $0x00000040, R9
+	ADDQ         $0x000000a0, R8
+	DECQ         R11
+	JNZ          block
+	DECQ         R10
+	JNZ          superblock
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         DI, CX
+	DECQ         SI
+	JNZ          group
+	VZEROUPPER
+	RET
+
+// func unpackQ2_KAVX2(panel *byte, w *byte, n int)
+// Requires: AVX, AVX2, F16C, MMX+
+TEXT ·unpackQ2_KAVX2(SB), NOSPLIT, $0-24
+	MOVQ         panel+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x0f0f0f0f, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x03030303, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	SHRQ         $0x03, DX
+
+superblock:
+	MOVQ       CX, BX
+	PREFETCHT0 8192(CX)
+	ADDQ       $0x00000040, CX
+	VCVTPH2PS  (BX), Y1
+	VCVTPH2PS  32(BX), Y2
+	VCVTPH2PS  16(BX), Y3
+	VCVTPH2PS  48(BX), Y4
+	MOVQ       $0x00000008, BX
+
+block:
+	PREFETCHT0 8192(CX)
+	PREFETCHT0 8256(CX)
+	PREFETCHT0 8320(CX)
+	VMOVDQU    (CX), Y5
+	VMOVDQU    64(CX), Y6
+	VMOVDQU    Y5, Y7
+	VMOVDQU    Y6, Y8
+	VPAND      Y0, Y7, Y7
+	VPAND      Y0, Y8, Y8
+	VMOVDQU    Y7, (AX)
+	VMOVDQU    Y8, 256(AX)
+	VPSRLD     $0x02, Y5, Y7
+	VPSRLD     $0x02, Y6, Y8
+	VPAND      Y0, Y7, Y7
+	VPAND      Y0, Y8, Y8
+	VMOVDQU    Y7, 64(AX)
+	VMOVDQU    Y8, 320(AX)
+	VPSRLD     $0x04, Y5, Y7
+	VPSRLD     $0x04, Y6, Y8
+	VPAND      Y0, Y7, Y7
+	VPAND      Y0, Y8, Y8
+	VMOVDQU    Y7, 128(AX)
+	VMOVDQU    Y8, 384(AX)
+	VPSRLD     $0x06, Y5, Y5
+	VPSRLD     $0x06, Y6, Y6
+	VPAND      Y0, Y5, Y5
+	VPAND      Y0, Y6, Y6
+	VMOVDQU    Y5, 192(AX)
+	VMOVDQU    Y6, 448(AX)
+	VPMOVZXBD  128(CX), Y5
+	VPAND      x0f0f0f0f<>+0(SB), Y5, Y5
+	VCVTDQ2PS  Y5, Y5
+	VMULPS     Y1, Y5, Y5
+	VMOVUPS    Y5, 512(AX)
+	VPMOVZXBD  144(CX), Y5
+	VPAND      x0f0f0f0f<>+0(SB), Y5, Y5
+	VCVTDQ2PS  Y5, Y5
+	VMULPS     Y1, Y5, Y5
+	VMOVUPS    Y5, 576(AX)
+	VPMOVZXBD  128(CX), Y5
+	VPSRLD     $0x04, Y5, Y5
+	VCVTDQ2PS  Y5, Y5
+	VMULPS     Y2, Y5, Y5
+	VPXOR      x80000000<>+0(SB), Y5, Y5
+	VMOVUPS    Y5, 640(AX)
+	VPMOVZXBD  144(CX), Y5
+	VPSRLD     $0x04, Y5, Y5
+	VCVTDQ2PS  Y5, Y5
+	VMULPS     Y2, Y5, Y5
+	VPXOR      x80000000<>+0(SB), Y5, Y5
+	VMOVUPS    Y5, 704(AX)
+	VMOVDQU    32(CX), Y5
+	VMOVDQU    96(CX), Y6
+	VMOVDQU    Y5, Y7
+	VMOVDQU    Y6, Y8
+	VPAND      Y0, Y7, Y7
+	VPAND      Y0, Y8, Y8
+	VMOVDQU    Y7, 32(AX)
+	VMOVDQU    Y8, 288(AX)
+	VPSRLD     $0x02, Y5, Y7
+	VPSRLD     $0x02, Y6, Y8
+	VPAND      Y0, Y7, Y7
+	VPAND      Y0, Y8, Y8
+	VMOVDQU    Y7, 96(AX)
+	VMOVDQU    Y8, 352(AX)
+	VPSRLD     $0x04, Y5, Y7
+	VPSRLD     $0x04, Y6, Y8
+	VPAND      Y0, Y7, Y7
+	VPAND      Y0, Y8, Y8
+	VMOVDQU    Y7, 160(AX)
+	VMOVDQU    Y8, 416(AX)
+	VPSRLD     $0x06, Y5, Y5
+	VPSRLD     $0x06, Y6, Y6
+	VPAND      Y0, Y5, Y5
+	VPAND      Y0, Y6, Y6
+	VMOVDQU    Y5, 224(AX)
+	VMOVDQU    Y6, 480(AX)
+	VPMOVZXBD  136(CX), Y5
+	VPAND      x0f0f0f0f<>+0(SB), Y5, Y5
+	VCVTDQ2PS  Y5, Y5
+	VMULPS     Y3, Y5, Y5
+	VMOVUPS    Y5, 544(AX)
+	VPMOVZXBD  152(CX), Y5
+	VPAND      x0f0f0f0f<>+0(SB), Y5, Y5
+	VCVTDQ2PS  Y5, Y5
+	VMULPS     Y3, Y5, Y5
+	VMOVUPS    Y5, 608(AX)
+	VPMOVZXBD  136(CX), Y5
+	VPSRLD     $0x04, Y5, Y5
+	VCVTDQ2PS  Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VPXOR      x80000000<>+0(SB), Y5, Y5
+	VMOVUPS    Y5, 672(AX)
+	VPMOVZXBD  152(CX), Y5
+	VPSRLD     $0x04, Y5, Y5
+	VCVTDQ2PS  Y5, Y5
+	VMULPS     Y4, Y5, Y5
+	VPXOR      x80000000<>+0(SB), Y5, Y5
+	VMOVUPS    Y5, 736(AX)
+	ADDQ       $0x00000300, AX
+	ADDQ       $0x000000a0, CX
+	DECQ       BX
+	JNZ        block
+	DECQ       DX
+	JNZ        superblock
+	VZEROUPPER
+	RET
+
+// func gemvQ3_KAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·gemvQ3_KAVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         act+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVQ         groups+32(FP), SI
+	MOVQ         stride+40(FP), DI
+	MOVL         $0x0f0f0f0f, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x03030303, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x04040404, R8
+	VMOVD        R8, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x00010001, R8
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Y2
+
+group:
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	SHRQ   $0x03, R10
+
+superblock:
+	MOVQ       R8, R12
+	PREFETCHT0 8192(R8)
+	ADDQ       $0x00000020, R8
+	MOVQ       $0x00000008, R11
+
+block:
+	PREFETCHT0   8192(R8)
+	PREFETCHT0   8256(R8)
+	PREFETCHT0   8320(R8)
+	PREFETCHT0   8384(R8)
+	VMOVDQU      (R8), Y5
+	VMOVDQU      64(R8), Y6
+	VMOVDQU      128(R8), Y7
+	VBROADCASTSS (R9), Y8
+	VBROADCASTSS 16(R9), Y9
+	VMOVDQU      Y5, Y10
+	VMOVDQU      Y6, Y11
+	VPSLLD       $0x02, Y7, Y12
+	VPAND        Y1, Y12, Y12
+	VPAND        Y0, Y10, Y10
+	VPOR         Y12, Y10, Y10
+	VPSRLD       $0x02, Y7, Y12
+	VPAND        Y1, Y12, Y12
+	VPAND        Y0, Y11, Y11
+	VPOR         Y12, Y11, Y11
+	VPMADDUBSW   Y8, Y10, Y10
+	VPMADDUBSW   Y9, Y11, Y11
+	VBROADCASTSS 4(R9), Y8
+	VBROADCASTSS 20(R9), Y9
+	VPSRLD       $0x02, Y5, Y12
+	VPSRLD       $0x02, Y6, Y13
+	VPSLLD       $0x01, Y7, Y14
+	VPAND        Y1, Y14, Y14
+	VPAND        Y0, Y12, Y12
+	VPOR         Y14, Y12, Y12
+	VPSRLD       $0x03, Y7, Y14
+	VPAND        Y1, Y14, Y14
+	VPAND        Y0, Y13, Y13
+	VPOR         Y14, Y13, Y13
+	VPMADDUBSW   Y8, Y12, Y12
+	VPADDW       Y12, Y10, Y10
+	VPMADDUBSW   Y9, Y13, Y13
+	VPADDW       Y13, Y11, Y11
+	VBROADCASTSS 8(R9), Y8
+	VBROADCASTSS 24(R9), Y9
+	VPSRLD       $0x04, Y5, Y12
+	VPSRLD       $0x04, Y6, Y13
+	VPAND        Y1, Y7, Y14
+	VPAND        Y0, Y12, Y12
+	VPOR         Y14, Y12, Y12
+	VPSRLD       $0x04, Y7, Y14
+	VPAND        Y1, Y14, Y14
+	VPAND        Y0, Y13, Y13
+	VPOR         Y14, Y13, Y13
+	VPMADDUBSW   Y8, Y12, Y12
+	VPADDW       Y12, Y10, Y10
+	VPMADDUBSW   Y9, Y13, Y13
+	VPADDW       Y13, Y11, Y11
+	VBROADCASTSS 12(R9), Y8
+	VBROADCASTSS 28(R9), Y9
+	VPSRLD       $0x06, Y5, Y5
+	VPSRLD       $0x06, Y6, Y6
+	VPSRLD       $0x01, Y7, Y12
+	VPAND        Y1, Y12, Y12
+	VPAND        Y0, Y5, Y5
+	VPOR         Y12, Y5, Y5
+	VPSRLD       $0x05, Y7, Y7
+	VPAND        Y1, Y7, Y7
+	VPAND        Y0, Y6, Y6
+	VPOR         Y7, Y6, Y6
+	VPMADDUBSW   Y8, Y5, Y5
+	VPADDW       Y5, Y10, Y10
+	VPMADDWD     Y2, Y10, Y10
+	VPMADDUBSW   Y9, Y6, Y6
+	VPADDW       Y6, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VBROADCASTSS 44(R9), Y5
+	VPBROADCASTD 36(R9), Y6
+	VPSLLD       $0x02, Y6, Y6
+	VPADDD       Y6, Y10, Y10
+	VPMOVSXBD    192(R8), Y6
+	VCVTDQ2PS    Y6, Y6
+	VCVTPH2PS    (R12), Y7
+	VMULPS       Y7, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VCVTDQ2PS    Y10, Y10
+	VFMADD231PS  Y6, Y10, Y3
+	VPBROADCASTD 40(R9), Y6
+	VPSLLD       $0x02, Y6, Y6
+	VPADDD       Y6, Y11, Y11
+	VPMOVSXBD    208(R8), Y6
+	VCVTDQ2PS    Y6, Y6
+	VCVTPH2PS    (R12), Y7
+	VMULPS       Y7, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VCVTDQ2PS    Y11, Y11
+	VFMADD231PS  Y6, Y11, Y3
+	VMOVDQU      32(R8), Y5
+	VMOVDQU      96(R8), Y6
+	VMOVDQU      160(R8), Y7
+	VBROADCASTSS (R9), Y8
+	VBROADCASTSS 16(R9), Y9
+	VMOVDQU      Y5, Y10
+	VMOVDQU      Y6, Y11
+	VPSLLD       $0x02, Y7, Y12
+	VPAND        Y1, Y12, Y12
+	VPAND        Y0, Y10, Y10
+	VPOR         Y12, Y10, Y10
+	VPSRLD       $0x02, Y7, Y12
+	VPAND        Y1, Y12, Y12
+	VPAND        Y0, Y11, Y11
+	VPOR         Y12, Y11, Y11
+	VPMADDUBSW   Y8, Y10, Y10
+	VPMADDUBSW   Y9, Y11, Y11
+	VBROADCASTSS 4(R9), Y8
+	VBROADCASTSS 20(R9), Y9
+	VPSRLD       $0x02, Y5, Y12
+	VPSRLD       $0x02, Y6, Y13
+	VPSLLD       $0x01, Y7, Y14
+	VPAND        Y1, Y14, Y14
+	VPAND        Y0, Y12, Y12
+	VPOR         Y14, Y12, Y12
+	VPSRLD       $0x03, Y7, Y14
+	VPAND        Y1, Y14, Y14
+	VPAND        Y0, Y13, Y13
+	VPOR         Y14, Y13, Y13
+	VPMADDUBSW   Y8, Y12, Y12
+	VPADDW       Y12, Y10, Y10
+	VPMADDUBSW   Y9, Y13, Y13
+	VPADDW       Y13, Y11, Y11
+	VBROADCASTSS 8(R9), Y8
+	VBROADCASTSS 24(R9), Y9
+	VPSRLD       $0x04, Y5, Y12
+	VPSRLD       $0x04, Y6, Y13
+	VPAND        Y1, Y7, Y14
+	VPAND        Y0, Y12, Y12
+	VPOR         Y14, Y12, Y12
+	VPSRLD       $0x04, Y7, Y14
+	VPAND        Y1, Y14, Y14
+	VPAND        Y0, Y13, Y13
+	VPOR         Y14, Y13, Y13
+	VPMADDUBSW   Y8, Y12, Y12
+	VPADDW       Y12, Y10, Y10
+	VPMADDUBSW   Y9, Y13, Y13
+	VPADDW       Y13, Y11, Y11
+	VBROADCASTSS 12(R9), Y8
+	VBROADCASTSS 28(R9), Y9
+	VPSRLD       $0x06, Y5, Y5
+	VPSRLD       $0x06, Y6, Y6
+	VPSRLD       $0x01, Y7, Y12
+	VPAND        Y1, Y12, Y12
+	VPAND        Y0, Y5, Y5
+	VPOR         Y12, Y5, Y5
+	VPSRLD       $0x05, Y7, Y7
+	VPAND        Y1, Y7, Y7
+	VPAND        Y0, Y6, Y6
+	VPOR         Y7, Y6, Y6
+	VPMADDUBSW   Y8, Y5, Y5
+	VPADDW       Y5, Y10, Y10
+	VPMADDWD     Y2, Y10, Y10
+	VPMADDUBSW   Y9, Y6, Y6
+	VPADDW       Y6, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VBROADCASTSS 44(R9), Y5
+	VPBROADCASTD 36(R9), Y6
+	VPSLLD       $0x02, Y6, Y6
+	VPADDD       Y6, Y10, Y10
+	VPMOVSXBD    200(R8), Y6
+	VCVTDQ2PS    Y6, Y6
+	VCVTPH2PS    16(R12), Y7
+	VMULPS       Y7, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VCVTDQ2PS    Y10, Y10
+	VFMADD231PS  Y6, Y10, Y4
+	VPBROADCASTD 40(R9), Y6
+	VPSLLD       $0x02, Y6, Y6
+	VPADDD       Y6, Y11, Y11
+	VPMOVSXBD    216(R8), Y6
+	VCVTDQ2PS    Y6, Y6
+	VCVTPH2PS    16(R12), Y7
+	VMULPS       Y7, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VCVTDQ2PS    Y11, Y11
+	VFMADD231PS  Y6, Y11, Y4
+	ADDQ         $0x00000040, R9
+	ADDQ         $0x000000e0, R8
+	DECQ         R11
+	JNZ          block
+	DECQ         R10
+	JNZ          superblock
+	VMOVUPS      Y3, (AX)
+	VMOVUPS      Y4, 32(AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         DI, CX
+	DECQ         SI
+	JNZ          group
+	VZEROUPPER
+	RET
+
+// func unpackQ3_KAVX2(panel *byte, w *byte, n int)
+// Requires: AVX, AVX2, F16C, MMX+
+TEXT ·unpackQ3_KAVX2(SB), NOSPLIT, $0-24
+	MOVQ         panel+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x0f0f0f0f, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x03030303, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x04040404, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x7c7c7c7c, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Y2
+	SHRQ         $0x03, DX
+
+superblock:
+	MOVQ       CX, SI
+	PREFETCHT0 8192(CX)
+	ADDQ       $0x00000020, CX
+	MOVQ       $0x00000008, BX
+
+block:
+	PREFETCHT0 8192(CX)
+	PREFETCHT0 8256(CX)
+	PREFETCHT0 8320(CX)
+	PREFETCHT0 8384(CX)
+	VMOVDQU    (CX), Y3
+	VMOVDQU    64(CX), Y4
+	VMOVDQU    128(CX), Y5
+	VMOVDQU    Y3, Y6
+	VMOVDQU    Y4, Y7
+	VPSLLD     $0x02, Y5, Y8
+	VPAND      Y1, Y8, Y8
+	VPAND      Y0, Y6, Y6
+	VPOR       Y8, Y6, Y6
+	VPSRLD     $0x02, Y5, Y8
+	VPAND      Y1, Y8, Y8
+	VPAND      Y0, Y7, Y7
+	VPOR       Y8, Y7, Y7
+	VPADDB     Y2, Y6, Y6
+	VMOVDQU    Y6, (AX)
+	VPADDB     Y2, Y7, Y7
+	VMOVDQU    Y7, 256(AX)
+	VPSRLD     $0x02, Y3, Y6
+	VPSRLD     $0x02, Y4, Y7
+	VPSLLD     $0x01, Y5, Y8
+	VPAND      Y1, Y8, Y8
+	VPAND      Y0, Y6, Y6
+	VPOR       Y8, Y6, Y6
+	VPSRLD     $0x03, Y5, Y8
+	VPAND      Y1, Y8, Y8
+	VPAND      Y0, Y7, Y7
+	VPOR       Y8, Y7, Y7
+	VPADDB     Y2, Y6, Y6
+	VMOVDQU    Y6, 64(AX)
+	VPADDB     Y2, Y7, Y7
+	VMOVDQU    Y7, 320(AX)
+	VPSRLD     $0x04, Y3, Y6
+	VPSRLD     $0x04, Y4, Y7
+	VPAND      Y1, Y5, Y8
+	VPAND      Y0, Y6, Y6
+	VPOR       Y8, Y6, Y6
+	VPSRLD     $0x04, Y5, Y8
+	VPAND      Y1, Y8, Y8
+	VPAND      Y0, Y7, Y7
+	VPOR       Y8, Y7, Y7
+	VPADDB     Y2, Y6, Y6
+	VMOVDQU    Y6, 128(AX)
+	VPADDB     Y2, Y7, Y7
+	VMOVDQU    Y7, 384(AX)
+	VPSRLD     $0x06, Y3, Y3
+	VPSRLD     $0x06, Y4, Y4
+	VPSRLD     $0x01, Y5, Y6
+	VPAND      Y1, Y6, Y6
+	VPAND      Y0, Y3, Y3
+	VPOR       Y6, Y3, Y3
+	VPSRLD     $0x05, Y5, Y5
+	VPAND      Y1, Y5, Y5
+	VPAND      Y0, Y4, Y4
+	VPOR       Y5, Y4, Y4
+	VPADDB     Y2, Y3, Y3
+	VMOVDQU    Y3, 192(AX)
+	VPADDB     Y2, Y4, Y4
+	VMOVDQU    Y4, 448(AX)
+	VPMOVSXBD  192(CX), Y3
+	VCVTDQ2PS  Y3, Y3
+	VCVTPH2PS  (SI), Y4
+	VMULPS     Y4, Y3, Y3
+	VMOVUPS    Y3, 512(AX)
+	VPMOVSXBD  208(CX), Y3
+	VCVTDQ2PS  Y3, Y3
+	VCVTPH2PS  (SI), Y4
+	VMULPS     Y4, Y3, Y3
+	VMOVUPS    Y3, 576(AX)
+	VMOVDQU    32(CX), Y3
+	VMOVDQU    96(CX), Y4
+	VMOVDQU    160(CX), Y5
+	VMOVDQU    Y3, Y6
+	VMOVDQU    Y4, Y7
+	VPSLLD     $0x02, Y5, Y8
+	VPAND      Y1, Y8, Y8
+	VPAND      Y0, Y6, Y6
+	VPOR       Y8, Y6, Y6
+	VPSRLD     $0x02, Y5, Y8
+	VPAND      Y1, Y8, Y8
+	VPAND      Y0, Y7, Y7
+	VPOR       Y8, Y7, Y7
+	VPADDB     Y2, Y6, Y6
+	VMOVDQU    Y6, 32(AX)
+	VPADDB     Y2, Y7, Y7
+	VMOVDQU    Y7, 288(AX)
+	VPSRLD     $0x02, Y3, Y6
+	VPSRLD     $0x02, Y4, Y7
+	VPSLLD     $0x01, Y5, Y8
+	VPAND      Y1, Y8, Y8
+	VPAND      Y0, Y6, Y6
+	VPOR       Y8, Y6, Y6
+	VPSRLD     $0x03, Y5, Y8
+	VPAND      Y1, Y8, Y8
+	VPAND      Y0, Y7, Y7
+	VPOR       Y8, Y7, Y7
+	VPADDB     Y2, Y6, Y6
+	VMOVDQU    Y6, 96(AX)
+	VPADDB     Y2, Y7, Y7
+	VMOVDQU    Y7, 352(AX)
+	VPSRLD     $0x04, Y3, Y6
+	VPSRLD     $0x04, Y4, Y7
+	VPAND      Y1, Y5, Y8
+	VPAND      Y0, Y6, Y6
+	VPOR       Y8, Y6, Y6
+	VPSRLD     $0x04, Y5, Y8
+	VPAND      Y1, Y8, Y8
+	VPAND      Y0, Y7, Y7
+	VPOR       Y8, Y7, Y7
+	VPADDB     Y2, Y6, Y6
+	VMOVDQU    Y6, 160(AX)
+	VPADDB     Y2, Y7, Y7
+	VMOVDQU    Y7, 416(AX)
+	VPSRLD     $0x06, Y3, Y3
+	VPSRLD     $0x06, Y4, Y4
+	VPSRLD     $0x01, Y5, Y6
+	VPAND      Y1, Y6, Y6
+	VPAND      Y0, Y3, Y3
+	VPOR       Y6, Y3, Y3
+	VPSRLD     $0x05, Y5, Y5
+	VPAND      Y1, Y5, Y5
+	VPAND      Y0, Y4, Y4
+	VPOR       Y5, Y4, Y4
+	VPADDB     Y2, Y3, Y3
+	VMOVDQU    Y3, 224(AX)
+	VPADDB     Y2, Y4, Y4
+	VMOVDQU    Y4, 480(AX)
+	VPMOVSXBD  200(CX), Y3
+	VCVTDQ2PS  Y3, Y3
+	VCVTPH2PS  16(SI), Y4
+	VMULPS     Y4, Y3, Y3
+	VMOVUPS    Y3, 544(AX)
+	VPMOVSXBD  216(CX), Y3
+	VCVTDQ2PS  Y3, Y3
+	VCVTPH2PS  16(SI), Y4
+	VMULPS     Y4, Y3, Y3
+	VMOVUPS    Y3, 608(AX)
+	ADDQ       $0x00000280, AX
+	ADDQ       $0x000000e0, CX
+	DECQ       BX
+	JNZ        block
+	DECQ       DX
+	JNZ        superblock
+	VZEROUPPER
+	RET
+
 // func gemvQ4_KAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 // Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·gemvQ4_KAVX2(SB), NOSPLIT, $0-48
@@ -3024,6 +3805,626 @@ block:
 	VZEROUPPER
 	RET
 
+// func gemvIQ4_XSAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·gemvIQ4_XSAVX2(SB), NOSPLIT, $0-48
+	MOVQ           dst+0(FP), AX
+	MOVQ           w+8(FP), CX
+	MOVQ           act+16(FP), DX
+	MOVQ           n+24(FP), BX
+	MOVQ           groups+32(FP), SI
+	MOVQ           stride+40(FP), DI
+	MOVL           $0x0f0f0f0f, R8
+	VMOVD          R8, X0
+	VPBROADCASTD   X0, Y0
+	VBROADCASTI128 iq4nl<>+0(SB), Y1
+	MOVL           $0x00010001, R8
+	VMOVD          R8, X2
+	VPBROADCASTD   X2, Y2
+	MOVL           $0x80808080, R8
+	VMOVD          R8, X3
+	VPBROADCASTD   X3, Y3
+	VPXOR          Y3, Y1, Y1
+
+group:
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   BX, R10
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	SHRQ   $0x03, R10
+
+superblock:
+	MOVQ       R8, R11
+	PREFETCHT0 8192(R8)
+	ADDQ       $0x00000020, R8
+	VCVTPH2PS  (R11), Y5
+	VCVTPH2PS  16(R11), Y6
+	MOVQ       $0x00000008, R11
+
+block:
+	PREFETCHT0   8192(R8)
+	PREFETCHT0   8256(R8)
+	PREFETCHT0   8320(R8)
+	PREFETCHT0   8384(R8)
+	PREFETCHT0   8448(R8)
+	VBROADCASTSS (R9), Y7
+	VBROADCASTSS 16(R9), Y8
+	VMOVDQU      (R8), Y9
+	VPSRLD       $0x04, Y9, Y10
+	VPAND        Y0, Y9, Y9
+	VPAND        Y0, Y10, Y10
+	VPSHUFB      Y9, Y1, Y9
+	VPSHUFB      Y10, Y1, Y10
+	VPSIGNB      Y9, Y7, Y11
+	VPABSB       Y9, Y9
+	VPMADDUBSW   Y11, Y9, Y9
+	VPMADDWD     Y2, Y9, Y9
+	VPSIGNB      Y10, Y8, Y11
+	VPABSB       Y10, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPMADDWD     Y2, Y10, Y10
+	VPADDD       Y10, Y9, Y9
+	VMOVDQU      32(R8), Y10
+	VPSRLD       $0x04, Y10, Y11
+	VPAND        Y0, Y10, Y10
+	VPAND        Y0, Y11, Y11
+	VPSHUFB      Y10, Y1, Y10
+	VPSHUFB      Y11, Y1, Y11
+	VPSIGNB      Y10, Y7, Y7
+	VPABSB       Y10, Y10
+	VPMADDUBSW   Y7, Y10, Y10
+	VPMADDWD     Y2, Y10, Y10
+	VPSIGNB      Y11, Y8, Y7
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y7, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y10, Y10
+	VBROADCASTSS 4(R9), Y7
+	VBROADCASTSS 20(R9), Y8
+	VMOVDQU      64(R8), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y0, Y11, Y11
+	VPAND        Y0, Y12, Y12
+	VPSHUFB      Y11, Y1, Y11
+	VPSHUFB      Y12, Y1, Y12
+	VPSIGNB      Y11, Y7, Y13
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y13, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y9, Y9
+	VPSIGNB      Y12, Y8, Y11
+	VPABSB       Y12, Y12
+	VPMADDUBSW   Y11, Y12, Y12
+	VPMADDWD     Y2, Y12, Y12
+	VPADDD       Y12, Y9, Y9
+	VMOVDQU      96(R8), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y0, Y11, Y11
+	VPAND        Y0, Y12, Y12
+	VPSHUFB      Y11, Y1, Y11
+	VPSHUFB      Y12, Y1, Y12
+	VPSIGNB      Y11, Y7, Y7
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y7, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y10, Y10
+	VPSIGNB      Y12, Y8, Y7
+	VPABSB       Y12, Y12
+	VPMADDUBSW   Y7, Y12, Y12
+	VPMADDWD     Y2, Y12, Y12
+	VPADDD       Y12, Y10, Y10
+	VBROADCASTSS 8(R9), Y7
+	VBROADCASTSS 24(R9), Y8
+	VMOVDQU      128(R8), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y0, Y11, Y11
+	VPAND        Y0, Y12, Y12
+	VPSHUFB      Y11, Y1, Y11
+	VPSHUFB      Y12, Y1, Y12
+	VPSIGNB      Y11, Y7, Y13
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y13, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y9, Y9
+	VPSIGNB      Y12, Y8, Y11
+	VPABSB       Y12, Y12
+	VPMADDUBSW   Y11, Y12, Y12
+	VPMADDWD     Y2, Y12, Y12
+	VPADDD       Y12, Y9, Y9
+	VMOVDQU      160(R8), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y0, Y11, Y11
+	VPAND        Y0, Y12, Y12
+	VPSHUFB      Y11, Y1, Y11
+	VPSHUFB      Y12, Y1, Y12
+	VPSIGNB      Y11, Y7, Y7
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y7, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y10, Y10
+	VPSIGNB      Y12, Y8, Y7
+	VPABSB       Y12, Y12
+	VPMADDUBSW   Y7, Y12, Y12
+	VPMADDWD     Y2, Y12, Y12
+	VPADDD       Y12, Y10, Y10
+	VBROADCASTSS 12(R9), Y7
+	VBROADCASTSS 28(R9), Y8
+	VMOVDQU      192(R8), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y0, Y11, Y11
+	VPAND        Y0, Y12, Y12
+	VPSHUFB      Y11, Y1, Y11
+	VPSHUFB      Y12, Y1, Y12
+	VPSIGNB      Y11, Y7, Y13
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y13, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y9, Y9
+	VPSIGNB      Y12, Y8, Y11
+	VPABSB       Y12, Y12
+	VPMADDUBSW   Y11, Y12, Y12
+	VPMADDWD     Y2, Y12, Y12
+	VPADDD       Y12, Y9, Y9
+	VMOVDQU      224(R8), Y11
+	VPSRLD       $0x04, Y11, Y12
+	VPAND        Y0, Y11, Y11
+	VPAND        Y0, Y12, Y12
+	VPSHUFB      Y11, Y1, Y11
+	VPSHUFB      Y12, Y1, Y12
+	VPSIGNB      Y11, Y7, Y7
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y7, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y10, Y10
+	VPSIGNB      Y12, Y8, Y7
+	VPABSB       Y12, Y12
+	VPMADDUBSW   Y7, Y12, Y12
+	VPMADDWD     Y2, Y12, Y12
+	VPADDD       Y12, Y10, Y10
+	VBROADCASTSS 44(R9), Y7
+	VPMOVSXBD    256(R8), Y8
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VCVTDQ2PS    Y9, Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VPMOVSXBD    264(R8), Y8
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VCVTDQ2PS    Y10, Y10
+	VFMADD231PS  Y8, Y10, Y4
+	ADDQ         $0x00000040, R9
+	ADDQ         $0x00000110, R8
+	DECQ         R11
+	JNZ          block
+	DECQ         R10
+	JNZ          superblock
+	VMOVUPS      Y3, (AX)
+	VMOVUPS      Y4, 32(AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         DI, CX
+	DECQ         SI
+	JNZ          group
+	VZEROUPPER
+	RET
+
+// func unpackIQ4_XSAVX2(panel *byte, w *byte, n int)
+// Requires: AVX, AVX2, F16C, MMX+
+TEXT ·unpackIQ4_XSAVX2(SB), NOSPLIT, $0-24
+	MOVQ           panel+0(FP), AX
+	MOVQ           w+8(FP), CX
+	MOVQ           n+16(FP), DX
+	MOVL           $0x0f0f0f0f, BX
+	VMOVD          BX, X0
+	VPBROADCASTD   X0, Y0
+	VBROADCASTI128 iq4nl<>+0(SB), Y1
+	SHRQ           $0x03, DX
+
+superblock:
+	MOVQ       CX, BX
+	PREFETCHT0 8192(CX)
+	ADDQ       $0x00000020, CX
+	VCVTPH2PS  (BX), Y2
+	VCVTPH2PS  16(BX), Y3
+	MOVQ       $0x00000008, BX
+
+block:
+	PREFETCHT0 8192(CX)
+	PREFETCHT0 8256(CX)
+	PREFETCHT0 8320(CX)
+	PREFETCHT0 8384(CX)
+	PREFETCHT0 8448(CX)
+	VMOVDQU    (CX), Y4
+	VPSRLD     $0x04, Y4, Y5
+	VPAND      Y0, Y4, Y4
+	VPAND      Y0, Y5, Y5
+	VPSHUFB    Y4, Y1, Y4
+	VPSHUFB    Y5, Y1, Y5
+	VMOVDQU    Y4, (AX)
+	VMOVDQU    Y5, 256(AX)
+	VMOVDQU    64(CX), Y4
+	VPSRLD     $0x04, Y4, Y5
+	VPAND      Y0, Y4, Y4
+	VPAND      Y0, Y5, Y5
+	VPSHUFB    Y4, Y1, Y4
+	VPSHUFB    Y5, Y1, Y5
+	VMOVDQU    Y4, 64(AX)
+	VMOVDQU    Y5, 320(AX)
+	VMOVDQU    128(CX), Y4
+	VPSRLD     $0x04, Y4, Y5
+	VPAND      Y0, Y4, Y4
+	VPAND      Y0, Y5, Y5
+	VPSHUFB    Y4, Y1, Y4
+	VPSHUFB    Y5, Y1, Y5
+	VMOVDQU    Y4, 128(AX)
+	VMOVDQU    Y5, 384(AX)
+	VMOVDQU    192(CX), Y4
+	VPSRLD     $0x04, Y4, Y5
+	VPAND      Y0, Y4, Y4
+	VPAND      Y0, Y5, Y5
+	VPSHUFB    Y4, Y1, Y4
+	VPSHUFB    Y5, Y1, Y5
+	VMOVDQU    Y4, 192(AX)
+	VMOVDQU    Y5, 448(AX)
+	VPMOVSXBD  256(CX), Y4
+	VCVTDQ2PS  Y4, Y4
+	VMULPS     Y2, Y4, Y4
+	VMOVUPS    Y4, 512(AX)
+	VMOVDQU    32(CX), Y4
+	VPSRLD     $0x04, Y4, Y5
+	VPAND      Y0, Y4, Y4
+	VPAND      Y0, Y5, Y5
+	VPSHUFB    Y4, Y1, Y4
+	VPSHUFB    Y5, Y1, Y5
+	VMOVDQU    Y4, 32(AX)
+	VMOVDQU    Y5, 288(AX)
+	VMOVDQU    96(CX), Y4
+	VPSRLD     $0x04, Y4, Y5
+	VPAND      Y0, Y4, Y4
+	VPAND      Y0, Y5, Y5
+	VPSHUFB    Y4, Y1, Y4
+	VPSHUFB    Y5, Y1, Y5
+	VMOVDQU    Y4, 96(AX)
+	VMOVDQU    Y5, 352(AX)
+	VMOVDQU    160(CX), Y4
+	VPSRLD     $0x04, Y4, Y5
+	VPAND      Y0, Y4, Y4
+	VPAND      Y0, Y5, Y5
+	VPSHUFB    Y4, Y1, Y4
+	VPSHUFB    Y5, Y1, Y5
+	VMOVDQU    Y4, 160(AX)
+	VMOVDQU    Y5, 416(AX)
+	VMOVDQU    224(CX), Y4
+	VPSRLD     $0x04, Y4, Y5
+	VPAND      Y0, Y4, Y4
+	VPAND      Y0, Y5, Y5
+	VPSHUFB    Y4, Y1, Y4
+	VPSHUFB    Y5, Y1, Y5
+	VMOVDQU    Y4, 224(AX)
+	VMOVDQU    Y5, 480(AX)
+	VPMOVSXBD  264(CX), Y4
+	VCVTDQ2PS  Y4, Y4
+	VMULPS     Y3, Y4, Y4
+	VMOVUPS    Y4, 544(AX)
+	ADDQ       $0x00000240, AX
+	ADDQ       $0x00000110, CX
+	DECQ       BX
+	JNZ        block
+	DECQ       DX
+	JNZ        superblock
+	VZEROUPPER
+	RET
+
+// func gemvMXFP4AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemvMXFP4AVX2(SB), NOSPLIT, $0-48
+	MOVQ           dst+0(FP), AX
+	MOVQ           w+8(FP), CX
+	MOVQ           act+16(FP), DX
+	MOVQ           n+24(FP), BX
+	MOVQ           groups+32(FP), SI
+	MOVQ           stride+40(FP), DI
+	MOVL           $0x0f0f0f0f, R8
+	VMOVD          R8, X0
+	VPBROADCASTD   X0, Y0
+	VBROADCASTI128 e2m1<>+0(SB), Y1
+	MOVL           $0x00010001, R8
+	VMOVD          R8, X2
+	VPBROADCASTD   X2, Y2
+	MOVL           $0x80808080, R8
+	VMOVD          R8, X3
+	VPBROADCASTD   X3, Y3
+	VPXOR          Y3, Y1, Y1
+
+group:
+	MOVQ         CX, R8
+	MOVQ         DX, R9
+	MOVQ         BX, R10
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	MOVL         $0x00200000, R11
+	VMOVD        R11, X5
+	VPBROADCASTD X5, Y5
+
+block:
+	PREFETCHT0   8192(R8)
+	PREFETCHT0   8256(R8)
+	PREFETCHT0   8320(R8)
+	PREFETCHT0   8384(R8)
+	PREFETCHT0   8448(R8)
+	VBROADCASTSS (R9), Y6
+	VBROADCASTSS 16(R9), Y7
+	VMOVDQU      (R8), Y8
+	VPSRLD       $0x04, Y8, Y9
+	VPAND        Y0, Y8, Y8
+	VPAND        Y0, Y9, Y9
+	VPSHUFB      Y8, Y1, Y8
+	VPSHUFB      Y9, Y1, Y9
+	VPSIGNB      Y8, Y6, Y10
+	VPABSB       Y8, Y8
+	VPMADDUBSW   Y10, Y8, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPSIGNB      Y9, Y7, Y10
+	VPABSB       Y9, Y9
+	VPMADDUBSW   Y10, Y9, Y9
+	VPMADDWD     Y2, Y9, Y9
+	VPADDD       Y9, Y8, Y8
+	VMOVDQU      32(R8), Y9
+	VPSRLD       $0x04, Y9, Y10
+	VPAND        Y0, Y9, Y9
+	VPAND        Y0, Y10, Y10
+	VPSHUFB      Y9, Y1, Y9
+	VPSHUFB      Y10, Y1, Y10
+	VPSIGNB      Y9, Y6, Y6
+	VPABSB       Y9, Y9
+	VPMADDUBSW   Y6, Y9, Y9
+	VPMADDWD     Y2, Y9, Y9
+	VPSIGNB      Y10, Y7, Y6
+	VPABSB       Y10, Y10
+	VPMADDUBSW   Y6, Y10, Y10
+	VPMADDWD     Y2, Y10, Y10
+	VPADDD       Y10, Y9, Y9
+	VBROADCASTSS 4(R9), Y6
+	VBROADCASTSS 20(R9), Y7
+	VMOVDQU      64(R8), Y10
+	VPSRLD       $0x04, Y10, Y11
+	VPAND        Y0, Y10, Y10
+	VPAND        Y0, Y11, Y11
+	VPSHUFB      Y10, Y1, Y10
+	VPSHUFB      Y11, Y1, Y11
+	VPSIGNB      Y10, Y6, Y12
+	VPABSB       Y10, Y10
+	VPMADDUBSW   Y12, Y10, Y10
+	VPMADDWD     Y2, Y10, Y10
+	VPADDD       Y10, Y8, Y8
+	VPSIGNB      Y11, Y7, Y10
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y10, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y8, Y8
+	VMOVDQU      96(R8), Y10
+	VPSRLD       $0x04, Y10, Y11
+	VPAND        Y0, Y10, Y10
+	VPAND        Y0, Y11, Y11
+	VPSHUFB      Y10, Y1, Y10
+	VPSHUFB      Y11, Y1, Y11
+	VPSIGNB      Y10, Y6, Y6
+	VPABSB       Y10, Y10
+	VPMADDUBSW   Y6, Y10, Y10
+	VPMADDWD     Y2, Y10, Y10
+	VPADDD       Y10, Y9, Y9
+	VPSIGNB      Y11, Y7, Y6
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y6, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y9, Y9
+	VBROADCASTSS 8(R9), Y6
+	VBROADCASTSS 24(R9), Y7
+	VMOVDQU      128(R8), Y10
+	VPSRLD       $0x04, Y10, Y11
+	VPAND        Y0, Y10, Y10
+	VPAND        Y0, Y11, Y11
+	VPSHUFB      Y10, Y1, Y10
+	VPSHUFB      Y11, Y1, Y11
+	VPSIGNB      Y10, Y6, Y12
+	VPABSB       Y10, Y10
+	VPMADDUBSW   Y12, Y10, Y10
+	VPMADDWD     Y2, Y10, Y10
+	VPADDD       Y10, Y8, Y8
+	VPSIGNB      Y11, Y7, Y10
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y10, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y8, Y8
+	VMOVDQU      160(R8), Y10
+	VPSRLD       $0x04, Y10, Y11
+	VPAND        Y0, Y10, Y10
+	VPAND        Y0, Y11, Y11
+	VPSHUFB      Y10, Y1, Y10
+	VPSHUFB      Y11, Y1, Y11
+	VPSIGNB      Y10, Y6, Y6
+	VPABSB       Y10, Y10
+	VPMADDUBSW   Y6, Y10, Y10
+	VPMADDWD     Y2, Y10, Y10
+	VPADDD       Y10, Y9, Y9
+	VPSIGNB      Y11, Y7, Y6
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y6, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y9, Y9
+	VBROADCASTSS 12(R9), Y6
+	VBROADCASTSS 28(R9), Y7
+	VMOVDQU      192(R8), Y10
+	VPSRLD       $0x04, Y10, Y11
+	VPAND        Y0, Y10, Y10
+	VPAND        Y0, Y11, Y11
+	VPSHUFB      Y10, Y1, Y10
+	VPSHUFB      Y11, Y1, Y11
+	VPSIGNB      Y10, Y6, Y12
+	VPABSB       Y10, Y10
+	VPMADDUBSW   Y12, Y10, Y10
+	VPMADDWD     Y2, Y10, Y10
+	VPADDD       Y10, Y8, Y8
+	VPSIGNB      Y11, Y7, Y10
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y10, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y8, Y8
+	VMOVDQU      224(R8), Y10
+	VPSRLD       $0x04, Y10, Y11
+	VPAND        Y0, Y10, Y10
+	VPAND        Y0, Y11, Y11
+	VPSHUFB      Y10, Y1, Y10
+	VPSHUFB      Y11, Y1, Y11
+	VPSIGNB      Y10, Y6, Y6
+	VPABSB       Y10, Y10
+	VPMADDUBSW   Y6, Y10, Y10
+	VPMADDWD     Y2, Y10, Y10
+	VPADDD       Y10, Y9, Y9
+	VPSIGNB      Y11, Y7, Y6
+	VPABSB       Y11, Y11
+	VPMADDUBSW   Y6, Y11, Y11
+	VPMADDWD     Y2, Y11, Y11
+	VPADDD       Y11, Y9, Y9
+	VBROADCASTSS 44(R9), Y6
+	VPMOVZXBD    256(R8), Y7
+	VPSLLVD      Y7, Y5, Y10
+	VPAND        x00600000<>+0(SB), Y10, Y10
+	VPSUBUSW     x00000001<>+0(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y7
+	VPOR         Y10, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VCVTDQ2PS    Y8, Y8
+	VFMADD231PS  Y7, Y8, Y3
+	VPMOVZXBD    264(R8), Y7
+	VPSLLVD      Y7, Y5, Y8
+	VPAND        x00600000<>+0(SB), Y8, Y8
+	VPSUBUSW     x00000001<>+0(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y7
+	VPOR         Y8, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VCVTDQ2PS    Y9, Y9
+	VFMADD231PS  Y7, Y9, Y4
+	ADDQ         $0x00000040, R9
+	ADDQ         $0x00000110, R8
+	DECQ         R10
+	JNZ          block
+	VMOVUPS      Y3, (AX)
+	VMOVUPS      Y4, 32(AX)
+	ADDQ         $0x00000040, AX
+	ADDQ         DI, CX
+	DECQ         SI
+	JNZ          group
+	VZEROUPPER
+	RET
+
+// func unpackMXFP4AVX2(panel *byte, w *byte, n int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·unpackMXFP4AVX2(SB), NOSPLIT, $0-24
+	MOVQ           panel+0(FP), AX
+	MOVQ           w+8(FP), CX
+	MOVQ           n+16(FP), DX
+	MOVL           $0x0f0f0f0f, BX
+	VMOVD          BX, X0
+	VPBROADCASTD   X0, Y0
+	VBROADCASTI128 e2m1<>+0(SB), Y1
+	MOVL           $0x00200000, BX
+	VMOVD          BX, X2
+	VPBROADCASTD   X2, Y2
+
+block:
+	PREFETCHT0 8192(CX)
+	PREFETCHT0 8256(CX)
+	PREFETCHT0 8320(CX)
+	PREFETCHT0 8384(CX)
+	PREFETCHT0 8448(CX)
+	VMOVDQU    (CX), Y3
+	VPSRLD     $0x04, Y3, Y4
+	VPAND      Y0, Y3, Y3
+	VPAND      Y0, Y4, Y4
+	VPSHUFB    Y3, Y1, Y3
+	VPSHUFB    Y4, Y1, Y4
+	VMOVDQU    Y3, (AX)
+	VMOVDQU    Y4, 256(AX)
+	VMOVDQU    64(CX), Y3
+	VPSRLD     $0x04, Y3, Y4
+	VPAND      Y0, Y3, Y3
+	VPAND      Y0, Y4, Y4
+	VPSHUFB    Y3, Y1, Y3
+	VPSHUFB    Y4, Y1, Y4
+	VMOVDQU    Y3, 64(AX)
+	VMOVDQU    Y4, 320(AX)
+	VMOVDQU    128(CX), Y3
+	VPSRLD     $0x04, Y3, Y4
+	VPAND      Y0, Y3, Y3
+	VPAND      Y0, Y4, Y4
+	VPSHUFB    Y3, Y1, Y3
+	VPSHUFB    Y4, Y1, Y4
+	VMOVDQU    Y3, 128(AX)
+	VMOVDQU    Y4, 384(AX)
+	VMOVDQU    192(CX), Y3
+	VPSRLD     $0x04, Y3, Y4
+	VPAND      Y0, Y3, Y3
+	VPAND      Y0, Y4, Y4
+	VPSHUFB    Y3, Y1, Y3
+	VPSHUFB    Y4, Y1, Y4
+	VMOVDQU    Y3, 192(AX)
+	VMOVDQU    Y4, 448(AX)
+	VPMOVZXBD  256(CX), Y3
+	VPSLLVD    Y3, Y2, Y4
+	VPAND      x00600000<>+0(SB), Y4, Y4
+	VPSUBUSW   x00000001<>+0(SB), Y3, Y3
+	VPSLLD     $0x17, Y3, Y3
+	VPOR       Y4, Y3, Y3
+	VMOVUPS    Y3, 512(AX)
+	VMOVDQU    32(CX), Y3
+	VPSRLD     $0x04, Y3, Y4
+	VPAND      Y0, Y3, Y3
+	VPAND      Y0, Y4, Y4
+	VPSHUFB    Y3, Y1, Y3
+	VPSHUFB    Y4, Y1, Y4
+	VMOVDQU    Y3, 32(AX)
+	VMOVDQU    Y4, 288(AX)
+	VMOVDQU    96(CX), Y3
+	VPSRLD     $0x04, Y3, Y4
+	VPAND      Y0, Y3, Y3
+	VPAND      Y0, Y4, Y4
+	VPSHUFB    Y3, Y1, Y3
+	VPSHUFB    Y4, Y1, Y4
+	VMOVDQU    Y3, 96(AX)
+	VMOVDQU    Y4, 352(AX)
+	VMOVDQU    160(CX), Y3
+	VPSRLD     $0x04, Y3, Y4
+	VPAND      Y0, Y3, Y3
+	VPAND      Y0, Y4, Y4
+	VPSHUFB    Y3, Y1, Y3
+	VPSHUFB    Y4, Y1, Y4
+	VMOVDQU    Y3, 160(AX)
+	VMOVDQU    Y4, 416(AX)
+	VMOVDQU    224(CX), Y3
+	VPSRLD     $0x04, Y3, Y4
+	VPAND      Y0, Y3, Y3
+	VPAND      Y0, Y4, Y4
+	VPSHUFB    Y3, Y1, Y3
+	VPSHUFB    Y4, Y1, Y4
+	VMOVDQU    Y3, 224(AX)
+	VMOVDQU    Y4, 480(AX)
+	VPMOVZXBD  264(CX), Y3
+	VPSLLVD    Y3, Y2, Y4
+	VPAND      x00600000<>+0(SB), Y4, Y4
+	VPSUBUSW   x00000001<>+0(SB), Y3, Y3
+	VPSLLD     $0x17, Y3, Y3
+	VPOR       Y4, Y3, Y3
+	VMOVUPS    Y3, 544(AX)
+	ADDQ       $0x00000240, AX
+	ADDQ       $0x00000110, CX
+	DECQ       DX
+	JNZ        block
+	VZEROUPPER
+	RET
+
 // func gemvI8AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·gemvI8AVX2(SB), NOSPLIT, $0-48
@@ -3197,147 +4598,6 @@ block:
 	JNZ          block
 	VMOVUPS      Y2, (AX)
 	VMOVUPS      Y3, 32(AX)
-	ADDQ         $0x00000040, AX
-	ADDQ         DI, CX
-	DECQ         SI
-	JNZ          group
-	VZEROUPPER
-	RET
-
-// func gemvI8MAVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemvI8MAVX2(SB), NOSPLIT, $0-48
-	MOVQ         dst+0(FP), AX
-	MOVQ         w+8(FP), CX
-	MOVQ         act+16(FP), DX
-	MOVQ         n+24(FP), BX
-	MOVQ         groups+32(FP), SI
-	MOVQ         stride+40(FP), DI
-	MOVL         $0x00010001, R8
-	VMOVD        R8, X0
-	VPBROADCASTD X0, Y0
-
-group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-
-block:
-	PREFETCHT0   8192(R8)
-	PREFETCHT0   8256(R8)
-	PREFETCHT0   8320(R8)
-	PREFETCHT0   8384(R8)
-	PREFETCHT0   8448(R8)
-	PREFETCHT0   8512(R8)
-	PREFETCHT0   8576(R8)
-	PREFETCHT0   8640(R8)
-	PREFETCHT0   8704(R8)
-	PREFETCHT0   8768(R8)
-	PREFETCHT0   8832(R8)
-	PREFETCHT0   8896(R8)
-	VBROADCASTSS (R9), Y3
-	VBROADCASTSS 4(R9), Y4
-	VMOVDQU      (R8), Y5
-	VMOVDQU      64(R8), Y6
-	VPMADDUBSW   Y3, Y5, Y5
-	VPMADDWD     Y0, Y5, Y5
-	VPMADDUBSW   Y4, Y6, Y6
-	VPMADDWD     Y0, Y6, Y6
-	VPADDD       Y6, Y5, Y5
-	VMOVDQU      32(R8), Y6
-	VMOVDQU      96(R8), Y7
-	VPMADDUBSW   Y3, Y6, Y6
-	VPMADDWD     Y0, Y6, Y6
-	VPMADDUBSW   Y4, Y7, Y7
-	VPMADDWD     Y0, Y7, Y7
-	VPADDD       Y7, Y6, Y6
-	VBROADCASTSS 8(R9), Y3
-	VBROADCASTSS 12(R9), Y4
-	VMOVDQU      128(R8), Y7
-	VMOVDQU      192(R8), Y8
-	VPMADDUBSW   Y3, Y7, Y7
-	VPMADDWD     Y0, Y7, Y7
-	VPADDD       Y7, Y5, Y5
-	VPMADDUBSW   Y4, Y8, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y5, Y5
-	VMOVDQU      160(R8), Y7
-	VMOVDQU      224(R8), Y8
-	VPMADDUBSW   Y3, Y7, Y7
-	VPMADDWD     Y0, Y7, Y7
-	VPADDD       Y7, Y6, Y6
-	VPMADDUBSW   Y4, Y8, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y6, Y6
-	VBROADCASTSS 16(R9), Y3
-	VBROADCASTSS 20(R9), Y4
-	VMOVDQU      256(R8), Y7
-	VMOVDQU      320(R8), Y8
-	VPMADDUBSW   Y3, Y7, Y7
-	VPMADDWD     Y0, Y7, Y7
-	VPMADDUBSW   Y4, Y8, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y7, Y7
-	VMOVDQU      288(R8), Y8
-	VMOVDQU      352(R8), Y9
-	VPMADDUBSW   Y3, Y8, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPMADDUBSW   Y4, Y9, Y9
-	VPMADDWD     Y0, Y9, Y9
-	VPADDD       Y9, Y8, Y8
-	VBROADCASTSS 24(R9), Y3
-	VBROADCASTSS 28(R9), Y4
-	VMOVDQU      384(R8), Y9
-	VMOVDQU      448(R8), Y10
-	VPMADDUBSW   Y3, Y9, Y9
-	VPMADDWD     Y0, Y9, Y9
-	VPADDD       Y9, Y7, Y7
-	VPMADDUBSW   Y4, Y10, Y10
-	VPMADDWD     Y0, Y10, Y10
-	VPADDD       Y10, Y7, Y7
-	VMOVDQU      416(R8), Y9
-	VMOVDQU      480(R8), Y10
-	VPMADDUBSW   Y3, Y9, Y9
-	VPMADDWD     Y0, Y9, Y9
-	VPADDD       Y9, Y8, Y8
-	VPMADDUBSW   Y4, Y10, Y10
-	VPMADDWD     Y0, Y10, Y10
-	VPADDD       Y10, Y8, Y8
-	VBROADCASTSS 44(R9), Y3
-	VMOVUPS      512(R8), Y4
-	VMULPS       Y3, Y4, Y4
-	VCVTDQ2PS    Y5, Y5
-	VFMADD231PS  Y4, Y5, Y1
-	VMOVUPS      544(R8), Y4
-	VMULPS       Y3, Y4, Y4
-	VCVTDQ2PS    Y6, Y6
-	VFMADD231PS  Y4, Y6, Y2
-	VMOVUPS      576(R8), Y4
-	VMULPS       Y3, Y4, Y4
-	VCVTDQ2PS    Y7, Y7
-	VFMADD231PS  Y4, Y7, Y1
-	VMOVUPS      608(R8), Y4
-	VMULPS       Y3, Y4, Y4
-	VCVTDQ2PS    Y8, Y8
-	VFMADD231PS  Y4, Y8, Y2
-	VBROADCASTSS 52(R9), Y3
-	VMOVUPS      640(R8), Y4
-	VFMADD231PS  Y3, Y4, Y1
-	VMOVUPS      672(R8), Y4
-	VFMADD231PS  Y3, Y4, Y2
-	VBROADCASTSS 56(R9), Y3
-	VMOVUPS      704(R8), Y4
-	VFMADD231PS  Y3, Y4, Y1
-	VMOVUPS      736(R8), Y4
-	VFMADD231PS  Y3, Y4, Y2
-	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000300, R8
-	DECQ         R10
-	JNZ          block
-	VMOVUPS      Y1, (AX)
-	VMOVUPS      Y2, 32(AX)
 	ADDQ         $0x00000040, AX
 	ADDQ         DI, CX
 	DECQ         SI
@@ -4861,281 +6121,245 @@ half:
 
 block:
 	VMOVDQU      (R11), Y1
-	VBROADCASTSS (R12), Y2
-	VPMADDUBSW   Y2, Y1, Y2
-	VPMADDWD     Y0, Y2, Y2
-	VBROADCASTSS 4(R12), Y3
-	VPMADDUBSW   Y3, Y1, Y3
-	VPMADDWD     Y0, Y3, Y3
-	VBROADCASTSS 8(R12), Y4
-	VPMADDUBSW   Y4, Y1, Y4
-	VPMADDWD     Y0, Y4, Y4
-	VBROADCASTSS 12(R12), Y5
-	VPMADDUBSW   Y5, Y1, Y5
-	VPMADDWD     Y0, Y5, Y5
-	VBROADCASTSS 16(R12), Y6
-	VPMADDUBSW   Y6, Y1, Y6
-	VPMADDWD     Y0, Y6, Y6
-	VBROADCASTSS 20(R12), Y7
-	VPMADDUBSW   Y7, Y1, Y7
-	VPMADDWD     Y0, Y7, Y7
-	VMOVDQU      64(R11), Y1
-	VBROADCASTSS 24(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y2, Y2
-	VBROADCASTSS 28(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y3, Y3
-	VBROADCASTSS 32(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y4, Y4
-	VBROADCASTSS 36(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y5, Y5
-	VBROADCASTSS 40(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y6, Y6
-	VBROADCASTSS 44(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y7, Y7
-	VMOVDQU      128(R11), Y1
-	VBROADCASTSS 48(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y2, Y2
-	VBROADCASTSS 52(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y3, Y3
-	VBROADCASTSS 56(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y4, Y4
-	VBROADCASTSS 60(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y5, Y5
-	VBROADCASTSS 64(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y6, Y6
-	VBROADCASTSS 68(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y7, Y7
-	VMOVDQU      192(R11), Y1
-	VBROADCASTSS 72(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y2, Y2
-	VBROADCASTSS 76(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y3, Y3
-	VBROADCASTSS 80(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y4, Y4
-	VBROADCASTSS 84(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y5, Y5
-	VBROADCASTSS 88(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y6, Y6
-	VBROADCASTSS 92(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y7, Y7
-	VMOVUPS      512(R11), Y1
-	VBROADCASTSS 264(R12), Y8
-	VMULPS       Y1, Y8, Y8
-	VCVTDQ2PS    Y2, Y2
-	VFMADD213PS  (AX), Y8, Y2
-	VMOVUPS      Y2, (AX)
-	VBROADCASTSS 268(R12), Y2
-	VMULPS       Y1, Y2, Y2
-	VCVTDQ2PS    Y3, Y3
-	VFMADD213PS  (AX)(CX*1), Y2, Y3
-	VMOVUPS      Y3, (AX)(CX*1)
-	VBROADCASTSS 272(R12), Y2
-	VMULPS       Y1, Y2, Y2
-	VCVTDQ2PS    Y4, Y4
-	VFMADD213PS  (AX)(CX*2), Y2, Y4
-	VMOVUPS      Y4, (AX)(CX*2)
-	VBROADCASTSS 276(R12), Y2
-	VMULPS       Y1, Y2, Y2
-	VCVTDQ2PS    Y5, Y5
-	VFMADD213PS  (R13), Y2, Y5
-	VMOVUPS      Y5, (R13)
-	VBROADCASTSS 280(R12), Y2
-	VMULPS       Y1, Y2, Y2
-	VCVTDQ2PS    Y6, Y6
-	VFMADD213PS  (R13)(CX*1), Y2, Y6
-	VMOVUPS      Y6, (R13)(CX*1)
-	VBROADCASTSS 284(R12), Y2
-	VMULPS       Y1, Y2, Y2
-	VCVTDQ2PS    Y7, Y7
-	VFMADD213PS  (R13)(CX*2), Y2, Y7
-	VMOVUPS      Y7, (R13)(CX*2)
-	VMOVDQU      256(R11), Y1
-	VBROADCASTSS 96(R12), Y2
-	VPMADDUBSW   Y2, Y1, Y2
-	VPMADDWD     Y0, Y2, Y2
-	VBROADCASTSS 100(R12), Y3
-	VPMADDUBSW   Y3, Y1, Y3
-	VPMADDWD     Y0, Y3, Y3
-	VBROADCASTSS 104(R12), Y4
-	VPMADDUBSW   Y4, Y1, Y4
-	VPMADDWD     Y0, Y4, Y4
-	VBROADCASTSS 108(R12), Y5
-	VPMADDUBSW   Y5, Y1, Y5
-	VPMADDWD     Y0, Y5, Y5
-	VBROADCASTSS 112(R12), Y6
-	VPMADDUBSW   Y6, Y1, Y6
-	VPMADDWD     Y0, Y6, Y6
-	VBROADCASTSS 116(R12), Y7
-	VPMADDUBSW   Y7, Y1, Y7
-	VPMADDWD     Y0, Y7, Y7
-	VMOVDQU      320(R11), Y1
-	VBROADCASTSS 120(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y2, Y2
-	VBROADCASTSS 124(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y3, Y3
-	VBROADCASTSS 128(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y4, Y4
-	VBROADCASTSS 132(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y5, Y5
-	VBROADCASTSS 136(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y6, Y6
-	VBROADCASTSS 140(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y7, Y7
-	VMOVDQU      384(R11), Y1
-	VBROADCASTSS 144(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y2, Y2
-	VBROADCASTSS 148(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y3, Y3
-	VBROADCASTSS 152(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y4, Y4
-	VBROADCASTSS 156(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y5, Y5
-	VBROADCASTSS 160(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y6, Y6
-	VBROADCASTSS 164(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y7, Y7
-	VMOVDQU      448(R11), Y1
-	VBROADCASTSS 168(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y2, Y2
-	VBROADCASTSS 172(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y3, Y3
-	VBROADCASTSS 176(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y4, Y4
-	VBROADCASTSS 180(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y5, Y5
-	VBROADCASTSS 184(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y6, Y6
-	VBROADCASTSS 188(R12), Y8
-	VPMADDUBSW   Y8, Y1, Y8
-	VPMADDWD     Y0, Y8, Y8
-	VPADDD       Y8, Y7, Y7
+	VMOVDQU      64(R11), Y2
+	VMOVDQU      128(R11), Y3
+	VMOVDQU      192(R11), Y4
+	VMOVDQU      256(R11), Y5
+	VMOVDQU      320(R11), Y6
+	VMOVDQU      384(R11), Y7
+	VMOVDQU      448(R11), Y8
+	VMOVUPS      512(R11), Y9
+	VBROADCASTSS (R12), Y10
+	VPMADDUBSW   Y10, Y1, Y10
+	VBROADCASTSS 24(R12), Y11
+	VPMADDUBSW   Y11, Y2, Y11
+	VPADDW       Y11, Y10, Y10
+	VBROADCASTSS 48(R12), Y11
+	VPMADDUBSW   Y11, Y3, Y11
+	VPADDW       Y11, Y10, Y10
+	VBROADCASTSS 72(R12), Y11
+	VPMADDUBSW   Y11, Y4, Y11
+	VPADDW       Y11, Y10, Y10
+	VPMADDWD     Y0, Y10, Y10
+	VBROADCASTSS 264(R12), Y11
+	VMULPS       Y9, Y11, Y11
+	VCVTDQ2PS    Y10, Y10
+	VFMADD213PS  (AX), Y11, Y10
+	VMOVUPS      Y10, (AX)
+	VBROADCASTSS 4(R12), Y10
+	VPMADDUBSW   Y10, Y1, Y10
+	VBROADCASTSS 28(R12), Y11
+	VPMADDUBSW   Y11, Y2, Y11
+	VPADDW       Y11, Y10, Y10
+	VBROADCASTSS 52(R12), Y11
+	VPMADDUBSW   Y11, Y3, Y11
+	VPADDW       Y11, Y10, Y10
+	VBROADCASTSS 76(R12), Y11
+	VPMADDUBSW   Y11, Y4, Y11
+	VPADDW       Y11, Y10, Y10
+	VPMADDWD     Y0, Y10, Y10
+	VBROADCASTSS 268(R12), Y11
+	VMULPS       Y9, Y11, Y11
+	VCVTDQ2PS    Y10, Y10
+	VFMADD213PS  (AX)(CX*1), Y11, Y10
+	VMOVUPS      Y10, (AX)(CX*1)
+	VBROADCASTSS 8(R12), Y10
+	VPMADDUBSW   Y10, Y1, Y10
+	VBROADCASTSS 32(R12), Y11
+	VPMADDUBSW   Y11, Y2, Y11
+	VPADDW       Y11, Y10, Y10
+	VBROADCASTSS 56(R12), Y11
+	VPMADDUBSW   Y11, Y3, Y11
+	VPADDW       Y11, Y10, Y10
+	VBROADCASTSS 80(R12), Y11
+	VPMADDUBSW   Y11, Y4, Y11
+	VPADDW       Y11, Y10, Y10
+	VPMADDWD     Y0, Y10, Y10
+	VBROADCASTSS 272(R12), Y11
+	VMULPS       Y9, Y11, Y11
+	VCVTDQ2PS    Y10, Y10
+	VFMADD213PS  (AX)(CX*2), Y11, Y10
+	VMOVUPS      Y10, (AX)(CX*2)
+	VBROADCASTSS 12(R12), Y10
+	VPMADDUBSW   Y10, Y1, Y10
+	VBROADCASTSS 36(R12), Y11
+	VPMADDUBSW   Y11, Y2, Y11
+	VPADDW       Y11, Y10, Y10
+	VBROADCASTSS 60(R12), Y11
+	VPMADDUBSW   Y11, Y3, Y11
+	VPADDW       Y11, Y10, Y10
+	VBROADCASTSS 84(R12), Y11
+	VPMADDUBSW   Y11, Y4, Y11
+	VPADDW       Y11, Y10, Y10
+	VPMADDWD     Y0, Y10, Y10
+	VBROADCASTSS 276(R12), Y11
+	VMULPS       Y9, Y11, Y11
+	VCVTDQ2PS    Y10, Y10
+	VFMADD213PS  (R13), Y11, Y10
+	VMOVUPS      Y10, (R13)
+	VBROADCASTSS 16(R12), Y10
+	VPMADDUBSW   Y10, Y1, Y10
+	VBROADCASTSS 40(R12), Y11
+	VPMADDUBSW   Y11, Y2, Y11
+	VPADDW       Y11, Y10, Y10
+	VBROADCASTSS 64(R12), Y11
+	VPMADDUBSW   Y11, Y3, Y11
+	VPADDW       Y11, Y10, Y10
+	VBROADCASTSS 88(R12), Y11
+	VPMADDUBSW   Y11, Y4, Y11
+	VPADDW       Y11, Y10, Y10
+	VPMADDWD     Y0, Y10, Y10
+	VBROADCASTSS 280(R12), Y11
+	VMULPS       Y9, Y11, Y11
+	VCVTDQ2PS    Y10, Y10
+	VFMADD213PS  (R13)(CX*1), Y11, Y10
+	VMOVUPS      Y10, (R13)(CX*1)
+	VBROADCASTSS 20(R12), Y10
+	VPMADDUBSW   Y10, Y1, Y10
+	VBROADCASTSS 44(R12), Y1
+	VPMADDUBSW   Y1, Y2, Y1
+	VPADDW       Y1, Y10, Y10
+	VBROADCASTSS 68(R12), Y1
+	VPMADDUBSW   Y1, Y3, Y1
+	VPADDW       Y1, Y10, Y10
+	VBROADCASTSS 92(R12), Y1
+	VPMADDUBSW   Y1, Y4, Y1
+	VPADDW       Y1, Y10, Y10
+	VPMADDWD     Y0, Y10, Y10
+	VBROADCASTSS 284(R12), Y1
+	VMULPS       Y9, Y1, Y1
+	VCVTDQ2PS    Y10, Y10
+	VFMADD213PS  (R13)(CX*2), Y1, Y10
+	VMOVUPS      Y10, (R13)(CX*2)
 	VMOVUPS      576(R11), Y1
-	VMOVUPS      640(R11), Y8
-	VMOVUPS      704(R11), Y9
-	VBROADCASTSS 264(R12), Y10
-	VMULPS       Y1, Y10, Y10
-	VCVTDQ2PS    Y2, Y2
-	VFMADD213PS  (AX), Y10, Y2
-	VBROADCASTSS 312(R12), Y10
-	VFMADD231PS  Y10, Y8, Y2
-	VBROADCASTSS 336(R12), Y10
-	VFMADD231PS  Y10, Y9, Y2
-	VMOVUPS      Y2, (AX)
-	VBROADCASTSS 268(R12), Y2
-	VMULPS       Y1, Y2, Y2
-	VCVTDQ2PS    Y3, Y3
-	VFMADD213PS  (AX)(CX*1), Y2, Y3
-	VBROADCASTSS 316(R12), Y2
-	VFMADD231PS  Y2, Y8, Y3
-	VBROADCASTSS 340(R12), Y2
-	VFMADD231PS  Y2, Y9, Y3
-	VMOVUPS      Y3, (AX)(CX*1)
-	VBROADCASTSS 272(R12), Y2
-	VMULPS       Y1, Y2, Y2
+	VMOVUPS      640(R11), Y2
+	VMOVUPS      704(R11), Y3
+	VBROADCASTSS 96(R12), Y4
+	VPMADDUBSW   Y4, Y5, Y4
+	VBROADCASTSS 120(R12), Y9
+	VPMADDUBSW   Y9, Y6, Y9
+	VPADDW       Y9, Y4, Y4
+	VBROADCASTSS 144(R12), Y9
+	VPMADDUBSW   Y9, Y7, Y9
+	VPADDW       Y9, Y4, Y4
+	VBROADCASTSS 168(R12), Y9
+	VPMADDUBSW   Y9, Y8, Y9
+	VPADDW       Y9, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VBROADCASTSS 264(R12), Y9
+	VMULPS       Y1, Y9, Y9
 	VCVTDQ2PS    Y4, Y4
-	VFMADD213PS  (AX)(CX*2), Y2, Y4
-	VBROADCASTSS 320(R12), Y2
-	VFMADD231PS  Y2, Y8, Y4
-	VBROADCASTSS 344(R12), Y2
-	VFMADD231PS  Y2, Y9, Y4
+	VFMADD213PS  (AX), Y9, Y4
+	VBROADCASTSS 312(R12), Y9
+	VFMADD231PS  Y9, Y2, Y4
+	VBROADCASTSS 336(R12), Y9
+	VFMADD231PS  Y9, Y3, Y4
+	VMOVUPS      Y4, (AX)
+	VBROADCASTSS 100(R12), Y4
+	VPMADDUBSW   Y4, Y5, Y4
+	VBROADCASTSS 124(R12), Y9
+	VPMADDUBSW   Y9, Y6, Y9
+	VPADDW       Y9, Y4, Y4
+	VBROADCASTSS 148(R12), Y9
+	VPMADDUBSW   Y9, Y7, Y9
+	VPADDW       Y9, Y4, Y4
+	VBROADCASTSS 172(R12), Y9
+	VPMADDUBSW   Y9, Y8, Y9
+	VPADDW       Y9, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VBROADCASTSS 268(R12), Y9
+	VMULPS       Y1, Y9, Y9
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  (AX)(CX*1), Y9, Y4
+	VBROADCASTSS 316(R12), Y9
+	VFMADD231PS  Y9, Y2, Y4
+	VBROADCASTSS 340(R12), Y9
+	VFMADD231PS  Y9, Y3, Y4
+	VMOVUPS      Y4, (AX)(CX*1)
+	VBROADCASTSS 104(R12), Y4
+	VPMADDUBSW   Y4, Y5, Y4
+	VBROADCASTSS 128(R12), Y9
+	VPMADDUBSW   Y9, Y6, Y9
+	VPADDW       Y9, Y4, Y4
+	VBROADCASTSS 152(R12), Y9
+	VPMADDUBSW   Y9, Y7, Y9
+	VPADDW       Y9, Y4, Y4
+	VBROADCASTSS 176(R12), Y9
+	VPMADDUBSW   Y9, Y8, Y9
+	VPADDW       Y9, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VBROADCASTSS 272(R12), Y9
+	VMULPS       Y1, Y9, Y9
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  (AX)(CX*2), Y9, Y4
+	VBROADCASTSS 320(R12), Y9
+	VFMADD231PS  Y9, Y2, Y4
+	VBROADCASTSS 344(R12), Y9
+	VFMADD231PS  Y9, Y3, Y4
 	VMOVUPS      Y4, (AX)(CX*2)
-	VBROADCASTSS 276(R12), Y2
-	VMULPS       Y1, Y2, Y2
-	VCVTDQ2PS    Y5, Y5
-	VFMADD213PS  (R13), Y2, Y5
-	VBROADCASTSS 324(R12), Y2
-	VFMADD231PS  Y2, Y8, Y5
-	VBROADCASTSS 348(R12), Y2
-	VFMADD231PS  Y2, Y9, Y5
-	VMOVUPS      Y5, (R13)
-	VBROADCASTSS 280(R12), Y2
-	VMULPS       Y1, Y2, Y2
-	VCVTDQ2PS    Y6, Y6
-	VFMADD213PS  (R13)(CX*1), Y2, Y6
-	VBROADCASTSS 328(R12), Y2
-	VFMADD231PS  Y2, Y8, Y6
-	VBROADCASTSS 352(R12), Y2
-	VFMADD231PS  Y2, Y9, Y6
-	VMOVUPS      Y6, (R13)(CX*1)
-	VBROADCASTSS 284(R12), Y2
-	VMULPS       Y1, Y2, Y2
-	VCVTDQ2PS    Y7, Y7
-	VFMADD213PS  (R13)(CX*2), Y2, Y7
+	VBROADCASTSS 108(R12), Y4
+	VPMADDUBSW   Y4, Y5, Y4
+	VBROADCASTSS 132(R12), Y9
+	VPMADDUBSW   Y9, Y6, Y9
+	VPADDW       Y9, Y4, Y4
+	VBROADCASTSS 156(R12), Y9
+	VPMADDUBSW   Y9, Y7, Y9
+	VPADDW       Y9, Y4, Y4
+	VBROADCASTSS 180(R12), Y9
+	VPMADDUBSW   Y9, Y8, Y9
+	VPADDW       Y9, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VBROADCASTSS 276(R12), Y9
+	VMULPS       Y1, Y9, Y9
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  (R13), Y9, Y4
+	VBROADCASTSS 324(R12), Y9
+	VFMADD231PS  Y9, Y2, Y4
+	VBROADCASTSS 348(R12), Y9
+	VFMADD231PS  Y9, Y3, Y4
+	VMOVUPS      Y4, (R13)
+	VBROADCASTSS 112(R12), Y4
+	VPMADDUBSW   Y4, Y5, Y4
+	VBROADCASTSS 136(R12), Y9
+	VPMADDUBSW   Y9, Y6, Y9
+	VPADDW       Y9, Y4, Y4
+	VBROADCASTSS 160(R12), Y9
+	VPMADDUBSW   Y9, Y7, Y9
+	VPADDW       Y9, Y4, Y4
+	VBROADCASTSS 184(R12), Y9
+	VPMADDUBSW   Y9, Y8, Y9
+	VPADDW       Y9, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VBROADCASTSS 280(R12), Y9
+	VMULPS       Y1, Y9, Y9
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  (R13)(CX*1), Y9, Y4
+	VBROADCASTSS 328(R12), Y9
+	VFMADD231PS  Y9, Y2, Y4
+	VBROADCASTSS 352(R12), Y9
+	VFMADD231PS  Y9, Y3, Y4
+	VMOVUPS      Y4, (R13)(CX*1)
+	VBROADCASTSS 116(R12), Y4
+	VPMADDUBSW   Y4, Y5, Y4
+	VBROADCASTSS 140(R12), Y5
+	VPMADDUBSW   Y5, Y6, Y5
+	VPADDW       Y5, Y4, Y4
+	VBROADCASTSS 164(R12), Y5
+	VPMADDUBSW   Y5, Y7, Y5
+	VPADDW       Y5, Y4, Y4
+	VBROADCASTSS 188(R12), Y5
+	VPMADDUBSW   Y5, Y8, Y5
+	VPADDW       Y5, Y4, Y4
+	VPMADDWD     Y0, Y4, Y4
+	VBROADCASTSS 284(R12), Y5
+	VMULPS       Y1, Y5, Y5
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  (R13)(CX*2), Y5, Y4
 	VBROADCASTSS 332(R12), Y1
-	VFMADD231PS  Y1, Y8, Y7
+	VFMADD231PS  Y1, Y2, Y4
 	VBROADCASTSS 356(R12), Y1
-	VFMADD231PS  Y1, Y9, Y7
-	VMOVUPS      Y7, (R13)(CX*2)
+	VFMADD231PS  Y1, Y3, Y4
+	VMOVUPS      Y4, (R13)(CX*2)
 	ADDQ         $0x00000300, R11
 	ADDQ         $0x00000180, R12
 	DECQ         R10
@@ -6069,6 +7293,1466 @@ block:
 	ADDQ           $0x00000018, R8
 	ADDQ           $0x00000018, R9
 	ADDQ           $0x00000180, AX
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packMXFP4AVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packMXFP4AVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x05, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	VBROADCASTI128 1(DX), Y0
+	VINSERTI128    $0x01, 1(DI), Y0, Y0
+	VBROADCASTI128 1(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 1(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 1(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 1(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 1(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 1(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, (AX)
+	VMOVDQU        Y4, 64(AX)
+	VMOVDQU        Y1, 128(AX)
+	VMOVDQU        Y0, 192(AX)
+	VBROADCASTI128 1(R8), Y0
+	VINSERTI128    $0x01, 1(R9), Y0, Y0
+	VBROADCASTI128 1(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 1(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 1(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 1(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 1(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 1(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, 32(AX)
+	VMOVDQU        Y4, 96(AX)
+	VMOVDQU        Y1, 160(AX)
+	VMOVDQU        Y0, 224(AX)
+	MOVBLZX        (DX), R11
+	MOVB           R11, 256(AX)
+	MOVBLZX        (DX)(CX*1), R11
+	MOVB           R11, 257(AX)
+	MOVBLZX        (DX)(CX*2), R11
+	MOVB           R11, 258(AX)
+	MOVBLZX        (DX)(SI*1), R11
+	MOVB           R11, 259(AX)
+	MOVBLZX        (DI), R11
+	MOVB           R11, 260(AX)
+	MOVBLZX        (DI)(CX*1), R11
+	MOVB           R11, 261(AX)
+	MOVBLZX        (DI)(CX*2), R11
+	MOVB           R11, 262(AX)
+	MOVBLZX        (DI)(SI*1), R11
+	MOVB           R11, 263(AX)
+	MOVBLZX        (R8), R11
+	MOVB           R11, 264(AX)
+	MOVBLZX        (R8)(CX*1), R11
+	MOVB           R11, 265(AX)
+	MOVBLZX        (R8)(CX*2), R11
+	MOVB           R11, 266(AX)
+	MOVBLZX        (R8)(SI*1), R11
+	MOVB           R11, 267(AX)
+	MOVBLZX        (R9), R11
+	MOVB           R11, 268(AX)
+	MOVBLZX        (R9)(CX*1), R11
+	MOVB           R11, 269(AX)
+	MOVBLZX        (R9)(CX*2), R11
+	MOVB           R11, 270(AX)
+	MOVBLZX        (R9)(SI*1), R11
+	MOVB           R11, 271(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	PREFETCHT1     256(R10)
+	ADDQ           $0x00000110, R10
+	ADDQ           $0x00000011, DX
+	ADDQ           $0x00000011, DI
+	ADDQ           $0x00000011, R8
+	ADDQ           $0x00000011, R9
+	ADDQ           $0x00000110, AX
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packQ2_KAVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packQ2_KAVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x08, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	VBROADCASTI128 68(DX), Y0
+	VINSERTI128    $0x01, 68(DI), Y0, Y0
+	VBROADCASTI128 68(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 68(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 68(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 68(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 68(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 68(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSHUFB        words<>+0(SB), Y0, Y0
+	VPERMQ         $0xd8, Y0, Y0
+	VMOVDQU        X0, (AX)
+	VEXTRACTI128   $0x01, Y0, 32(AX)
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y6, Y6
+	VPERMD         Y6, Y2, Y6
+	VEXTRACTI128   $0x01, Y6, X2
+	VMOVQ          X6, 192(AX)
+	VMOVHPS        X6, 208(AX)
+	VMOVQ          X2, 352(AX)
+	VMOVHPS        X2, 368(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y4, Y4
+	VPERMD         Y4, Y2, Y4
+	VEXTRACTI128   $0x01, Y4, X2
+	VMOVQ          X4, 512(AX)
+	VMOVHPS        X4, 528(AX)
+	VMOVQ          X2, 672(AX)
+	VMOVHPS        X2, 688(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y1, Y1
+	VPERMD         Y1, Y2, Y1
+	VEXTRACTI128   $0x01, Y1, X2
+	VMOVQ          X1, 832(AX)
+	VMOVHPS        X1, 848(AX)
+	VMOVQ          X2, 992(AX)
+	VMOVHPS        X2, 1008(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y2
+	VMOVDQU        unpacked<>+0(SB), Y1
+	VPSHUFB        Y2, Y0, Y0
+	VPERMD         Y0, Y1, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VMOVQ          X0, 1152(AX)
+	VMOVHPS        X0, 1168(AX)
+	VMOVQ          X1, 1312(AX)
+	VMOVHPS        X1, 1328(AX)
+	VBROADCASTI128 68(R8), Y0
+	VINSERTI128    $0x01, 68(R9), Y0, Y0
+	VBROADCASTI128 68(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 68(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 68(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 68(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 68(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 68(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSHUFB        words<>+0(SB), Y0, Y0
+	VPERMQ         $0xd8, Y0, Y0
+	VMOVDQU        X0, 16(AX)
+	VEXTRACTI128   $0x01, Y0, 48(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y6, Y6
+	VPERMD         Y6, Y2, Y6
+	VEXTRACTI128   $0x01, Y6, X2
+	VMOVQ          X6, 200(AX)
+	VMOVHPS        X6, 216(AX)
+	VMOVQ          X2, 360(AX)
+	VMOVHPS        X2, 376(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y4, Y4
+	VPERMD         Y4, Y2, Y4
+	VEXTRACTI128   $0x01, Y4, X2
+	VMOVQ          X4, 520(AX)
+	VMOVHPS        X4, 536(AX)
+	VMOVQ          X2, 680(AX)
+	VMOVHPS        X2, 696(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y3
+	VMOVDQU        unpacked<>+0(SB), Y2
+	VPSHUFB        Y3, Y1, Y1
+	VPERMD         Y1, Y2, Y1
+	VEXTRACTI128   $0x01, Y1, X2
+	VMOVQ          X1, 840(AX)
+	VMOVHPS        X1, 856(AX)
+	VMOVQ          X2, 1000(AX)
+	VMOVHPS        X2, 1016(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y2
+	VMOVDQU        unpacked<>+0(SB), Y1
+	VPSHUFB        Y2, Y0, Y0
+	VPERMD         Y0, Y1, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VMOVQ          X0, 1160(AX)
+	VMOVHPS        X0, 1176(AX)
+	VMOVQ          X1, 1320(AX)
+	VMOVHPS        X1, 1336(AX)
+	VBROADCASTI128 16(DX), Y0
+	VINSERTI128    $0x01, 16(DI), Y0, Y0
+	VBROADCASTI128 16(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 16(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 16(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 16(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 16(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 16(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 64(AX)
+	VMOVDQU        Y4, 224(AX)
+	VMOVDQU        Y1, 384(AX)
+	VMOVDQU        Y0, 544(AX)
+	VBROADCASTI128 32(DX), Y0
+	VINSERTI128    $0x01, 32(DI), Y0, Y0
+	VBROADCASTI128 32(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 32(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 32(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 32(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 32(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 32(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 128(AX)
+	VMOVDQU        Y4, 288(AX)
+	VMOVDQU        Y1, 448(AX)
+	VMOVDQU        Y0, 608(AX)
+	VBROADCASTI128 16(R8), Y0
+	VINSERTI128    $0x01, 16(R9), Y0, Y0
+	VBROADCASTI128 16(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 16(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 16(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 16(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 16(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 16(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 96(AX)
+	VMOVDQU        Y4, 256(AX)
+	VMOVDQU        Y1, 416(AX)
+	VMOVDQU        Y0, 576(AX)
+	VBROADCASTI128 32(R8), Y0
+	VINSERTI128    $0x01, 32(R9), Y0, Y0
+	VBROADCASTI128 32(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 32(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 32(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 32(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 32(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 32(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 160(AX)
+	VMOVDQU        Y4, 320(AX)
+	VMOVDQU        Y1, 480(AX)
+	VMOVDQU        Y0, 640(AX)
+	VBROADCASTI128 48(DX), Y0
+	VINSERTI128    $0x01, 48(DI), Y0, Y0
+	VBROADCASTI128 48(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 48(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 48(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 48(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 48(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 48(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 704(AX)
+	VMOVDQU        Y4, 864(AX)
+	VMOVDQU        Y1, 1024(AX)
+	VMOVDQU        Y0, 1184(AX)
+	VBROADCASTI128 64(DX), Y0
+	VINSERTI128    $0x01, 64(DI), Y0, Y0
+	VBROADCASTI128 64(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 64(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 64(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 64(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 64(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 64(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 768(AX)
+	VMOVDQU        Y4, 928(AX)
+	VMOVDQU        Y1, 1088(AX)
+	VMOVDQU        Y0, 1248(AX)
+	VBROADCASTI128 48(R8), Y0
+	VINSERTI128    $0x01, 48(R9), Y0, Y0
+	VBROADCASTI128 48(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 48(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 48(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 48(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 48(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 48(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 736(AX)
+	VMOVDQU        Y4, 896(AX)
+	VMOVDQU        Y1, 1056(AX)
+	VMOVDQU        Y0, 1216(AX)
+	VBROADCASTI128 64(R8), Y0
+	VINSERTI128    $0x01, 64(R9), Y0, Y0
+	VBROADCASTI128 64(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 64(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 64(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 64(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 64(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 64(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 800(AX)
+	VMOVDQU        Y4, 960(AX)
+	VMOVDQU        Y1, 1120(AX)
+	VMOVDQU        Y0, 1280(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	PREFETCHT1     256(R10)
+	PREFETCHT1     320(R10)
+	PREFETCHT1     384(R10)
+	PREFETCHT1     448(R10)
+	PREFETCHT1     512(R10)
+	PREFETCHT1     576(R10)
+	PREFETCHT1     640(R10)
+	PREFETCHT1     704(R10)
+	PREFETCHT1     768(R10)
+	PREFETCHT1     832(R10)
+	PREFETCHT1     896(R10)
+	PREFETCHT1     960(R10)
+	PREFETCHT1     1024(R10)
+	PREFETCHT1     1088(R10)
+	PREFETCHT1     1152(R10)
+	PREFETCHT1     1216(R10)
+	PREFETCHT1     1280(R10)
+	ADDQ           $0x00000540, R10
+	ADDQ           $0x00000054, DX
+	ADDQ           $0x00000054, DI
+	ADDQ           $0x00000054, R8
+	ADDQ           $0x00000054, R9
+	ADDQ           $0x00000540, AX
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packQ3_KAVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packQ3_KAVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x08, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	MOVWLZX        108(DX), R11
+	MOVW           R11, (AX)
+	MOVWLZX        108(DX)(CX*1), R11
+	MOVW           R11, 2(AX)
+	MOVWLZX        108(DX)(CX*2), R11
+	MOVW           R11, 4(AX)
+	MOVWLZX        108(DX)(SI*1), R11
+	MOVW           R11, 6(AX)
+	MOVWLZX        108(DI), R11
+	MOVW           R11, 8(AX)
+	MOVWLZX        108(DI)(CX*1), R11
+	MOVW           R11, 10(AX)
+	MOVWLZX        108(DI)(CX*2), R11
+	MOVW           R11, 12(AX)
+	MOVWLZX        108(DI)(SI*1), R11
+	MOVW           R11, 14(AX)
+	MOVWLZX        108(R8), R11
+	MOVW           R11, 16(AX)
+	MOVWLZX        108(R8)(CX*1), R11
+	MOVW           R11, 18(AX)
+	MOVWLZX        108(R8)(CX*2), R11
+	MOVW           R11, 20(AX)
+	MOVWLZX        108(R8)(SI*1), R11
+	MOVW           R11, 22(AX)
+	MOVWLZX        108(R9), R11
+	MOVW           R11, 24(AX)
+	MOVWLZX        108(R9)(CX*1), R11
+	MOVW           R11, 26(AX)
+	MOVWLZX        108(R9)(CX*2), R11
+	MOVW           R11, 28(AX)
+	MOVWLZX        108(R9)(SI*1), R11
+	MOVW           R11, 30(AX)
+	VBROADCASTI128 92(DX), Y0
+	VINSERTI128    $0x01, 92(DI), Y0, Y0
+	VBROADCASTI128 92(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 92(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 92(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 92(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 92(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 92(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y4, Y2
+	VPSLLD         $0x04, Y0, Y3
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y2, Y2
+	VPADDB         xe0e0e0e0<>+0(SB), Y2, Y2
+	VBROADCASTI128 quarters<>+0(SB), Y5
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y5, Y2, Y2
+	VPERMD         Y2, Y3, Y2
+	VEXTRACTI128   $0x01, Y2, X3
+	VMOVQ          X2, 224(AX)
+	VMOVHPS        X2, 240(AX)
+	VMOVQ          X3, 448(AX)
+	VMOVHPS        X3, 464(AX)
+	VMOVDQU        Y1, Y2
+	VPSLLD         $0x02, Y0, Y3
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y2, Y2
+	VPADDB         xe0e0e0e0<>+0(SB), Y2, Y2
+	VBROADCASTI128 quarters<>+0(SB), Y5
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y5, Y2, Y2
+	VPERMD         Y2, Y3, Y2
+	VEXTRACTI128   $0x01, Y2, X3
+	VMOVQ          X2, 672(AX)
+	VMOVHPS        X2, 688(AX)
+	VMOVQ          X3, 896(AX)
+	VMOVHPS        X3, 912(AX)
+	VPSRLD         $0x04, Y4, Y2
+	VMOVDQU        Y0, Y3
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y2, Y2
+	VPADDB         xe0e0e0e0<>+0(SB), Y2, Y2
+	VBROADCASTI128 quarters<>+0(SB), Y4
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y4, Y2, Y2
+	VPERMD         Y2, Y3, Y2
+	VEXTRACTI128   $0x01, Y2, X3
+	VMOVQ          X2, 1120(AX)
+	VMOVHPS        X2, 1136(AX)
+	VMOVQ          X3, 1344(AX)
+	VMOVHPS        X3, 1360(AX)
+	VPSRLD         $0x04, Y1, Y1
+	VPSRLD         $0x02, Y0, Y0
+	VPAND          x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND          x30303030<>+0(SB), Y0, Y0
+	VPOR           Y0, Y1, Y1
+	VPADDB         xe0e0e0e0<>+0(SB), Y1, Y1
+	VBROADCASTI128 quarters<>+0(SB), Y2
+	VMOVDQU        unpacked<>+0(SB), Y0
+	VPSHUFB        Y2, Y1, Y1
+	VPERMD         Y1, Y0, Y1
+	VEXTRACTI128   $0x01, Y1, X0
+	VMOVQ          X1, 1568(AX)
+	VMOVHPS        X1, 1584(AX)
+	VMOVQ          X0, 1792(AX)
+	VMOVHPS        X0, 1808(AX)
+	VBROADCASTI128 92(R8), Y0
+	VINSERTI128    $0x01, 92(R9), Y0, Y0
+	VBROADCASTI128 92(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 92(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 92(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 92(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 92(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 92(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y4, Y2
+	VPSLLD         $0x04, Y0, Y3
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y2, Y2
+	VPADDB         xe0e0e0e0<>+0(SB), Y2, Y2
+	VBROADCASTI128 quarters<>+0(SB), Y5
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y5, Y2, Y2
+	VPERMD         Y2, Y3, Y2
+	VEXTRACTI128   $0x01, Y2, X3
+	VMOVQ          X2, 232(AX)
+	VMOVHPS        X2, 248(AX)
+	VMOVQ          X3, 456(AX)
+	VMOVHPS        X3, 472(AX)
+	VMOVDQU        Y1, Y2
+	VPSLLD         $0x02, Y0, Y3
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y2, Y2
+	VPADDB         xe0e0e0e0<>+0(SB), Y2, Y2
+	VBROADCASTI128 quarters<>+0(SB), Y5
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y5, Y2, Y2
+	VPERMD         Y2, Y3, Y2
+	VEXTRACTI128   $0x01, Y2, X3
+	VMOVQ          X2, 680(AX)
+	VMOVHPS        X2, 696(AX)
+	VMOVQ          X3, 904(AX)
+	VMOVHPS        X3, 920(AX)
+	VPSRLD         $0x04, Y4, Y2
+	VMOVDQU        Y0, Y3
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPAND          x30303030<>+0(SB), Y3, Y3
+	VPOR           Y3, Y2, Y2
+	VPADDB         xe0e0e0e0<>+0(SB), Y2, Y2
+	VBROADCASTI128 quarters<>+0(SB), Y4
+	VMOVDQU        unpacked<>+0(SB), Y3
+	VPSHUFB        Y4, Y2, Y2
+	VPERMD         Y2, Y3, Y2
+	VEXTRACTI128   $0x01, Y2, X3
+	VMOVQ          X2, 1128(AX)
+	VMOVHPS        X2, 1144(AX)
+	VMOVQ          X3, 1352(AX)
+	VMOVHPS        X3, 1368(AX)
+	VPSRLD         $0x04, Y1, Y1
+	VPSRLD         $0x02, Y0, Y0
+	VPAND          x0f0f0f0f<>+0(SB), Y1, Y1
+	VPAND          x30303030<>+0(SB), Y0, Y0
+	VPOR           Y0, Y1, Y1
+	VPADDB         xe0e0e0e0<>+0(SB), Y1, Y1
+	VBROADCASTI128 quarters<>+0(SB), Y2
+	VMOVDQU        unpacked<>+0(SB), Y0
+	VPSHUFB        Y2, Y1, Y1
+	VPERMD         Y1, Y0, Y1
+	VEXTRACTI128   $0x01, Y1, X0
+	VMOVQ          X1, 1576(AX)
+	VMOVHPS        X1, 1592(AX)
+	VMOVQ          X0, 1800(AX)
+	VMOVHPS        X0, 1816(AX)
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 16(DX), Y2
+	VINSERTI128    $0x01, 16(DI), Y2, Y2
+	VBROADCASTI128 16(DX)(CX*1), Y3
+	VINSERTI128    $0x01, 16(DI)(CX*1), Y3, Y3
+	VBROADCASTI128 16(DX)(CX*2), Y5
+	VINSERTI128    $0x01, 16(DI)(CX*2), Y5, Y5
+	VBROADCASTI128 16(DX)(SI*1), Y7
+	VINSERTI128    $0x01, 16(DI)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VPSRLD         $0x02, Y6, Y5
+	VPXOR          Y1, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x02, Y4, Y5
+	VPXOR          Y0, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x02, Y10, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSRLD         $0x02, Y8, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSRLD         $0x01, Y6, Y5
+	VPXOR          Y4, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x01, Y1, Y5
+	VPXOR          Y0, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x01, Y10, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSRLD         $0x01, Y3, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VMOVDQU        Y6, 160(AX)
+	VMOVDQU        Y4, 384(AX)
+	VMOVDQU        Y1, 608(AX)
+	VMOVDQU        Y0, 832(AX)
+	VMOVDQU        Y10, 1056(AX)
+	VMOVDQU        Y8, 1280(AX)
+	VMOVDQU        Y3, 1504(AX)
+	VMOVDQU        Y2, 1728(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VBROADCASTI128 16(R8), Y2
+	VINSERTI128    $0x01, 16(R9), Y2, Y2
+	VBROADCASTI128 16(R8)(CX*1), Y3
+	VINSERTI128    $0x01, 16(R9)(CX*1), Y3, Y3
+	VBROADCASTI128 16(R8)(CX*2), Y5
+	VINSERTI128    $0x01, 16(R9)(CX*2), Y5, Y5
+	VBROADCASTI128 16(R8)(SI*1), Y7
+	VINSERTI128    $0x01, 16(R9)(SI*1), Y7, Y7
+	VPUNPCKLDQ     Y3, Y2, Y8
+	VPUNPCKLDQ     Y7, Y5, Y9
+	VPUNPCKLQDQ    Y9, Y8, Y10
+	VPUNPCKHQDQ    Y9, Y8, Y8
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y7, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y2, Y3
+	VPUNPCKHQDQ    Y5, Y2, Y2
+	VPSRLD         $0x04, Y6, Y5
+	VPXOR          Y10, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x04, Y4, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x04, Y1, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x04, Y0, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x0f0f0f0f<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x04, Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VPSRLD         $0x02, Y6, Y5
+	VPXOR          Y1, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x02, Y4, Y5
+	VPXOR          Y0, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSRLD         $0x02, Y10, Y5
+	VPXOR          Y3, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSRLD         $0x02, Y8, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x33333333<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x02, Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSRLD         $0x01, Y6, Y5
+	VPXOR          Y4, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y4, Y4
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y6, Y6
+	VPSRLD         $0x01, Y1, Y5
+	VPXOR          Y0, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y0, Y0
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y1, Y1
+	VPSRLD         $0x01, Y10, Y5
+	VPXOR          Y8, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y8, Y8
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y10, Y10
+	VPSRLD         $0x01, Y3, Y5
+	VPXOR          Y2, Y5, Y5
+	VPAND          x55555555<>+0(SB), Y5, Y5
+	VPXOR          Y5, Y2, Y2
+	VPSLLD         $0x01, Y5, Y5
+	VPXOR          Y5, Y3, Y3
+	VMOVDQU        Y6, 192(AX)
+	VMOVDQU        Y4, 416(AX)
+	VMOVDQU        Y1, 640(AX)
+	VMOVDQU        Y0, 864(AX)
+	VMOVDQU        Y10, 1088(AX)
+	VMOVDQU        Y8, 1312(AX)
+	VMOVDQU        Y3, 1536(AX)
+	VMOVDQU        Y2, 1760(AX)
+	VBROADCASTI128 32(DX), Y0
+	VINSERTI128    $0x01, 32(DI), Y0, Y0
+	VBROADCASTI128 32(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 32(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 32(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 32(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 32(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 32(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 32(AX)
+	VMOVDQU        Y4, 256(AX)
+	VMOVDQU        Y1, 480(AX)
+	VMOVDQU        Y0, 704(AX)
+	VBROADCASTI128 48(DX), Y0
+	VINSERTI128    $0x01, 48(DI), Y0, Y0
+	VBROADCASTI128 48(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 48(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 48(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 48(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 48(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 48(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 96(AX)
+	VMOVDQU        Y4, 320(AX)
+	VMOVDQU        Y1, 544(AX)
+	VMOVDQU        Y0, 768(AX)
+	VBROADCASTI128 32(R8), Y0
+	VINSERTI128    $0x01, 32(R9), Y0, Y0
+	VBROADCASTI128 32(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 32(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 32(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 32(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 32(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 32(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 64(AX)
+	VMOVDQU        Y4, 288(AX)
+	VMOVDQU        Y1, 512(AX)
+	VMOVDQU        Y0, 736(AX)
+	VBROADCASTI128 48(R8), Y0
+	VINSERTI128    $0x01, 48(R9), Y0, Y0
+	VBROADCASTI128 48(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 48(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 48(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 48(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 48(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 48(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 128(AX)
+	VMOVDQU        Y4, 352(AX)
+	VMOVDQU        Y1, 576(AX)
+	VMOVDQU        Y0, 800(AX)
+	VBROADCASTI128 64(DX), Y0
+	VINSERTI128    $0x01, 64(DI), Y0, Y0
+	VBROADCASTI128 64(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 64(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 64(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 64(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 64(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 64(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 928(AX)
+	VMOVDQU        Y4, 1152(AX)
+	VMOVDQU        Y1, 1376(AX)
+	VMOVDQU        Y0, 1600(AX)
+	VBROADCASTI128 80(DX), Y0
+	VINSERTI128    $0x01, 80(DI), Y0, Y0
+	VBROADCASTI128 80(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 80(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 80(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 80(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 80(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 80(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 992(AX)
+	VMOVDQU        Y4, 1216(AX)
+	VMOVDQU        Y1, 1440(AX)
+	VMOVDQU        Y0, 1664(AX)
+	VBROADCASTI128 64(R8), Y0
+	VINSERTI128    $0x01, 64(R9), Y0, Y0
+	VBROADCASTI128 64(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 64(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 64(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 64(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 64(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 64(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 960(AX)
+	VMOVDQU        Y4, 1184(AX)
+	VMOVDQU        Y1, 1408(AX)
+	VMOVDQU        Y0, 1632(AX)
+	VBROADCASTI128 80(R8), Y0
+	VINSERTI128    $0x01, 80(R9), Y0, Y0
+	VBROADCASTI128 80(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 80(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 80(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 80(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 80(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 80(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 1024(AX)
+	VMOVDQU        Y4, 1248(AX)
+	VMOVDQU        Y1, 1472(AX)
+	VMOVDQU        Y0, 1696(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	PREFETCHT1     256(R10)
+	PREFETCHT1     320(R10)
+	PREFETCHT1     384(R10)
+	PREFETCHT1     448(R10)
+	PREFETCHT1     512(R10)
+	PREFETCHT1     576(R10)
+	PREFETCHT1     640(R10)
+	PREFETCHT1     704(R10)
+	PREFETCHT1     768(R10)
+	PREFETCHT1     832(R10)
+	PREFETCHT1     896(R10)
+	PREFETCHT1     960(R10)
+	PREFETCHT1     1024(R10)
+	PREFETCHT1     1088(R10)
+	PREFETCHT1     1152(R10)
+	PREFETCHT1     1216(R10)
+	PREFETCHT1     1280(R10)
+	PREFETCHT1     1344(R10)
+	PREFETCHT1     1408(R10)
+	PREFETCHT1     1472(R10)
+	PREFETCHT1     1536(R10)
+	PREFETCHT1     1600(R10)
+	PREFETCHT1     1664(R10)
+	PREFETCHT1     1728(R10)
+	ADDQ           $0x000006e0, R10
+	ADDQ           $0x0000006e, DX
+	ADDQ           $0x0000006e, DI
+	ADDQ           $0x0000006e, R8
+	ADDQ           $0x0000006e, R9
+	ADDQ           $0x00000720, AX
 	DECQ           BX
 	JNZ            block
 	VZEROUPPER
@@ -7255,6 +9939,182 @@ block:
 	VMOVDQU        Y4, 800(AX)
 	VMOVDQU        Y1, 1216(AX)
 	VMOVDQU        Y0, 1632(AX)
+	VBROADCASTI128 160(DX), Y0
+	VINSERTI128    $0x01, 160(DI), Y0, Y0
+	VBROADCASTI128 160(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 160(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 160(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 160(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 160(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 160(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 1952(AX)
+	VMOVDQU        Y4, 2368(AX)
+	VMOVDQU        Y1, 2784(AX)
+	VMOVDQU        Y0, 3200(AX)
+	VBROADCASTI128 176(DX), Y0
+	VINSERTI128    $0x01, 176(DI), Y0, Y0
+	VBROADCASTI128 176(DX)(CX*1), Y1
+	VINSERTI128    $0x01, 176(DI)(CX*1), Y1, Y1
+	VBROADCASTI128 176(DX)(CX*2), Y2
+	VINSERTI128    $0x01, 176(DI)(CX*2), Y2, Y2
+	VBROADCASTI128 176(DX)(SI*1), Y3
+	VINSERTI128    $0x01, 176(DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 2016(AX)
+	VMOVDQU        Y4, 2432(AX)
+	VMOVDQU        Y1, 2848(AX)
+	VMOVDQU        Y0, 3264(AX)
+	VBROADCASTI128 160(R8), Y0
+	VINSERTI128    $0x01, 160(R9), Y0, Y0
+	VBROADCASTI128 160(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 160(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 160(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 160(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 160(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 160(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 1984(AX)
+	VMOVDQU        Y4, 2400(AX)
+	VMOVDQU        Y1, 2816(AX)
+	VMOVDQU        Y0, 3232(AX)
+	VBROADCASTI128 176(R8), Y0
+	VINSERTI128    $0x01, 176(R9), Y0, Y0
+	VBROADCASTI128 176(R8)(CX*1), Y1
+	VINSERTI128    $0x01, 176(R9)(CX*1), Y1, Y1
+	VBROADCASTI128 176(R8)(CX*2), Y2
+	VINSERTI128    $0x01, 176(R9)(CX*2), Y2, Y2
+	VBROADCASTI128 176(R8)(SI*1), Y3
+	VINSERTI128    $0x01, 176(R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VPSRLD         $0x04, Y6, Y2
+	VPXOR          Y1, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x04, Y4, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x04, Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSRLD         $0x02, Y6, Y2
+	VPXOR          Y4, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y4, Y4
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y6, Y6
+	VPSRLD         $0x02, Y1, Y2
+	VPXOR          Y0, Y2, Y2
+	VPAND          x33333333<>+0(SB), Y2, Y2
+	VPXOR          Y2, Y0, Y0
+	VPSLLD         $0x02, Y2, Y2
+	VPXOR          Y2, Y1, Y1
+	VMOVDQU        Y6, 2048(AX)
+	VMOVDQU        Y4, 2464(AX)
+	VMOVDQU        Y1, 2880(AX)
+	VMOVDQU        Y0, 3296(AX)
 	VBROADCASTI128 (DX), Y0
 	VINSERTI128    $0x01, (DI), Y0, Y0
 	VBROADCASTI128 (DX)(CX*1), Y1
@@ -7511,182 +10371,6 @@ block:
 	VMOVDQU        Y8, 1376(AX)
 	VMOVDQU        Y3, 1440(AX)
 	VMOVDQU        Y2, 1504(AX)
-	VBROADCASTI128 160(DX), Y0
-	VINSERTI128    $0x01, 160(DI), Y0, Y0
-	VBROADCASTI128 160(DX)(CX*1), Y1
-	VINSERTI128    $0x01, 160(DI)(CX*1), Y1, Y1
-	VBROADCASTI128 160(DX)(CX*2), Y2
-	VINSERTI128    $0x01, 160(DI)(CX*2), Y2, Y2
-	VBROADCASTI128 160(DX)(SI*1), Y3
-	VINSERTI128    $0x01, 160(DI)(SI*1), Y3, Y3
-	VPUNPCKLDQ     Y1, Y0, Y4
-	VPUNPCKLDQ     Y3, Y2, Y5
-	VPUNPCKLQDQ    Y5, Y4, Y6
-	VPUNPCKHQDQ    Y5, Y4, Y4
-	VPUNPCKHDQ     Y1, Y0, Y0
-	VPUNPCKHDQ     Y3, Y2, Y2
-	VPUNPCKLQDQ    Y2, Y0, Y1
-	VPUNPCKHQDQ    Y2, Y0, Y0
-	VPSRLD         $0x04, Y6, Y2
-	VPXOR          Y1, Y2, Y2
-	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y1, Y1
-	VPSLLD         $0x04, Y2, Y2
-	VPXOR          Y2, Y6, Y6
-	VPSRLD         $0x04, Y4, Y2
-	VPXOR          Y0, Y2, Y2
-	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y0, Y0
-	VPSLLD         $0x04, Y2, Y2
-	VPXOR          Y2, Y4, Y4
-	VPSRLD         $0x02, Y6, Y2
-	VPXOR          Y4, Y2, Y2
-	VPAND          x33333333<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y4, Y4
-	VPSLLD         $0x02, Y2, Y2
-	VPXOR          Y2, Y6, Y6
-	VPSRLD         $0x02, Y1, Y2
-	VPXOR          Y0, Y2, Y2
-	VPAND          x33333333<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y0, Y0
-	VPSLLD         $0x02, Y2, Y2
-	VPXOR          Y2, Y1, Y1
-	VMOVDQU        Y6, 1952(AX)
-	VMOVDQU        Y4, 2368(AX)
-	VMOVDQU        Y1, 2784(AX)
-	VMOVDQU        Y0, 3200(AX)
-	VBROADCASTI128 176(DX), Y0
-	VINSERTI128    $0x01, 176(DI), Y0, Y0
-	VBROADCASTI128 176(DX)(CX*1), Y1
-	VINSERTI128    $0x01, 176(DI)(CX*1), Y1, Y1
-	VBROADCASTI128 176(DX)(CX*2), Y2
-	VINSERTI128    $0x01, 176(DI)(CX*2), Y2, Y2
-	VBROADCASTI128 176(DX)(SI*1), Y3
-	VINSERTI128    $0x01, 176(DI)(SI*1), Y3, Y3
-	VPUNPCKLDQ     Y1, Y0, Y4
-	VPUNPCKLDQ     Y3, Y2, Y5
-	VPUNPCKLQDQ    Y5, Y4, Y6
-	VPUNPCKHQDQ    Y5, Y4, Y4
-	VPUNPCKHDQ     Y1, Y0, Y0
-	VPUNPCKHDQ     Y3, Y2, Y2
-	VPUNPCKLQDQ    Y2, Y0, Y1
-	VPUNPCKHQDQ    Y2, Y0, Y0
-	VPSRLD         $0x04, Y6, Y2
-	VPXOR          Y1, Y2, Y2
-	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y1, Y1
-	VPSLLD         $0x04, Y2, Y2
-	VPXOR          Y2, Y6, Y6
-	VPSRLD         $0x04, Y4, Y2
-	VPXOR          Y0, Y2, Y2
-	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y0, Y0
-	VPSLLD         $0x04, Y2, Y2
-	VPXOR          Y2, Y4, Y4
-	VPSRLD         $0x02, Y6, Y2
-	VPXOR          Y4, Y2, Y2
-	VPAND          x33333333<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y4, Y4
-	VPSLLD         $0x02, Y2, Y2
-	VPXOR          Y2, Y6, Y6
-	VPSRLD         $0x02, Y1, Y2
-	VPXOR          Y0, Y2, Y2
-	VPAND          x33333333<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y0, Y0
-	VPSLLD         $0x02, Y2, Y2
-	VPXOR          Y2, Y1, Y1
-	VMOVDQU        Y6, 2016(AX)
-	VMOVDQU        Y4, 2432(AX)
-	VMOVDQU        Y1, 2848(AX)
-	VMOVDQU        Y0, 3264(AX)
-	VBROADCASTI128 160(R8), Y0
-	VINSERTI128    $0x01, 160(R9), Y0, Y0
-	VBROADCASTI128 160(R8)(CX*1), Y1
-	VINSERTI128    $0x01, 160(R9)(CX*1), Y1, Y1
-	VBROADCASTI128 160(R8)(CX*2), Y2
-	VINSERTI128    $0x01, 160(R9)(CX*2), Y2, Y2
-	VBROADCASTI128 160(R8)(SI*1), Y3
-	VINSERTI128    $0x01, 160(R9)(SI*1), Y3, Y3
-	VPUNPCKLDQ     Y1, Y0, Y4
-	VPUNPCKLDQ     Y3, Y2, Y5
-	VPUNPCKLQDQ    Y5, Y4, Y6
-	VPUNPCKHQDQ    Y5, Y4, Y4
-	VPUNPCKHDQ     Y1, Y0, Y0
-	VPUNPCKHDQ     Y3, Y2, Y2
-	VPUNPCKLQDQ    Y2, Y0, Y1
-	VPUNPCKHQDQ    Y2, Y0, Y0
-	VPSRLD         $0x04, Y6, Y2
-	VPXOR          Y1, Y2, Y2
-	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y1, Y1
-	VPSLLD         $0x04, Y2, Y2
-	VPXOR          Y2, Y6, Y6
-	VPSRLD         $0x04, Y4, Y2
-	VPXOR          Y0, Y2, Y2
-	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y0, Y0
-	VPSLLD         $0x04, Y2, Y2
-	VPXOR          Y2, Y4, Y4
-	VPSRLD         $0x02, Y6, Y2
-	VPXOR          Y4, Y2, Y2
-	VPAND          x33333333<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y4, Y4
-	VPSLLD         $0x02, Y2, Y2
-	VPXOR          Y2, Y6, Y6
-	VPSRLD         $0x02, Y1, Y2
-	VPXOR          Y0, Y2, Y2
-	VPAND          x33333333<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y0, Y0
-	VPSLLD         $0x02, Y2, Y2
-	VPXOR          Y2, Y1, Y1
-	VMOVDQU        Y6, 1984(AX)
-	VMOVDQU        Y4, 2400(AX)
-	VMOVDQU        Y1, 2816(AX)
-	VMOVDQU        Y0, 3232(AX)
-	VBROADCASTI128 176(R8), Y0
-	VINSERTI128    $0x01, 176(R9), Y0, Y0
-	VBROADCASTI128 176(R8)(CX*1), Y1
-	VINSERTI128    $0x01, 176(R9)(CX*1), Y1, Y1
-	VBROADCASTI128 176(R8)(CX*2), Y2
-	VINSERTI128    $0x01, 176(R9)(CX*2), Y2, Y2
-	VBROADCASTI128 176(R8)(SI*1), Y3
-	VINSERTI128    $0x01, 176(R9)(SI*1), Y3, Y3
-	VPUNPCKLDQ     Y1, Y0, Y4
-	VPUNPCKLDQ     Y3, Y2, Y5
-	VPUNPCKLQDQ    Y5, Y4, Y6
-	VPUNPCKHQDQ    Y5, Y4, Y4
-	VPUNPCKHDQ     Y1, Y0, Y0
-	VPUNPCKHDQ     Y3, Y2, Y2
-	VPUNPCKLQDQ    Y2, Y0, Y1
-	VPUNPCKHQDQ    Y2, Y0, Y0
-	VPSRLD         $0x04, Y6, Y2
-	VPXOR          Y1, Y2, Y2
-	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y1, Y1
-	VPSLLD         $0x04, Y2, Y2
-	VPXOR          Y2, Y6, Y6
-	VPSRLD         $0x04, Y4, Y2
-	VPXOR          Y0, Y2, Y2
-	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y0, Y0
-	VPSLLD         $0x04, Y2, Y2
-	VPXOR          Y2, Y4, Y4
-	VPSRLD         $0x02, Y6, Y2
-	VPXOR          Y4, Y2, Y2
-	VPAND          x33333333<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y4, Y4
-	VPSLLD         $0x02, Y2, Y2
-	VPXOR          Y2, Y6, Y6
-	VPSRLD         $0x02, Y1, Y2
-	VPXOR          Y0, Y2, Y2
-	VPAND          x33333333<>+0(SB), Y2, Y2
-	VPXOR          Y2, Y0, Y0
-	VPSLLD         $0x02, Y2, Y2
-	VPXOR          Y2, Y1, Y1
-	VMOVDQU        Y6, 2048(AX)
-	VMOVDQU        Y4, 2464(AX)
-	VMOVDQU        Y1, 2880(AX)
-	VMOVDQU        Y0, 3296(AX)
 	VBROADCASTI128 64(DX), Y0
 	VINSERTI128    $0x01, 64(DI), Y0, Y0
 	VBROADCASTI128 64(DX)(CX*1), Y1
@@ -8002,6 +10686,223 @@ block:
 	ADDQ           $0x000000d2, R8
 	ADDQ           $0x000000d2, R9
 	ADDQ           $0x00000d20, AX
+	DECQ           BX
+	JNZ            block
+	VZEROUPPER
+	RET
+
+// func packIQ4_XSAVX2(dst *byte, src *byte, row int, cols int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·packIQ4_XSAVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   row+16(FP), CX
+	MOVQ   src+8(FP), DX
+	MOVQ   cols+24(FP), BX
+	SHRQ   $0x08, BX
+	IMUL3Q $0x00000003, CX, SI
+	LEAQ   (DX)(CX*4), DI
+	LEAQ   (DI)(CX*4), R8
+	LEAQ   (R8)(CX*4), R9
+	LEAQ   (R9)(CX*4), R10
+
+block:
+	MOVWLZX        (DX), R11
+	MOVW           R11, (AX)
+	MOVWLZX        (DX)(CX*1), R11
+	MOVW           R11, 2(AX)
+	MOVWLZX        (DX)(CX*2), R11
+	MOVW           R11, 4(AX)
+	MOVWLZX        (DX)(SI*1), R11
+	MOVW           R11, 6(AX)
+	MOVWLZX        (DI), R11
+	MOVW           R11, 8(AX)
+	MOVWLZX        (DI)(CX*1), R11
+	MOVW           R11, 10(AX)
+	MOVWLZX        (DI)(CX*2), R11
+	MOVW           R11, 12(AX)
+	MOVWLZX        (DI)(SI*1), R11
+	MOVW           R11, 14(AX)
+	MOVWLZX        (R8), R11
+	MOVW           R11, 16(AX)
+	MOVWLZX        (R8)(CX*1), R11
+	MOVW           R11, 18(AX)
+	MOVWLZX        (R8)(CX*2), R11
+	MOVW           R11, 20(AX)
+	MOVWLZX        (R8)(SI*1), R11
+	MOVW           R11, 22(AX)
+	MOVWLZX        (R9), R11
+	MOVW           R11, 24(AX)
+	MOVWLZX        (R9)(CX*1), R11
+	MOVW           R11, 26(AX)
+	MOVWLZX        (R9)(CX*2), R11
+	MOVW           R11, 28(AX)
+	MOVWLZX        (R9)(SI*1), R11
+	MOVW           R11, 30(AX)
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y0
+	VPUNPCKLDQ     Y3, Y2, Y1
+	VPUNPCKLQDQ    Y1, Y0, Y2
+	VPUNPCKHQDQ    Y1, Y0, Y0
+	VPSRLD         $0x10, Y2, Y2
+	VPSLLD         $0x08, Y2, Y1
+	VPOR           Y1, Y2, Y2
+	VPAND          x00ff00ff<>+0(SB), Y2, Y2
+	VPSLLD         $0x04, Y2, Y1
+	VPOR           Y1, Y2, Y2
+	VPSLLD         $0x04, Y2, Y1
+	VPSLLD         $0x02, Y2, Y2
+	VPSRLD         $0x04, Y0, Y3
+	VPAND          x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND          x30303030<>+0(SB), Y1, Y1
+	VPOR           Y1, Y0, Y0
+	VPADDB         xe0e0e0e0<>+0(SB), Y0, Y0
+	VPAND          x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND          x30303030<>+0(SB), Y2, Y2
+	VPOR           Y2, Y3, Y3
+	VPADDB         xe0e0e0e0<>+0(SB), Y3, Y3
+	VPUNPCKLBW     Y3, Y0, Y1
+	VPUNPCKHBW     Y3, Y0, Y2
+	VSHUFPS        $0x88, Y2, Y1, Y0
+	VSHUFPS        $0xdd, Y2, Y1, Y3
+	VBROADCASTI128 quarters<>+0(SB), Y2
+	VMOVDQU        unpacked<>+0(SB), Y1
+	VPSHUFB        Y2, Y0, Y0
+	VPERMD         Y0, Y1, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VMOVQ          X0, 288(AX)
+	VMOVHPS        X0, 560(AX)
+	VMOVQ          X1, 832(AX)
+	VMOVHPS        X1, 1104(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y1
+	VMOVDQU        unpacked<>+0(SB), Y0
+	VPSHUFB        Y1, Y3, Y3
+	VPERMD         Y3, Y0, Y3
+	VEXTRACTI128   $0x01, Y3, X0
+	VMOVQ          X3, 1376(AX)
+	VMOVHPS        X3, 1648(AX)
+	VMOVQ          X0, 1920(AX)
+	VMOVHPS        X0, 2192(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y0
+	VPUNPCKLDQ     Y3, Y2, Y1
+	VPUNPCKLQDQ    Y1, Y0, Y2
+	VPUNPCKHQDQ    Y1, Y0, Y0
+	VPSRLD         $0x10, Y2, Y2
+	VPSLLD         $0x08, Y2, Y1
+	VPOR           Y1, Y2, Y2
+	VPAND          x00ff00ff<>+0(SB), Y2, Y2
+	VPSLLD         $0x04, Y2, Y1
+	VPOR           Y1, Y2, Y2
+	VPSLLD         $0x04, Y2, Y1
+	VPSLLD         $0x02, Y2, Y2
+	VPSRLD         $0x04, Y0, Y3
+	VPAND          x0f0f0f0f<>+0(SB), Y0, Y0
+	VPAND          x30303030<>+0(SB), Y1, Y1
+	VPOR           Y1, Y0, Y0
+	VPADDB         xe0e0e0e0<>+0(SB), Y0, Y0
+	VPAND          x0f0f0f0f<>+0(SB), Y3, Y3
+	VPAND          x30303030<>+0(SB), Y2, Y2
+	VPOR           Y2, Y3, Y3
+	VPADDB         xe0e0e0e0<>+0(SB), Y3, Y3
+	VPUNPCKLBW     Y3, Y0, Y1
+	VPUNPCKHBW     Y3, Y0, Y2
+	VSHUFPS        $0x88, Y2, Y1, Y0
+	VSHUFPS        $0xdd, Y2, Y1, Y3
+	VBROADCASTI128 quarters<>+0(SB), Y2
+	VMOVDQU        unpacked<>+0(SB), Y1
+	VPSHUFB        Y2, Y0, Y0
+	VPERMD         Y0, Y1, Y0
+	VEXTRACTI128   $0x01, Y0, X1
+	VMOVQ          X0, 296(AX)
+	VMOVHPS        X0, 568(AX)
+	VMOVQ          X1, 840(AX)
+	VMOVHPS        X1, 1112(AX)
+	VBROADCASTI128 quarters<>+0(SB), Y1
+	VMOVDQU        unpacked<>+0(SB), Y0
+	VPSHUFB        Y1, Y3, Y3
+	VPERMD         Y3, Y0, Y3
+	VEXTRACTI128   $0x01, Y3, X0
+	VMOVQ          X3, 1384(AX)
+	VMOVHPS        X3, 1656(AX)
+	VMOVQ          X0, 1928(AX)
+	VMOVHPS        X0, 2200(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	ADDQ           $0x00000080, R10
+	ADDQ           $0x00000008, DX
+	ADDQ           $0x00000008, DI
+	ADDQ           $0x00000008, R8
+	ADDQ           $0x00000008, R9
+	ADDQ           $0x00000020, AX
+	MOVQ           $0x00000008, R11
+
+nibbles:
+	VBROADCASTI128 (DX), Y0
+	VINSERTI128    $0x01, (DI), Y0, Y0
+	VBROADCASTI128 (DX)(CX*1), Y1
+	VINSERTI128    $0x01, (DI)(CX*1), Y1, Y1
+	VBROADCASTI128 (DX)(CX*2), Y2
+	VINSERTI128    $0x01, (DI)(CX*2), Y2, Y2
+	VBROADCASTI128 (DX)(SI*1), Y3
+	VINSERTI128    $0x01, (DI)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, (AX)
+	VMOVDQU        Y4, 64(AX)
+	VMOVDQU        Y1, 128(AX)
+	VMOVDQU        Y0, 192(AX)
+	VBROADCASTI128 (R8), Y0
+	VINSERTI128    $0x01, (R9), Y0, Y0
+	VBROADCASTI128 (R8)(CX*1), Y1
+	VINSERTI128    $0x01, (R9)(CX*1), Y1, Y1
+	VBROADCASTI128 (R8)(CX*2), Y2
+	VINSERTI128    $0x01, (R9)(CX*2), Y2, Y2
+	VBROADCASTI128 (R8)(SI*1), Y3
+	VINSERTI128    $0x01, (R9)(SI*1), Y3, Y3
+	VPUNPCKLDQ     Y1, Y0, Y4
+	VPUNPCKLDQ     Y3, Y2, Y5
+	VPUNPCKLQDQ    Y5, Y4, Y6
+	VPUNPCKHQDQ    Y5, Y4, Y4
+	VPUNPCKHDQ     Y1, Y0, Y0
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKLQDQ    Y2, Y0, Y1
+	VPUNPCKHQDQ    Y2, Y0, Y0
+	VMOVDQU        Y6, 32(AX)
+	VMOVDQU        Y4, 96(AX)
+	VMOVDQU        Y1, 160(AX)
+	VMOVDQU        Y0, 224(AX)
+	PREFETCHT1     (R10)
+	PREFETCHT1     64(R10)
+	PREFETCHT1     128(R10)
+	PREFETCHT1     192(R10)
+	ADDQ           $0x00000100, R10
+	ADDQ           $0x00000010, DX
+	ADDQ           $0x00000010, DI
+	ADDQ           $0x00000010, R8
+	ADDQ           $0x00000010, R9
+	ADDQ           $0x00000110, AX
+	DECQ           R11
+	JNZ            nibbles
 	DECQ           BX
 	JNZ            block
 	VZEROUPPER

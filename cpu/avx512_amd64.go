@@ -79,6 +79,36 @@ func gemvRowsQ5_1AVX512(dst *float32, ld int, w *byte, act *byte, step int, n in
 //go:noescape
 func unpackQ5_1AVX512(panel *byte, w *byte, n int)
 
+// gemvQ2_KAVX512: gemvGeneric of kindQ2_K.
+//
+//go:noescape
+func gemvQ2_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// gemvRowsQ2_KAVX512: gemvQ2_K of several rows.
+//
+//go:noescape
+func gemvRowsQ2_KAVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
+
+// unpackQ2_KAVX512: unpackGeneric of kindQ2_K.
+//
+//go:noescape
+func unpackQ2_KAVX512(panel *byte, w *byte, n int)
+
+// gemvQ3_KAVX512: gemvGeneric of kindQ3_K.
+//
+//go:noescape
+func gemvQ3_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// gemvRowsQ3_KAVX512: gemvQ3_K of several rows.
+//
+//go:noescape
+func gemvRowsQ3_KAVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
+
+// unpackQ3_KAVX512: unpackGeneric of kindQ3_K.
+//
+//go:noescape
+func unpackQ3_KAVX512(panel *byte, w *byte, n int)
+
 // gemvQ4_KAVX512: gemvGeneric of kindQ4_K.
 //
 //go:noescape
@@ -139,6 +169,36 @@ func gemvRowsIQ4_NLAVX512(dst *float32, ld int, w *byte, act *byte, step int, n 
 //go:noescape
 func unpackIQ4_NLAVX512(panel *byte, w *byte, n int)
 
+// gemvIQ4_XSAVX512: gemvGeneric of kindIQ4_XS.
+//
+//go:noescape
+func gemvIQ4_XSAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// gemvRowsIQ4_XSAVX512: gemvIQ4_XS of several rows.
+//
+//go:noescape
+func gemvRowsIQ4_XSAVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
+
+// unpackIQ4_XSAVX512: unpackGeneric of kindIQ4_XS.
+//
+//go:noescape
+func unpackIQ4_XSAVX512(panel *byte, w *byte, n int)
+
+// gemvMXFP4AVX512: gemvGeneric of kindMXFP4.
+//
+//go:noescape
+func gemvMXFP4AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// gemvRowsMXFP4AVX512: gemvMXFP4 of several rows.
+//
+//go:noescape
+func gemvRowsMXFP4AVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
+
+// unpackMXFP4AVX512: unpackGeneric of kindMXFP4.
+//
+//go:noescape
+func unpackMXFP4AVX512(panel *byte, w *byte, n int)
+
 // gemvI8AVX512: gemvGeneric of kindI8.
 //
 //go:noescape
@@ -148,16 +208,6 @@ func gemvI8AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride in
 //
 //go:noescape
 func gemvRowsI8AVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
-
-// gemvI8MAVX512: gemvGeneric of kindI8M.
-//
-//go:noescape
-func gemvI8MAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-
-// gemvRowsI8MAVX512: gemvI8M of several rows.
-//
-//go:noescape
-func gemvRowsI8MAVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
 
 // gemm32AVX512: gemmGeneric of panel32.
 //
@@ -219,6 +269,21 @@ func packQ5_0AVX512(dst *byte, src *byte, row int, cols int)
 //go:noescape
 func packQ5_1AVX512(dst *byte, src *byte, row int, cols int)
 
+// packMXFP4AVX512: packer.group of kindMXFP4, 16 rows.
+//
+//go:noescape
+func packMXFP4AVX512(dst *byte, src *byte, row int, cols int)
+
+// packQ2_KAVX512: packer.group of kindQ2_K, 16 rows.
+//
+//go:noescape
+func packQ2_KAVX512(dst *byte, src *byte, row int, cols int)
+
+// packQ3_KAVX512: packer.group of kindQ3_K, 16 rows.
+//
+//go:noescape
+func packQ3_KAVX512(dst *byte, src *byte, row int, cols int)
+
 // packQ4_KAVX512: packer.group of kindQ4_K, 16 rows.
 //
 //go:noescape
@@ -233,6 +298,11 @@ func packQ5_KAVX512(dst *byte, src *byte, row int, cols int)
 //
 //go:noescape
 func packQ6_KAVX512(dst *byte, src *byte, row int, cols int)
+
+// packIQ4_XSAVX512: packer.group of kindIQ4_XS, 16 rows.
+//
+//go:noescape
+func packIQ4_XSAVX512(dst *byte, src *byte, row int, cols int)
 
 // gemvF32AVX512: gemvFloatGeneric of kindF32.
 //

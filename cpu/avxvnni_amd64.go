@@ -29,6 +29,16 @@ func gemvQ5_0AVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, stride
 //go:noescape
 func gemvQ5_1AVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 
+// gemvQ2_KAVXVNNI: gemvGeneric of kindQ2_K.
+//
+//go:noescape
+func gemvQ2_KAVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// gemvQ3_KAVXVNNI: gemvGeneric of kindQ3_K.
+//
+//go:noescape
+func gemvQ3_KAVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
 // gemvQ4_KAVXVNNI: gemvGeneric of kindQ4_K.
 //
 //go:noescape
@@ -49,15 +59,20 @@ func gemvQ6_KAVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, stride
 //go:noescape
 func gemvIQ4_NLAVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 
+// gemvIQ4_XSAVXVNNI: gemvGeneric of kindIQ4_XS.
+//
+//go:noescape
+func gemvIQ4_XSAVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
+// gemvMXFP4AVXVNNI: gemvGeneric of kindMXFP4.
+//
+//go:noescape
+func gemvMXFP4AVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, stride int)
+
 // gemvI8AVXVNNI: gemvGeneric of kindI8.
 //
 //go:noescape
 func gemvI8AVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-
-// gemvI8MAVXVNNI: gemvGeneric of kindI8M.
-//
-//go:noescape
-func gemvI8MAVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 
 // gemm32AVXVNNI: gemmGeneric of panel32.
 //

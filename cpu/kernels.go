@@ -18,24 +18,30 @@ import "unsafe"
 //	Q5_0         320: as Q4_0, then a vector of fifth bits: bit 8b+j is that of column 4j+b (j 0..7)
 //	                                                     and 32: 16 f16 scales
 //	Q5_1         320: as Q5_0                            and 64: 16 f16 scales, 16 f16 mins
-//	Q4_K         256: as Q4_0                            and 32: 16 u8 scales, 16 u8 mins, after d and dmin
+//	MXFP4        256: as Q4_0                            and 16: 16 u8 exponents
+//	Q2_K         128: 2 vectors: bits 2i, 2i+1 of byte b of vector h are column 4(4h+i)+b
+//	                                                     and 32: 16 u8 scale+16*min of columns 0-15, 16 of 16-31; d, dmin
+//	Q3_K         192: as Q2_K, then a vector of third bits, as Q5_0's fifth
+//	                                                     and 32: as Q6_K
+//	Q4_K         256: as Q4_0                            and 32: 16 u8 scales, 16 u8 mins; d, dmin
 //	Q5_K         320: as Q5_0                            and 32: as Q4_K
-//	Q6_K         384: as Q4_0, then 2 vectors of high bits: bits 2i, 2i+1 of byte b of vector h are
-//	                  those of column 4(4h+i)+b          and 32: 16 i8 scales of columns 0-15, 16 of 16-31, after d
+//	Q6_K         384: as Q4_0, then 2 vectors of high bits, as Q2_K's
+//	                                                     and 32: 16 i8 scales of columns 0-15, 16 of 16-31; d
+//	IQ4_XS       256: as Q4_0                            and 16: 16 i8 scales; d
 //	I8           640: a panel block (below) of 16-column scales
-//	I8M          768: the same with mins
 //
 // Values: Q4_0 d*(q-8); Q5_0 d*(q-16); Q8_0 d*q; IQ4_NL d*iq4nl[q]; Q4_1, Q5_1 d*q+m;
-// Q4_K, Q5_K (d*scale)*q - dmin*min; Q6_K (d*scale)*(q-32).
+// MXFP4 2^(exponent-128)*e2m1[q]; Q2_K, Q4_K, Q5_K (d*scale)*q - dmin*min; Q3_K (d*scale)*(q-4);
+// Q6_K (d*scale)*(q-32); IQ4_XS (d*scale)*iq4nl[q].
 //
 // A panel block is what unpack makes of any of these for the product with many
 // rows: 512 bytes (8 vectors of unsigned weights), then float32 scales and mins,
 // 16 at a time (one a row):
 //
-//	panel32  576: weight+128, scale                       Q8_0 Q4_0 Q5_0 IQ4_NL
+//	panel32  576: weight+128, scale                       Q8_0 Q4_0 Q5_0 IQ4_NL IQ4_XS MXFP4
 //	panel32M 640: weight (0 to 31), scale, min             Q4_1 Q5_1 Q4_K Q5_K
-//	panel16  640: weight+128, scale of columns 0-15, of 16-31    Q6_K I8
-//	panel16M 768: weight (0 to 127), scales as before, min of columns 0-15, of 16-31    I8M
+//	panel16  640: weight+128, scale of columns 0-15, of 16-31    Q3_K Q6_K I8
+//	panel16M 768: weight (0 to 3), scales as before, min of columns 0-15, of 16-31    Q2_K
 //
 // Activations of T rows (T = 1 or panelRows), a record of 64*T bytes a block,
 // in dwords:
@@ -72,12 +78,15 @@ const (
 	kindQ4_1
 	kindQ5_0
 	kindQ5_1
+	kindQ2_K
+	kindQ3_K
 	kindQ4_K
 	kindQ5_K
 	kindQ6_K
 	kindIQ4_NL
-	kindI8  // every other format whose weights are an int8 times a float32 scale per 16
-	kindI8M // the same with a min per 16
+	kindIQ4_XS
+	kindMXFP4
+	kindI8 // every other format: weights are an int8 times a float32 scale per 16
 	kinds
 )
 
@@ -96,14 +105,14 @@ func (p panelKind) bytes() int { return [...]int{576, 640, 640, 768}[p] }
 
 func (k kind) float() bool { return k <= kindBF16 }
 
-// panel is the layout that unpack makes of k. I8 and I8M are panels already.
+// panel is the layout that unpack makes of k. I8 is a panel already.
 func (k kind) panel() panelKind {
 	switch k {
 	case kindQ4_1, kindQ5_1, kindQ4_K, kindQ5_K:
 		return panel32M
-	case kindQ6_K, kindI8:
+	case kindQ3_K, kindQ6_K, kindI8:
 		return panel16
-	case kindI8M:
+	case kindQ2_K:
 		return panel16M
 	}
 	return panel32
@@ -128,16 +137,22 @@ func (k kind) groupBytes(cols int) int {
 		b = n * (320 + 32)
 	case kindQ5_1:
 		b = n * (320 + 64)
+	case kindMXFP4:
+		b = n * (256 + 16)
+	case kindQ2_K:
+		b = n*(128+32) + n/8*64
+	case kindQ3_K:
+		b = n*(192+32) + n/8*32
 	case kindQ4_K:
 		b = n*(256+32) + n/8*64
 	case kindQ5_K:
 		b = n*(320+32) + n/8*64
 	case kindQ6_K:
 		b = n*(384+32) + n/8*32
+	case kindIQ4_XS:
+		b = n*(256+16) + n/8*32
 	case kindI8:
 		b = n * 640
-	case kindI8M:
-		b = n * 768
 	}
 	return (b + 63) &^ 63
 }
@@ -168,7 +183,7 @@ type kernels struct {
 	// gemmFloat is gemm over packed float groups; act is (columns, panelRows) float32.
 	gemmFloat [kinds]func(dst *float32, ld int, a, b, act *byte, n int)
 
-	// unpack turns a packed group into n panel blocks; nil for float kinds, I8 and I8M.
+	// unpack turns a packed group into n panel blocks; nil for float kinds and I8.
 	unpack [kinds]func(panel, w *byte, n int)
 
 	// pack makes a packed group of 16 whole rows of a file's blocks, row bytes

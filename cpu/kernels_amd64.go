@@ -33,20 +33,23 @@ func avx512() *kernels {
 		kindF32: gemvF32AVX512, kindF16: gemvF16AVX512, kindBF16: gemvBF16AVX512,
 		kindQ8_0: gemvQ8_0AVX512, kindQ4_0: gemvQ4_0AVX512, kindQ4_1: gemvQ4_1AVX512, kindQ5_0: gemvQ5_0AVX512,
 		kindQ5_1: gemvQ5_1AVX512, kindQ4_K: gemvQ4_KAVX512, kindQ5_K: gemvQ5_KAVX512, kindQ6_K: gemvQ6_KAVX512,
-		kindIQ4_NL: gemvIQ4_NLAVX512, kindI8: gemvI8AVX512, kindI8M: gemvI8MAVX512}
+		kindIQ4_NL: gemvIQ4_NLAVX512, kindIQ4_XS: gemvIQ4_XSAVX512, kindMXFP4: gemvMXFP4AVX512, kindQ2_K: gemvQ2_KAVX512,
+		kindQ3_K: gemvQ3_KAVX512, kindI8: gemvI8AVX512}
 	k.few = 64 // panels of six are half as fast for 12 rows, and equal for 72
 	k.gemvRows = [kinds]func(dst *float32, ld int, w, act *byte, step, n, groups, stride, rows int){
 		kindQ8_0: gemvRowsQ8_0AVX512, kindQ4_0: gemvRowsQ4_0AVX512, kindQ4_1: gemvRowsQ4_1AVX512, kindQ5_0: gemvRowsQ5_0AVX512, kindQ5_1: gemvRowsQ5_1AVX512,
-		kindQ4_K: gemvRowsQ4_KAVX512, kindQ5_K: gemvRowsQ5_KAVX512, kindQ6_K: gemvRowsQ6_KAVX512, kindIQ4_NL: gemvRowsIQ4_NLAVX512, kindI8: gemvRowsI8AVX512,
-		kindI8M: gemvRowsI8MAVX512}
+		kindQ4_K: gemvRowsQ4_KAVX512, kindQ5_K: gemvRowsQ5_KAVX512, kindQ6_K: gemvRowsQ6_KAVX512, kindIQ4_NL: gemvRowsIQ4_NLAVX512, kindIQ4_XS: gemvRowsIQ4_XSAVX512, kindMXFP4: gemvRowsMXFP4AVX512, kindQ2_K: gemvRowsQ2_KAVX512,
+		kindQ3_K: gemvRowsQ3_KAVX512, kindI8: gemvRowsI8AVX512}
 	k.unpack = [kinds]func(panel, w *byte, n int){
 		kindQ8_0: unpackQ8_0AVX512, kindQ4_0: unpackQ4_0AVX512, kindQ4_1: unpackQ4_1AVX512, kindQ5_0: unpackQ5_0AVX512,
 		kindQ5_1: unpackQ5_1AVX512, kindQ4_K: unpackQ4_KAVX512, kindQ5_K: unpackQ5_KAVX512, kindQ6_K: unpackQ6_KAVX512,
-		kindIQ4_NL: unpackIQ4_NLAVX512}
+		kindIQ4_NL: unpackIQ4_NLAVX512, kindIQ4_XS: unpackIQ4_XSAVX512, kindMXFP4: unpackMXFP4AVX512, kindQ2_K: unpackQ2_KAVX512,
+		kindQ3_K: unpackQ3_KAVX512}
 	k.pack = [kinds]func(dst, src *byte, row, cols int){
 		kindF32: packF32AVX512, kindF16: packF16AVX512, kindBF16: packF16AVX512, kindQ8_0: packQ8_0AVX512,
 		kindQ4_0: packQ4_0AVX512, kindIQ4_NL: packQ4_0AVX512, kindQ4_1: packQ4_1AVX512, kindQ5_0: packQ5_0AVX512,
-		kindQ5_1: packQ5_1AVX512, kindQ4_K: packQ4_KAVX512, kindQ5_K: packQ5_KAVX512, kindQ6_K: packQ6_KAVX512}
+		kindQ5_1: packQ5_1AVX512, kindQ4_K: packQ4_KAVX512, kindQ5_K: packQ5_KAVX512, kindQ6_K: packQ6_KAVX512, kindIQ4_XS: packIQ4_XSAVX512,
+		kindMXFP4: packMXFP4AVX512, kindQ2_K: packQ2_KAVX512, kindQ3_K: packQ3_KAVX512}
 	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		panel32: gemm32AVX512, panel32M: gemm32MAVX512, panel16: gemm16AVX512, panel16M: gemm16MAVX512}
 	k.gemmFloat = [kinds]func(dst *float32, ld int, a, b, act *byte, n int){
@@ -72,7 +75,8 @@ func avxvnni() *kernels {
 	gemv := [kinds]func(dst *float32, w, act *byte, n, groups, stride int){
 		kindQ8_0: gemvQ8_0AVXVNNI, kindQ4_0: gemvQ4_0AVXVNNI, kindQ4_1: gemvQ4_1AVXVNNI, kindQ5_0: gemvQ5_0AVXVNNI,
 		kindQ5_1: gemvQ5_1AVXVNNI, kindQ4_K: gemvQ4_KAVXVNNI, kindQ5_K: gemvQ5_KAVXVNNI, kindQ6_K: gemvQ6_KAVXVNNI,
-		kindIQ4_NL: gemvIQ4_NLAVXVNNI, kindI8: gemvI8AVXVNNI, kindI8M: gemvI8MAVXVNNI}
+		kindIQ4_NL: gemvIQ4_NLAVXVNNI, kindIQ4_XS: gemvIQ4_XSAVXVNNI, kindMXFP4: gemvMXFP4AVXVNNI, kindQ2_K: gemvQ2_KAVXVNNI,
+		kindQ3_K: gemvQ3_KAVXVNNI, kindI8: gemvI8AVXVNNI}
 	copy(k.gemv[kindQ8_0:], gemv[kindQ8_0:])
 	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		panel32: gemm32AVXVNNI, panel32M: gemm32MAVXVNNI, panel16: gemm16AVXVNNI, panel16M: gemm16MAVXVNNI}
@@ -87,15 +91,18 @@ func avx2() *kernels {
 		kindF32: gemvF32AVX2, kindF16: gemvF16AVX2, kindBF16: gemvBF16AVX2,
 		kindQ8_0: gemvQ8_0AVX2, kindQ4_0: gemvQ4_0AVX2, kindQ4_1: gemvQ4_1AVX2, kindQ5_0: gemvQ5_0AVX2,
 		kindQ5_1: gemvQ5_1AVX2, kindQ4_K: gemvQ4_KAVX2, kindQ5_K: gemvQ5_KAVX2, kindQ6_K: gemvQ6_KAVX2,
-		kindIQ4_NL: gemvIQ4_NLAVX2, kindI8: gemvI8AVX2, kindI8M: gemvI8MAVX2}
+		kindIQ4_NL: gemvIQ4_NLAVX2, kindIQ4_XS: gemvIQ4_XSAVX2, kindMXFP4: gemvMXFP4AVX2, kindQ2_K: gemvQ2_KAVX2,
+		kindQ3_K: gemvQ3_KAVX2, kindI8: gemvI8AVX2}
 	k.unpack = [kinds]func(panel, w *byte, n int){
 		kindQ8_0: unpackQ8_0AVX2, kindQ4_0: unpackQ4_0AVX2, kindQ4_1: unpackQ4_1AVX2, kindQ5_0: unpackQ5_0AVX2,
 		kindQ5_1: unpackQ5_1AVX2, kindQ4_K: unpackQ4_KAVX2, kindQ5_K: unpackQ5_KAVX2, kindQ6_K: unpackQ6_KAVX2,
-		kindIQ4_NL: unpackIQ4_NLAVX2}
+		kindIQ4_NL: unpackIQ4_NLAVX2, kindIQ4_XS: unpackIQ4_XSAVX2, kindMXFP4: unpackMXFP4AVX2, kindQ2_K: unpackQ2_KAVX2,
+		kindQ3_K: unpackQ3_KAVX2}
 	k.pack = [kinds]func(dst, src *byte, row, cols int){
 		kindF32: packF32AVX2, kindF16: packF16AVX2, kindBF16: packF16AVX2, kindQ8_0: packQ8_0AVX2,
 		kindQ4_0: packQ4_0AVX2, kindIQ4_NL: packQ4_0AVX2, kindQ4_1: packQ4_1AVX2, kindQ5_0: packQ5_0AVX2,
-		kindQ5_1: packQ5_1AVX2, kindQ4_K: packQ4_KAVX2, kindQ5_K: packQ5_KAVX2, kindQ6_K: packQ6_KAVX2}
+		kindQ5_1: packQ5_1AVX2, kindQ4_K: packQ4_KAVX2, kindQ5_K: packQ5_KAVX2, kindQ6_K: packQ6_KAVX2, kindIQ4_XS: packIQ4_XSAVX2,
+		kindMXFP4: packMXFP4AVX2, kindQ2_K: packQ2_KAVX2, kindQ3_K: packQ3_KAVX2}
 	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		panel32: gemm32AVX2, panel32M: gemm32MAVX2, panel16: gemm16AVX2, panel16M: gemm16MAVX2}
 	k.gemmFloat = [kinds]func(dst *float32, ld int, a, b, act *byte, n int){

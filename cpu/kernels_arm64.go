@@ -41,7 +41,8 @@ func neon() *kernels {
 		kindF32: gemvF32NEON, kindF16: gemvF16NEON, kindBF16: gemvBF16NEON,
 		kindQ8_0: gemvQ8_0NEON, kindQ4_0: gemvQ4_0NEON, kindQ4_1: gemvQ4_1NEON, kindQ5_0: gemvQ5_0NEON,
 		kindQ5_1: gemvQ5_1NEON, kindQ4_K: gemvQ4_KNEON, kindQ5_K: gemvQ5_KNEON, kindQ6_K: gemvQ6_KNEON,
-		kindIQ4_NL: gemvIQ4_NLNEON, kindI8: gemvI8NEON, kindI8M: gemvI8MNEON}
+		kindIQ4_NL: gemvIQ4_NLNEON, kindIQ4_XS: gemvIQ4_XSNEON, kindMXFP4: gemvMXFP4NEON, kindQ2_K: gemvQ2_KNEON,
+		kindQ3_K: gemvQ3_KNEON, kindI8: gemvI8NEON}
 	k.gemmFloat = [kinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		kindF32: gemmF32NEON, kindF16: gemmF16NEON, kindBF16: gemmBF16NEON}
 	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
@@ -49,11 +50,13 @@ func neon() *kernels {
 	k.unpack = [kinds]func(panel, w *byte, n int){
 		kindQ8_0: unpackQ8_0NEON, kindQ4_0: unpackQ4_0NEON, kindQ4_1: unpackQ4_1NEON, kindQ5_0: unpackQ5_0NEON,
 		kindQ5_1: unpackQ5_1NEON, kindQ4_K: unpackQ4_KNEON, kindQ5_K: unpackQ5_KNEON, kindQ6_K: unpackQ6_KNEON,
-		kindIQ4_NL: unpackIQ4_NLNEON}
+		kindIQ4_NL: unpackIQ4_NLNEON, kindIQ4_XS: unpackIQ4_XSNEON, kindMXFP4: unpackMXFP4NEON, kindQ2_K: unpackQ2_KNEON,
+		kindQ3_K: unpackQ3_KNEON}
 	k.pack = [kinds]func(dst, src *byte, row, cols int){
 		kindF32: packF32NEON, kindF16: packF16NEON, kindBF16: packF16NEON, kindQ8_0: packQ8_0NEON,
 		kindQ4_0: packQ4_0NEON, kindIQ4_NL: packQ4_0NEON, kindQ4_1: packQ4_1NEON, kindQ5_0: packQ5_0NEON,
-		kindQ5_1: packQ5_1NEON, kindQ4_K: packQ4_KNEON, kindQ5_K: packQ5_KNEON, kindQ6_K: packQ6_KNEON}
+		kindQ5_1: packQ5_1NEON, kindQ4_K: packQ4_KNEON, kindQ5_K: packQ5_KNEON, kindQ6_K: packQ6_KNEON, kindIQ4_XS: packIQ4_XSNEON,
+		kindMXFP4: packMXFP4NEON, kindQ2_K: packQ2_KNEON, kindQ3_K: packQ3_KNEON}
 	k.quantize = quantizeNEON
 	k.scoreF32, k.scoreF16, k.scoreQ8 = scoreF32NEON, scoreF16NEON, scoreQ8NEON
 	k.accumF32 = byDim(4, accumF32NEON, accumF32Generic)
@@ -90,6 +93,12 @@ func gemvQ5_0NEON(dst *float32, w, act *byte, n, groups, stride int)
 func gemvQ5_1NEON(dst *float32, w, act *byte, n, groups, stride int)
 
 //go:noescape
+func gemvQ2_KNEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvQ3_KNEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
 func gemvQ4_KNEON(dst *float32, w, act *byte, n, groups, stride int)
 
 //go:noescape
@@ -102,10 +111,13 @@ func gemvQ6_KNEON(dst *float32, w, act *byte, n, groups, stride int)
 func gemvIQ4_NLNEON(dst *float32, w, act *byte, n, groups, stride int)
 
 //go:noescape
-func gemvI8NEON(dst *float32, w, act *byte, n, groups, stride int)
+func gemvIQ4_XSNEON(dst *float32, w, act *byte, n, groups, stride int)
 
 //go:noescape
-func gemvI8MNEON(dst *float32, w, act *byte, n, groups, stride int)
+func gemvMXFP4NEON(dst *float32, w, act *byte, n, groups, stride int)
+
+//go:noescape
+func gemvI8NEON(dst *float32, w, act *byte, n, groups, stride int)
 
 //go:noescape
 func gemmPanel32NEON(dst *float32, ld int, a, b, act *byte, n int)
@@ -156,6 +168,12 @@ func unpackQ5_0NEON(panel, w *byte, n int)
 func unpackQ5_1NEON(panel, w *byte, n int)
 
 //go:noescape
+func unpackQ2_KNEON(panel, w *byte, n int)
+
+//go:noescape
+func unpackQ3_KNEON(panel, w *byte, n int)
+
+//go:noescape
 func unpackQ4_KNEON(panel, w *byte, n int)
 
 //go:noescape
@@ -166,6 +184,12 @@ func unpackQ6_KNEON(panel, w *byte, n int)
 
 //go:noescape
 func unpackIQ4_NLNEON(panel, w *byte, n int)
+
+//go:noescape
+func unpackIQ4_XSNEON(panel, w *byte, n int)
+
+//go:noescape
+func unpackMXFP4NEON(panel, w *byte, n int)
 
 //go:noescape
 func packF32NEON(dst, src *byte, row, cols int)
@@ -189,6 +213,15 @@ func packQ5_0NEON(dst, src *byte, row, cols int)
 func packQ5_1NEON(dst, src *byte, row, cols int)
 
 //go:noescape
+func packMXFP4NEON(dst, src *byte, row, cols int)
+
+//go:noescape
+func packQ2_KNEON(dst, src *byte, row, cols int)
+
+//go:noescape
+func packQ3_KNEON(dst, src *byte, row, cols int)
+
+//go:noescape
 func packQ4_KNEON(dst, src *byte, row, cols int)
 
 //go:noescape
@@ -196,6 +229,9 @@ func packQ5_KNEON(dst, src *byte, row, cols int)
 
 //go:noescape
 func packQ6_KNEON(dst, src *byte, row, cols int)
+
+//go:noescape
+func packIQ4_XSNEON(dst, src *byte, row, cols int)
 
 //go:noescape
 func scoreF32NEON(dst, q *float32, k, next *byte, lines, dim int)

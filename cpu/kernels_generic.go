@@ -14,6 +14,9 @@ import (
 // iq4nl is the table of IQ4_NL's values.
 var iq4nl = [16]int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
 
+// e2m1 is twice the values of the FP4 format E2M1.
+var e2m1 = [16]int8{0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}
+
 // panelBlock is an unpacked block of one group.
 type panelBlock struct {
 	u     [512]byte      // vector order, unsigned
@@ -29,21 +32,28 @@ func (p *panelBlock) nibbles(w []byte) {
 	}
 }
 
-// fifth adds a vector of fifth bits.
-func (p *panelBlock) fifth(w []byte) {
+// one adds bit at of the weights from a vector.
+func (p *panelBlock) one(w []byte, at int) {
 	for j := range 8 {
 		for i, v := range w[:64] {
-			p.u[j*64+i] |= v >> j & 1 << 4
+			p.u[j*64+i] |= v >> j & 1 << at
 		}
 	}
 }
 
-// high adds two vectors of pairs of high bits.
-func (p *panelBlock) high(w []byte) {
+// two adds bits at and at+1 of the weights from two vectors.
+func (p *panelBlock) two(w []byte, at int) {
 	for j := range 8 {
 		for i, v := range w[j/4*64 : j/4*64+64] {
-			p.u[j*64+i] |= v >> (j % 4 * 2) & 3 << 4
+			p.u[j*64+i] |= v >> (j % 4 * 2) & 3 << at
 		}
+	}
+}
+
+// lookUp replaces indices of a table by its values plus 128.
+func (p *panelBlock) lookUp(table *[16]int8) {
+	for i, q := range p.u {
+		p.u[i] = byte(table[q]) ^ 0x80
 	}
 }
 
@@ -70,10 +80,15 @@ func (p *panelBlock) load(k kind, w *byte, b int) {
 	case kindIQ4_NL:
 		v := at[byte](w, b*288, 288)
 		p.nibbles(v)
-		for i, q := range p.u {
-			p.u[i] = byte(iq4nl[q]) ^ 0x80
-		}
+		p.lookUp(&iq4nl)
 		p.scales(v[256:], nil)
+	case kindMXFP4:
+		v := at[byte](w, b*272, 272)
+		p.nibbles(v)
+		p.lookUp(&e2m1)
+		for r, e := range v[256:] {
+			p.scale[0][r] = float32(math.Ldexp(1, int(e)-128))
+		}
 	case kindQ4_1:
 		v := at[byte](w, b*320, 320)
 		p.nibbles(v)
@@ -81,14 +96,34 @@ func (p *panelBlock) load(k kind, w *byte, b int) {
 	case kindQ5_0:
 		v := at[byte](w, b*352, 352)
 		p.nibbles(v)
-		p.fifth(v[256:])
+		p.one(v[256:], 4)
 		p.bias(128 - 16)
 		p.scales(v[320:], nil)
 	case kindQ5_1:
 		v := at[byte](w, b*384, 384)
 		p.nibbles(v)
-		p.fifth(v[256:])
+		p.one(v[256:], 4)
 		p.scales(v[320:], v[352:])
+	case kindQ2_K:
+		s := at[byte](w, b/8*1344, 1344)
+		v := s[64+b%8*160:]
+		clear(p.u[:])
+		p.two(v, 0)
+		for r := range groupRows {
+			d, dmin := halves(s, r), halves(s[32:], r)
+			for h := range 2 {
+				both := v[128+h*16+r]
+				p.scale[h][r], p.min[h][r] = d*float32(both&15), -(dmin * float32(both>>4))
+			}
+		}
+	case kindQ3_K:
+		s := at[byte](w, b/8*1824, 1824)
+		v := s[32+b%8*224:]
+		clear(p.u[:])
+		p.two(v, 0)
+		p.one(v[128:], 2)
+		p.bias(128 - 4)
+		p.signedScales(s, v[192:], 2)
 	case kindQ4_K:
 		s := at[byte](w, b/8*2368, 2368)
 		v := s[64+b%8*288:]
@@ -98,24 +133,23 @@ func (p *panelBlock) load(k kind, w *byte, b int) {
 		s := at[byte](w, b/8*2880, 2880)
 		v := s[64+b%8*352:]
 		p.nibbles(v)
-		p.fifth(v[256:])
+		p.one(v[256:], 4)
 		p.superScales(s, v[320:])
 	case kindQ6_K:
 		s := at[byte](w, b/8*3360, 3360)
 		v := s[32+b%8*416:]
 		p.nibbles(v)
-		p.high(v[256:])
+		p.two(v[256:], 4)
 		p.bias(128 - 32)
-		for r := range groupRows {
-			d := halves(s, r)
-			for h := range 2 {
-				p.scale[h][r] = d * float32(int8(v[384+h*16+r]))
-			}
-		}
+		p.signedScales(s, v[384:], 2)
+	case kindIQ4_XS:
+		s := at[byte](w, b/8*2208, 2208)
+		v := s[32+b%8*272:]
+		p.nibbles(v)
+		p.lookUp(&iq4nl)
+		p.signedScales(s, v[256:], 1)
 	case kindI8:
 		p.loadPanel(panel16, at[byte](w, b*640, 640))
-	case kindI8M:
-		p.loadPanel(panel16M, at[byte](w, b*768, 768))
 	}
 }
 
@@ -128,10 +162,21 @@ func (p *panelBlock) scales(d, m []byte) {
 	}
 }
 
+// superScales loads a block's scales and mins, s, those of a superblock before.
 func (p *panelBlock) superScales(head, s []byte) {
 	for r := range groupRows {
 		p.scale[0][r] = halves(head, r) * float32(s[r])
 		p.min[0][r] = -(halves(head[32:], r) * float32(s[16+r]))
+	}
+}
+
+// signedScales loads count scales of each row.
+func (p *panelBlock) signedScales(head, s []byte, count int) {
+	for r := range groupRows {
+		d := halves(head, r)
+		for h := range count {
+			p.scale[h][r] = d * float32(int8(s[h*16+r]))
+		}
 	}
 }
 

@@ -215,10 +215,7 @@ func eachShape(t *testing.T, f func(t *testing.T, k *kernels, kd kind, n, groups
 	for _, k := range kernelSets() {
 		for kd := range kinds {
 			t.Run(fmt.Sprintf("%s/%v", k.isa, kd), func(t *testing.T) {
-				step := 1
-				if kd == kindQ4_K || kd == kindQ5_K || kd == kindQ6_K || kd == kindI8 || kd == kindI8M {
-					step = 8 // their formats have superblocks
-				}
+				step := max(1, typeOf[kd].BlockElems()/blockCols) // of a superblock
 				groups := 0
 				for n := step; n <= 40; n += step {
 					if k.isa == "generic" && n > 2*step {
@@ -250,7 +247,7 @@ func TestMatrixShapes(t *testing.T) {
 
 // halfFields are the offsets of a block's f16 scales and mins.
 var halfFields = [kinds][]int{kindQ8_0: {0}, kindQ4_0: {0}, kindQ4_1: {0, 2}, kindQ5_0: {0}, kindQ5_1: {0, 2},
-	kindQ4_K: {0, 2}, kindQ5_K: {0, 2}, kindQ6_K: {208}, kindIQ4_NL: {0}}
+	kindQ2_K: {80, 82}, kindQ3_K: {108}, kindQ4_K: {0, 2}, kindQ5_K: {0, 2}, kindQ6_K: {208}, kindIQ4_NL: {0}, kindIQ4_XS: {0}}
 
 // TestMatrixExtremes has weights and activations whose products are the largest
 // there are, where 16-bit sums would saturate.
@@ -260,20 +257,22 @@ func TestMatrixExtremes(t *testing.T) {
 	signs := [][]float32{{1}, {-1}, {1, -1}, {1, 1, -1, -1}}
 	for _, k := range kernelSets() {
 		for kd := kindQ8_0; kd < kinds; kd++ {
-			for i, choice := range bytesAt {
-				for j, sign := range signs {
-					r := rand.New(rand.NewPCG(seed, uint64(i*10+j)))
-					c := newMatrixCase(t, k, kd, 8, 2)
-					c.packExtreme(r, choice)
-					for i := range c.x {
-						c.x[i] = sign[i%len(sign)]
-						if i >= len(c.x)/2 { // the other rows mix the signs
-							c.x[i] = sign[r.IntN(len(sign))]
+			t.Run(fmt.Sprintf("%s/%v", k.isa, kd), func(t *testing.T) { // which gives its memory back
+				for i, choice := range bytesAt {
+					for j, sign := range signs {
+						r := rand.New(rand.NewPCG(seed, uint64(i*10+j)))
+						c := newMatrixCase(t, k, kd, 8, 2)
+						c.packExtreme(r, choice)
+						for i := range c.x {
+							c.x[i] = sign[i%len(sign)]
+							if i >= len(c.x)/2 { // the other rows mix the signs
+								c.x[i] = sign[r.IntN(len(sign))]
+							}
 						}
+						c.check()
 					}
-					c.check()
 				}
-			}
+			})
 		}
 	}
 }
@@ -290,6 +289,9 @@ func (c *matrixCase) packExtreme(r *rand.Rand, choice []byte) {
 			for _, at := range halfFields[c.kind] {
 				raw[b+at], raw[b+at+1] = 0, 0x3c
 			}
+			if c.kind == kindMXFP4 {
+				raw[b] = 128
+			}
 		}
 		c.pack(raw, typ.RowBytes(c.cols()))
 		return
@@ -298,9 +300,6 @@ func (c *matrixCase) packExtreme(r *rand.Rand, choice []byte) {
 	for b := 0; b < len(c.w); b += size {
 		for i := range 512 {
 			c.w[b+i] = choice[r.IntN(len(choice))]
-			if c.kind == kindI8M {
-				c.w[b+i] &= 0x7f
-			}
 		}
 		f := at[float32](&c.w[b+512], 0, (size-512)/4)
 		for i := range f {

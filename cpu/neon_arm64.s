@@ -1707,6 +1707,1200 @@ unpackQ5_1NEON_block:
 	BNE unpackQ5_1NEON_block
 	RET
 
+// gemvQ2_KNEON: see kernels.go.
+TEXT ·gemvQ2_KNEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f00e47c // movi v28.16b, #3
+gemvQ2_KNEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvQ2_KNEON_super:
+	MOVD R6, R7
+	ADD $64, R6
+	ADD $128, R6, R10
+	MOVD $8, R11
+gemvQ2_KNEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x6f00e408 // movi v8, #0
+	WORD $0x6f00e409 // movi v9, #0
+	WORD $0x6f00e40a // movi v10, #0
+	WORD $0x6f00e40b // movi v11, #0
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
+	WORD $0x4f91e288 // sdot v8, v20, v17[0]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x4f91e289 // sdot v9, v20, v17[0]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
+	WORD $0x4f91e28a // sdot v10, v20, v17[0]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
+	WORD $0x4f91e28b // sdot v11, v20, v17[0]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
+	WORD $0x4fb1e288 // sdot v8, v20, v17[1]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x4fb1e289 // sdot v9, v20, v17[1]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
+	WORD $0x4fb1e28a // sdot v10, v20, v17[1]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
+	WORD $0x4fb1e28b // sdot v11, v20, v17[1]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
+	WORD $0x4f91ea88 // sdot v8, v20, v17[2]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x4f91ea89 // sdot v9, v20, v17[2]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
+	WORD $0x4f91ea8a // sdot v10, v20, v17[2]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
+	WORD $0x4f91ea8b // sdot v11, v20, v17[2]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
+	WORD $0x4fb1ea88 // sdot v8, v20, v17[3]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x4fb1ea89 // sdot v9, v20, v17[3]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
+	WORD $0x4fb1ea8a // sdot v10, v20, v17[3]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
+	WORD $0x4fb1ea8b // sdot v11, v20, v17[3]
+	WORD $0x3dc000f4 // ldr q20, [x7, #0]
+	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x0e217a8c // fcvtl v12, v20
+	WORD $0x4e217a8d // fcvtl2 v13, v20
+	WORD $0x0e217aae // fcvtl v14, v21
+	WORD $0x4e217aaf // fcvtl2 v15, v21
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x4f0c5694 // shl.16b #4 v20, v20
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
+	WORD $0x3dc00554 // ldr q20, [x10, #16]
+	WORD $0x4f0c5694 // shl.16b #4 v20, v20
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d908 // scvtf.4s v8, v8
+	WORD $0x4e36cd00 // fmla.4s v0, v8, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d929 // scvtf.4s v9, v9
+	WORD $0x4e37cd21 // fmla.4s v1, v9, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d94a // scvtf.4s v10, v10
+	WORD $0x4e38cd42 // fmla.4s v2, v10, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d96b // scvtf.4s v11, v11
+	WORD $0x4e39cd63 // fmla.4s v3, v11, v25
+	WORD $0x3dc008f4 // ldr q20, [x7, #32]
+	WORD $0x3dc00cf5 // ldr q21, [x7, #48]
+	WORD $0x0e217a8c // fcvtl v12, v20
+	WORD $0x4e217a8d // fcvtl2 v13, v20
+	WORD $0x0e217aae // fcvtl v14, v21
+	WORD $0x4e217aaf // fcvtl2 v15, v21
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4fb352c0 // fmls.4s v0, v22, v19[1]
+	WORD $0x4fb352e1 // fmls.4s v1, v23, v19[1]
+	WORD $0x4fb35302 // fmls.4s v2, v24, v19[1]
+	WORD $0x4fb35323 // fmls.4s v3, v25, v19[1]
+	WORD $0x3dc00554 // ldr q20, [x10, #16]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4f935ac0 // fmls.4s v0, v22, v19[2]
+	WORD $0x4f935ae1 // fmls.4s v1, v23, v19[2]
+	WORD $0x4f935b02 // fmls.4s v2, v24, v19[2]
+	WORD $0x4f935b23 // fmls.4s v3, v25, v19[2]
+	ADD $64, R8
+	ADD $160, R6
+	ADD $160, R10
+	SUBS $1, R11
+	BNE gemvQ2_KNEON_block
+	SUBS $8, R9
+	BNE gemvQ2_KNEON_super
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvQ2_KNEON_group
+	RET
+
+// unpackQ2_KNEON: see kernels.go.
+TEXT ·unpackQ2_KNEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e47c // movi v28.16b, #3
+unpackQ2_KNEON_super:
+	MOVD R6, R7
+	ADD $64, R6
+	ADD $128, R6, R10
+	MOVD $8, R11
+	WORD $0x3dc000f4 // ldr q20, [x7, #0]
+	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x0e217a80 // fcvtl v0, v20
+	WORD $0x4e217a81 // fcvtl2 v1, v20
+	WORD $0x0e217aa2 // fcvtl v2, v21
+	WORD $0x4e217aa3 // fcvtl2 v3, v21
+	WORD $0x3dc008f4 // ldr q20, [x7, #32]
+	WORD $0x3dc00cf5 // ldr q21, [x7, #48]
+	WORD $0x0e217a84 // fcvtl v4, v20
+	WORD $0x4e217a85 // fcvtl2 v5, v20
+	WORD $0x0e217aa6 // fcvtl v6, v21
+	WORD $0x4e217aa7 // fcvtl2 v7, v21
+unpackQ2_KNEON_block:
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x4f0c5694 // shl.16b #4 v20, v20
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e20ded6 // fmul.4s v22, v22, v0
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e21def7 // fmul.4s v23, v23, v1
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e22df18 // fmul.4s v24, v24, v2
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e23df39 // fmul.4s v25, v25, v3
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	WORD $0x3dc00554 // ldr q20, [x10, #16]
+	WORD $0x4f0c5694 // shl.16b #4 v20, v20
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e20ded6 // fmul.4s v22, v22, v0
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e21def7 // fmul.4s v23, v23, v1
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e22df18 // fmul.4s v24, v24, v2
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e23df39 // fmul.4s v25, v25, v3
+	WORD $0x3d809016 // str q22, [x0, #576]
+	WORD $0x3d809417 // str q23, [x0, #592]
+	WORD $0x3d809818 // str q24, [x0, #608]
+	WORD $0x3d809c19 // str q25, [x0, #624]
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e24ded6 // fmul.4s v22, v22, v4
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e25def7 // fmul.4s v23, v23, v5
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e26df18 // fmul.4s v24, v24, v6
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e27df39 // fmul.4s v25, v25, v7
+	WORD $0x6ea0fad6 // fneg.4s v22, v22
+	WORD $0x6ea0faf7 // fneg.4s v23, v23
+	WORD $0x6ea0fb18 // fneg.4s v24, v24
+	WORD $0x6ea0fb39 // fneg.4s v25, v25
+	WORD $0x3d80a016 // str q22, [x0, #640]
+	WORD $0x3d80a417 // str q23, [x0, #656]
+	WORD $0x3d80a818 // str q24, [x0, #672]
+	WORD $0x3d80ac19 // str q25, [x0, #688]
+	WORD $0x3dc00554 // ldr q20, [x10, #16]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6e21dad6 // ucvtf.4s v22, v22
+	WORD $0x6e24ded6 // fmul.4s v22, v22, v4
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6e21daf7 // ucvtf.4s v23, v23
+	WORD $0x6e25def7 // fmul.4s v23, v23, v5
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6e21db18 // ucvtf.4s v24, v24
+	WORD $0x6e26df18 // fmul.4s v24, v24, v6
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6e21db39 // ucvtf.4s v25, v25
+	WORD $0x6e27df39 // fmul.4s v25, v25, v7
+	WORD $0x6ea0fad6 // fneg.4s v22, v22
+	WORD $0x6ea0faf7 // fneg.4s v23, v23
+	WORD $0x6ea0fb18 // fneg.4s v24, v24
+	WORD $0x6ea0fb39 // fneg.4s v25, v25
+	WORD $0x3d80b016 // str q22, [x0, #704]
+	WORD $0x3d80b417 // str q23, [x0, #720]
+	WORD $0x3d80b818 // str q24, [x0, #736]
+	WORD $0x3d80bc19 // str q25, [x0, #752]
+	ADD $768, R0
+	ADD $160, R6
+	ADD $160, R10
+	SUBS $1, R11
+	BNE unpackQ2_KNEON_block
+	SUBS $8, R9
+	BNE unpackQ2_KNEON_super
+	RET
+
+// gemvQ3_KNEON: see kernels.go.
+TEXT ·gemvQ3_KNEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f00e47c // movi v28.16b, #3
+	WORD $0x4f00e49e // movi v30.16b, #4
+gemvQ3_KNEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvQ3_KNEON_super:
+	MOVD R6, R7
+	ADD $32, R6
+	ADD $192, R6, R10
+	MOVD $8, R11
+gemvQ3_KNEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x3dc020cc // ldr q12, [x6, #128]
+	WORD $0x3dc024cd // ldr q13, [x6, #144]
+	WORD $0x3dc028ce // ldr q14, [x6, #160]
+	WORD $0x3dc02ccf // ldr q15, [x6, #176]
+	WORD $0x4f22565d // shl.4s #2 v29, v18
+	WORD $0x4e0c07a4 // dup v4.4s, v29.s[1]
+	WORD $0x4e0c07a5 // dup v5.4s, v29.s[1]
+	WORD $0x4e0c07a6 // dup v6.4s, v29.s[1]
+	WORD $0x4e0c07a7 // dup v7.4s, v29.s[1]
+	WORD $0x4e1407a8 // dup v8.4s, v29.s[2]
+	WORD $0x4e1407a9 // dup v9.4s, v29.s[2]
+	WORD $0x4e1407aa // dup v10.4s, v29.s[2]
+	WORD $0x4e1407ab // dup v11.4s, v29.s[2]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0a559a // shl.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e059a // ushr.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
+	WORD $0x4f91e288 // sdot v8, v20, v17[0]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0a55ba // shl.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05ba // ushr.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x4f91e289 // sdot v9, v20, v17[0]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0a55da // shl.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05da // ushr.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
+	WORD $0x4f91e28a // sdot v10, v20, v17[0]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0a55fa // shl.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05fa // ushr.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
+	WORD $0x4f91e28b // sdot v11, v20, v17[0]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f09559a // shl.16b #1 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d059a // ushr.16b #3 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
+	WORD $0x4fb1e288 // sdot v8, v20, v17[1]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0955ba // shl.16b #1 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05ba // ushr.16b #3 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x4fb1e289 // sdot v9, v20, v17[1]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0955da // shl.16b #1 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05da // ushr.16b #3 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
+	WORD $0x4fb1e28a // sdot v10, v20, v17[1]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0955fa // shl.16b #1 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05fa // ushr.16b #3 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
+	WORD $0x4fb1e28b // sdot v11, v20, v17[1]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4e3e1d9a // and.16b v26, v12, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0c059a // ushr.16b #4 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
+	WORD $0x4f91ea88 // sdot v8, v20, v17[2]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4e3e1dba // and.16b v26, v13, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0c05ba // ushr.16b #4 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x4f91ea89 // sdot v9, v20, v17[2]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4e3e1dda // and.16b v26, v14, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0c05da // ushr.16b #4 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
+	WORD $0x4f91ea8a // sdot v10, v20, v17[2]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4e3e1dfa // and.16b v26, v15, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0c05fa // ushr.16b #4 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
+	WORD $0x4f91ea8b // sdot v11, v20, v17[2]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x6f0f059a // ushr.16b #1 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0b059a // ushr.16b #5 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
+	WORD $0x4fb1ea88 // sdot v8, v20, v17[3]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x6f0f05ba // ushr.16b #1 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0b05ba // ushr.16b #5 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x4fb1ea89 // sdot v9, v20, v17[3]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x6f0f05da // ushr.16b #1 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0b05da // ushr.16b #5 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
+	WORD $0x4fb1ea8a // sdot v10, v20, v17[3]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x6f0f05fa // ushr.16b #1 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0b05fa // ushr.16b #5 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
+	WORD $0x4fb1ea8b // sdot v11, v20, v17[3]
+	WORD $0x3dc000f4 // ldr q20, [x7, #0]
+	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x0e217a8c // fcvtl v12, v20
+	WORD $0x4e217a8d // fcvtl2 v13, v20
+	WORD $0x0e217aae // fcvtl v14, v21
+	WORD $0x4e217aaf // fcvtl2 v15, v21
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x0f08a696 // sxtl.8h v22, v20
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x0f08a697 // sxtl.8h v23, v20
+	WORD $0x4f10a6f7 // sxtl.4s v23, v23
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x4f08a698 // sxtl.8h v24, v20
+	WORD $0x0f10a718 // sxtl.4s v24, v24
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x4f08a699 // sxtl.8h v25, v20
+	WORD $0x4f10a739 // sxtl.4s v25, v25
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
+	WORD $0x3dc00554 // ldr q20, [x10, #16]
+	WORD $0x0f08a696 // sxtl.8h v22, v20
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x0f08a697 // sxtl.8h v23, v20
+	WORD $0x4f10a6f7 // sxtl.4s v23, v23
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x4f08a698 // sxtl.8h v24, v20
+	WORD $0x0f10a718 // sxtl.4s v24, v24
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x4f08a699 // sxtl.8h v25, v20
+	WORD $0x4f10a739 // sxtl.4s v25, v25
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d908 // scvtf.4s v8, v8
+	WORD $0x4e36cd00 // fmla.4s v0, v8, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d929 // scvtf.4s v9, v9
+	WORD $0x4e37cd21 // fmla.4s v1, v9, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d94a // scvtf.4s v10, v10
+	WORD $0x4e38cd42 // fmla.4s v2, v10, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d96b // scvtf.4s v11, v11
+	WORD $0x4e39cd63 // fmla.4s v3, v11, v25
+	ADD $64, R8
+	ADD $224, R6
+	ADD $224, R10
+	SUBS $1, R11
+	BNE gemvQ3_KNEON_block
+	SUBS $8, R9
+	BNE gemvQ3_KNEON_super
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvQ3_KNEON_group
+	RET
+
+// unpackQ3_KNEON: see kernels.go.
+TEXT ·unpackQ3_KNEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e47c // movi v28.16b, #3
+	WORD $0x4f00e49e // movi v30.16b, #4
+	WORD $0x4f03e79d // movi v29.16b, #124
+unpackQ3_KNEON_super:
+	MOVD R6, R7
+	ADD $32, R6
+	ADD $192, R6, R10
+	MOVD $8, R11
+	WORD $0x3dc000f4 // ldr q20, [x7, #0]
+	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x0e217a80 // fcvtl v0, v20
+	WORD $0x4e217a81 // fcvtl2 v1, v20
+	WORD $0x0e217aa2 // fcvtl v2, v21
+	WORD $0x4e217aa3 // fcvtl2 v3, v21
+unpackQ3_KNEON_block:
+	WORD $0x3dc020cc // ldr q12, [x6, #128]
+	WORD $0x3dc024cd // ldr q13, [x6, #144]
+	WORD $0x3dc028ce // ldr q14, [x6, #160]
+	WORD $0x3dc02ccf // ldr q15, [x6, #176]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0a559a // shl.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e059a // ushr.16b #2 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0a55ba // shl.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05ba // ushr.16b #2 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0a55da // shl.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05da // ushr.16b #2 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0a55fa // shl.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0e05fa // ushr.16b #2 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f09559a // shl.16b #1 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d059a // ushr.16b #3 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0955ba // shl.16b #1 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05ba // ushr.16b #3 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0955da // shl.16b #1 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05da // ushr.16b #3 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x6f0e06b5 // ushr.16b #2 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x6f0e0694 // ushr.16b #2 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4f0955fa // shl.16b #1 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0d05fa // ushr.16b #3 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4e3e1d9a // and.16b v26, v12, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0c059a // ushr.16b #4 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4e3e1dba // and.16b v26, v13, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0c05ba // ushr.16b #4 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4e3e1dda // and.16b v26, v14, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0c05da // ushr.16b #4 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x6f0c06b5 // ushr.16b #4 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4e3e1dfa // and.16b v26, v15, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0c05fa // ushr.16b #4 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc000d5 // ldr q21, [x6, #0]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x6f0f059a // ushr.16b #1 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0b059a // ushr.16b #5 v26, v12
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc004d5 // ldr q21, [x6, #16]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x6f0f05ba // ushr.16b #1 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0b05ba // ushr.16b #5 v26, v13
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc008d5 // ldr q21, [x6, #32]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x6f0f05da // ushr.16b #1 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0b05da // ushr.16b #5 v26, v14
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc00cd5 // ldr q21, [x6, #48]
+	WORD $0x6f0a06b5 // ushr.16b #6 v21, v21
+	WORD $0x4e3c1eb5 // and.16b v21, v21, v28
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x6f0a0694 // ushr.16b #6 v20, v20
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x6f0f05fa // ushr.16b #1 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1eb5 // orr.16b v21, v21, v26
+	WORD $0x6f0b05fa // ushr.16b #5 v26, v15
+	WORD $0x4e3e1f5a // and.16b v26, v26, v30
+	WORD $0x4eba1e94 // orr.16b v20, v20, v26
+	WORD $0x4e3d86b5 // add.16b v21, v21, v29
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x4e3d8694 // add.16b v20, v20, v29
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x0f08a696 // sxtl.8h v22, v20
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x6e20ded6 // fmul.4s v22, v22, v0
+	WORD $0x0f08a697 // sxtl.8h v23, v20
+	WORD $0x4f10a6f7 // sxtl.4s v23, v23
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e21def7 // fmul.4s v23, v23, v1
+	WORD $0x4f08a698 // sxtl.8h v24, v20
+	WORD $0x0f10a718 // sxtl.4s v24, v24
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x6e22df18 // fmul.4s v24, v24, v2
+	WORD $0x4f08a699 // sxtl.8h v25, v20
+	WORD $0x4f10a739 // sxtl.4s v25, v25
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x6e23df39 // fmul.4s v25, v25, v3
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	WORD $0x3dc00554 // ldr q20, [x10, #16]
+	WORD $0x0f08a696 // sxtl.8h v22, v20
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x6e20ded6 // fmul.4s v22, v22, v0
+	WORD $0x0f08a697 // sxtl.8h v23, v20
+	WORD $0x4f10a6f7 // sxtl.4s v23, v23
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e21def7 // fmul.4s v23, v23, v1
+	WORD $0x4f08a698 // sxtl.8h v24, v20
+	WORD $0x0f10a718 // sxtl.4s v24, v24
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x6e22df18 // fmul.4s v24, v24, v2
+	WORD $0x4f08a699 // sxtl.8h v25, v20
+	WORD $0x4f10a739 // sxtl.4s v25, v25
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x6e23df39 // fmul.4s v25, v25, v3
+	WORD $0x3d809016 // str q22, [x0, #576]
+	WORD $0x3d809417 // str q23, [x0, #592]
+	WORD $0x3d809818 // str q24, [x0, #608]
+	WORD $0x3d809c19 // str q25, [x0, #624]
+	ADD $640, R0
+	ADD $224, R6
+	ADD $224, R10
+	SUBS $1, R11
+	BNE unpackQ3_KNEON_block
+	SUBS $8, R9
+	BNE unpackQ3_KNEON_super
+	RET
+
 // gemvQ4_KNEON: see kernels.go.
 TEXT ·gemvQ4_KNEON(SB), NOSPLIT, $0-48
 	MOVD dst+0(FP), R0
@@ -3485,12 +4679,757 @@ unpackIQ4_NLNEON_block:
 	BNE unpackIQ4_NLNEON_block
 	RET
 
+// gemvIQ4_XSNEON: see kernels.go.
+TEXT ·gemvIQ4_XSNEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	MOVD $0xf6eaddcfbfad9881, R12
+	VMOV R12, V31.D[0]
+	MOVD $0x7159453526190d01, R12
+	VMOV R12, V31.D[1]
+gemvIQ4_XSNEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvIQ4_XSNEON_super:
+	MOVD R6, R7
+	ADD $32, R6
+	ADD $256, R6, R10
+	MOVD $8, R11
+gemvIQ4_XSNEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
+	WORD $0x4f91e284 // sdot v4, v20, v17[0]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x4f91e285 // sdot v5, v20, v17[0]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
+	WORD $0x4f91e286 // sdot v6, v20, v17[0]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
+	WORD $0x4f91e287 // sdot v7, v20, v17[0]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
+	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
+	WORD $0x4fb1e286 // sdot v6, v20, v17[1]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
+	WORD $0x4fb1e287 // sdot v7, v20, v17[1]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
+	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
+	WORD $0x4f91ea86 // sdot v6, v20, v17[2]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
+	WORD $0x4f91ea87 // sdot v7, v20, v17[2]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
+	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
+	WORD $0x4fb1ea86 // sdot v6, v20, v17[3]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
+	WORD $0x4fb1ea87 // sdot v7, v20, v17[3]
+	WORD $0x3dc000f4 // ldr q20, [x7, #0]
+	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x0e217a8c // fcvtl v12, v20
+	WORD $0x4e217a8d // fcvtl2 v13, v20
+	WORD $0x0e217aae // fcvtl v14, v21
+	WORD $0x4e217aaf // fcvtl2 v15, v21
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x0f08a696 // sxtl.8h v22, v20
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x6e2cded6 // fmul.4s v22, v22, v12
+	WORD $0x0f08a697 // sxtl.8h v23, v20
+	WORD $0x4f10a6f7 // sxtl.4s v23, v23
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e2ddef7 // fmul.4s v23, v23, v13
+	WORD $0x4f08a698 // sxtl.8h v24, v20
+	WORD $0x0f10a718 // sxtl.4s v24, v24
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x6e2edf18 // fmul.4s v24, v24, v14
+	WORD $0x4f08a699 // sxtl.8h v25, v20
+	WORD $0x4f10a739 // sxtl.4s v25, v25
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x6e2fdf39 // fmul.4s v25, v25, v15
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
+	ADD $64, R8
+	ADD $272, R6
+	ADD $272, R10
+	SUBS $1, R11
+	BNE gemvIQ4_XSNEON_block
+	SUBS $8, R9
+	BNE gemvIQ4_XSNEON_super
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvIQ4_XSNEON_group
+	RET
+
+// unpackIQ4_XSNEON: see kernels.go.
+TEXT ·unpackIQ4_XSNEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	MOVD $0x766a5d4f3f2d1801, R12
+	VMOV R12, V31.D[0]
+	MOVD $0xf1d9c5b5a6998d81, R12
+	VMOV R12, V31.D[1]
+unpackIQ4_XSNEON_super:
+	MOVD R6, R7
+	ADD $32, R6
+	ADD $256, R6, R10
+	MOVD $8, R11
+	WORD $0x3dc000f4 // ldr q20, [x7, #0]
+	WORD $0x3dc004f5 // ldr q21, [x7, #16]
+	WORD $0x0e217a80 // fcvtl v0, v20
+	WORD $0x4e217a81 // fcvtl2 v1, v20
+	WORD $0x0e217aa2 // fcvtl v2, v21
+	WORD $0x4e217aa3 // fcvtl2 v3, v21
+unpackIQ4_XSNEON_block:
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc00154 // ldr q20, [x10, #0]
+	WORD $0x0f08a696 // sxtl.8h v22, v20
+	WORD $0x0f10a6d6 // sxtl.4s v22, v22
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x6e20ded6 // fmul.4s v22, v22, v0
+	WORD $0x0f08a697 // sxtl.8h v23, v20
+	WORD $0x4f10a6f7 // sxtl.4s v23, v23
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x6e21def7 // fmul.4s v23, v23, v1
+	WORD $0x4f08a698 // sxtl.8h v24, v20
+	WORD $0x0f10a718 // sxtl.4s v24, v24
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x6e22df18 // fmul.4s v24, v24, v2
+	WORD $0x4f08a699 // sxtl.8h v25, v20
+	WORD $0x4f10a739 // sxtl.4s v25, v25
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x6e23df39 // fmul.4s v25, v25, v3
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	ADD $576, R0
+	ADD $272, R6
+	ADD $272, R10
+	SUBS $1, R11
+	BNE unpackIQ4_XSNEON_block
+	SUBS $8, R9
+	BNE unpackIQ4_XSNEON_super
+	RET
+
+// gemvMXFP4NEON: see kernels.go.
+TEXT ·gemvMXFP4NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD act+16(FP), R2
+	MOVD n+24(FP), R3
+	MOVD groups+32(FP), R4
+	MOVD stride+40(FP), R5
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	WORD $0x4f00e43b // movi v27.16b, #1
+	MOVD $0x00200000, R12
+	WORD $0x4e040d9d // dup v29.4s, w12
+	MOVD $0x00600000, R12
+	WORD $0x4e040d9e // dup v30.4s, w12
+	MOVD $0x0c08060403020100, R12
+	VMOV R12, V31.D[0]
+	MOVD $0xf4f8fafcfdfeff00, R12
+	VMOV R12, V31.D[1]
+gemvMXFP4NEON_group:
+	MOVD R1, R6
+	MOVD R2, R8
+	MOVD R3, R9
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x6f00e401 // movi v1, #0
+	WORD $0x6f00e402 // movi v2, #0
+	WORD $0x6f00e403 // movi v3, #0
+gemvMXFP4NEON_block:
+	WORD $0x3dc00110 // ldr q16, [x8, #0]
+	WORD $0x3dc00511 // ldr q17, [x8, #16]
+	WORD $0x3dc00912 // ldr q18, [x8, #32]
+	WORD $0x3dc00d13 // ldr q19, [x8, #48]
+	WORD $0x6f00e404 // movi v4, #0
+	WORD $0x6f00e405 // movi v5, #0
+	WORD $0x6f00e406 // movi v6, #0
+	WORD $0x6f00e407 // movi v7, #0
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90e2a4 // sdot v4, v21, v16[0]
+	WORD $0x4f91e284 // sdot v4, v20, v17[0]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
+	WORD $0x4f91e285 // sdot v5, v20, v17[0]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90e2a6 // sdot v6, v21, v16[0]
+	WORD $0x4f91e286 // sdot v6, v20, v17[0]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90e2a7 // sdot v7, v21, v16[0]
+	WORD $0x4f91e287 // sdot v7, v20, v17[0]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0e2a4 // sdot v4, v21, v16[1]
+	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
+	WORD $0x4fb1e285 // sdot v5, v20, v17[1]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0e2a6 // sdot v6, v21, v16[1]
+	WORD $0x4fb1e286 // sdot v6, v20, v17[1]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0e2a7 // sdot v7, v21, v16[1]
+	WORD $0x4fb1e287 // sdot v7, v20, v17[1]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90eaa4 // sdot v4, v21, v16[2]
+	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
+	WORD $0x4f91ea85 // sdot v5, v20, v17[2]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90eaa6 // sdot v6, v21, v16[2]
+	WORD $0x4f91ea86 // sdot v6, v20, v17[2]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4f90eaa7 // sdot v7, v21, v16[2]
+	WORD $0x4f91ea87 // sdot v7, v20, v17[2]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0eaa4 // sdot v4, v21, v16[3]
+	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
+	WORD $0x4fb1ea85 // sdot v5, v20, v17[3]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0eaa6 // sdot v6, v21, v16[3]
+	WORD $0x4fb1ea86 // sdot v6, v20, v17[3]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x4fb0eaa7 // sdot v7, v21, v16[3]
+	WORD $0x4fb1ea87 // sdot v7, v20, v17[3]
+	WORD $0x3dc040d4 // ldr q20, [x6, #256]
+	WORD $0x6e3b2e95 // uqsub.16b v21, v20, v27
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6eb647b6 // ushl.4s v22, v29, v22
+	WORD $0x4e3e1ed6 // and.16b v22, v22, v30
+	WORD $0x2f08a6ba // uxtl.8h v26, v21
+	WORD $0x2f10a75a // uxtl.4s v26, v26
+	WORD $0x4f37575a // shl.4s #23 v26, v26
+	WORD $0x4eba1ed6 // orr.16b v22, v22, v26
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6eb747b7 // ushl.4s v23, v29, v23
+	WORD $0x4e3e1ef7 // and.16b v23, v23, v30
+	WORD $0x2f08a6ba // uxtl.8h v26, v21
+	WORD $0x6f10a75a // uxtl.4s v26, v26
+	WORD $0x4f37575a // shl.4s #23 v26, v26
+	WORD $0x4eba1ef7 // orr.16b v23, v23, v26
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6eb847b8 // ushl.4s v24, v29, v24
+	WORD $0x4e3e1f18 // and.16b v24, v24, v30
+	WORD $0x6f08a6ba // uxtl.8h v26, v21
+	WORD $0x2f10a75a // uxtl.4s v26, v26
+	WORD $0x4f37575a // shl.4s #23 v26, v26
+	WORD $0x4eba1f18 // orr.16b v24, v24, v26
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6eb947b9 // ushl.4s v25, v29, v25
+	WORD $0x4e3e1f39 // and.16b v25, v25, v30
+	WORD $0x6f08a6ba // uxtl.8h v26, v21
+	WORD $0x6f10a75a // uxtl.4s v26, v26
+	WORD $0x4f37575a // shl.4s #23 v26, v26
+	WORD $0x4eba1f39 // orr.16b v25, v25, v26
+	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
+	WORD $0x4e21d884 // scvtf.4s v4, v4
+	WORD $0x4e36cc80 // fmla.4s v0, v4, v22
+	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
+	WORD $0x4e21d8a5 // scvtf.4s v5, v5
+	WORD $0x4e37cca1 // fmla.4s v1, v5, v23
+	WORD $0x4fb29b18 // fmul.4s v24, v24, v18[3]
+	WORD $0x4e21d8c6 // scvtf.4s v6, v6
+	WORD $0x4e38ccc2 // fmla.4s v2, v6, v24
+	WORD $0x4fb29b39 // fmul.4s v25, v25, v18[3]
+	WORD $0x4e21d8e7 // scvtf.4s v7, v7
+	WORD $0x4e39cce3 // fmla.4s v3, v7, v25
+	ADD $272, R6
+	ADD $64, R8
+	SUBS $1, R9
+	BNE gemvMXFP4NEON_block
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	ADD $64, R0
+	ADD R5, R1
+	SUBS $1, R4
+	BNE gemvMXFP4NEON_group
+	RET
+
+// unpackMXFP4NEON: see kernels.go.
+TEXT ·unpackMXFP4NEON(SB), NOSPLIT, $0-24
+	MOVD panel+0(FP), R0
+	MOVD w+8(FP), R6
+	MOVD n+16(FP), R9
+	WORD $0x4f00e5fc // movi v28.16b, #15
+	WORD $0x4f00e43b // movi v27.16b, #1
+	MOVD $0x00200000, R12
+	WORD $0x4e040d9d // dup v29.4s, w12
+	MOVD $0x00600000, R12
+	WORD $0x4e040d9e // dup v30.4s, w12
+	MOVD $0x8c88868483828180, R12
+	VMOV R12, V31.D[0]
+	MOVD $0x74787a7c7d7e7f80, R12
+	VMOV R12, V31.D[1]
+unpackMXFP4NEON_block:
+	WORD $0x3dc000d4 // ldr q20, [x6, #0]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d800015 // str q21, [x0, #0]
+	WORD $0x3d804014 // str q20, [x0, #256]
+	WORD $0x3dc004d4 // ldr q20, [x6, #16]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d800415 // str q21, [x0, #16]
+	WORD $0x3d804414 // str q20, [x0, #272]
+	WORD $0x3dc008d4 // ldr q20, [x6, #32]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d800815 // str q21, [x0, #32]
+	WORD $0x3d804814 // str q20, [x0, #288]
+	WORD $0x3dc00cd4 // ldr q20, [x6, #48]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d800c15 // str q21, [x0, #48]
+	WORD $0x3d804c14 // str q20, [x0, #304]
+	WORD $0x3dc010d4 // ldr q20, [x6, #64]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d801015 // str q21, [x0, #64]
+	WORD $0x3d805014 // str q20, [x0, #320]
+	WORD $0x3dc014d4 // ldr q20, [x6, #80]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d801415 // str q21, [x0, #80]
+	WORD $0x3d805414 // str q20, [x0, #336]
+	WORD $0x3dc018d4 // ldr q20, [x6, #96]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d801815 // str q21, [x0, #96]
+	WORD $0x3d805814 // str q20, [x0, #352]
+	WORD $0x3dc01cd4 // ldr q20, [x6, #112]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d801c15 // str q21, [x0, #112]
+	WORD $0x3d805c14 // str q20, [x0, #368]
+	WORD $0x3dc020d4 // ldr q20, [x6, #128]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d802015 // str q21, [x0, #128]
+	WORD $0x3d806014 // str q20, [x0, #384]
+	WORD $0x3dc024d4 // ldr q20, [x6, #144]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d802415 // str q21, [x0, #144]
+	WORD $0x3d806414 // str q20, [x0, #400]
+	WORD $0x3dc028d4 // ldr q20, [x6, #160]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d802815 // str q21, [x0, #160]
+	WORD $0x3d806814 // str q20, [x0, #416]
+	WORD $0x3dc02cd4 // ldr q20, [x6, #176]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d802c15 // str q21, [x0, #176]
+	WORD $0x3d806c14 // str q20, [x0, #432]
+	WORD $0x3dc030d4 // ldr q20, [x6, #192]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d803015 // str q21, [x0, #192]
+	WORD $0x3d807014 // str q20, [x0, #448]
+	WORD $0x3dc034d4 // ldr q20, [x6, #208]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d803415 // str q21, [x0, #208]
+	WORD $0x3d807414 // str q20, [x0, #464]
+	WORD $0x3dc038d4 // ldr q20, [x6, #224]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d803815 // str q21, [x0, #224]
+	WORD $0x3d807814 // str q20, [x0, #480]
+	WORD $0x3dc03cd4 // ldr q20, [x6, #240]
+	WORD $0x4e3c1e95 // and.16b v21, v20, v28
+	WORD $0x6f0c0694 // ushr.16b #4 v20, v20
+	WORD $0x4e1503f5 // tbl.16b v21, v31, v21
+	WORD $0x4e1403f4 // tbl.16b v20, v31, v20
+	WORD $0x3d803c15 // str q21, [x0, #240]
+	WORD $0x3d807c14 // str q20, [x0, #496]
+	WORD $0x3dc040d4 // ldr q20, [x6, #256]
+	WORD $0x6e3b2e95 // uqsub.16b v21, v20, v27
+	WORD $0x2f08a696 // uxtl.8h v22, v20
+	WORD $0x2f10a6d6 // uxtl.4s v22, v22
+	WORD $0x6eb647b6 // ushl.4s v22, v29, v22
+	WORD $0x4e3e1ed6 // and.16b v22, v22, v30
+	WORD $0x2f08a6ba // uxtl.8h v26, v21
+	WORD $0x2f10a75a // uxtl.4s v26, v26
+	WORD $0x4f37575a // shl.4s #23 v26, v26
+	WORD $0x4eba1ed6 // orr.16b v22, v22, v26
+	WORD $0x2f08a697 // uxtl.8h v23, v20
+	WORD $0x6f10a6f7 // uxtl.4s v23, v23
+	WORD $0x6eb747b7 // ushl.4s v23, v29, v23
+	WORD $0x4e3e1ef7 // and.16b v23, v23, v30
+	WORD $0x2f08a6ba // uxtl.8h v26, v21
+	WORD $0x6f10a75a // uxtl.4s v26, v26
+	WORD $0x4f37575a // shl.4s #23 v26, v26
+	WORD $0x4eba1ef7 // orr.16b v23, v23, v26
+	WORD $0x6f08a698 // uxtl.8h v24, v20
+	WORD $0x2f10a718 // uxtl.4s v24, v24
+	WORD $0x6eb847b8 // ushl.4s v24, v29, v24
+	WORD $0x4e3e1f18 // and.16b v24, v24, v30
+	WORD $0x6f08a6ba // uxtl.8h v26, v21
+	WORD $0x2f10a75a // uxtl.4s v26, v26
+	WORD $0x4f37575a // shl.4s #23 v26, v26
+	WORD $0x4eba1f18 // orr.16b v24, v24, v26
+	WORD $0x6f08a699 // uxtl.8h v25, v20
+	WORD $0x6f10a739 // uxtl.4s v25, v25
+	WORD $0x6eb947b9 // ushl.4s v25, v29, v25
+	WORD $0x4e3e1f39 // and.16b v25, v25, v30
+	WORD $0x6f08a6ba // uxtl.8h v26, v21
+	WORD $0x6f10a75a // uxtl.4s v26, v26
+	WORD $0x4f37575a // shl.4s #23 v26, v26
+	WORD $0x4eba1f39 // orr.16b v25, v25, v26
+	WORD $0x3d808016 // str q22, [x0, #512]
+	WORD $0x3d808417 // str q23, [x0, #528]
+	WORD $0x3d808818 // str q24, [x0, #544]
+	WORD $0x3d808c19 // str q25, [x0, #560]
+	ADD $576, R0
+	ADD $272, R6
+	SUBS $1, R9
+	BNE unpackMXFP4NEON_block
+	RET
+
 // packF32NEON: see kernels.go.
 TEXT ·packF32NEON(SB), NOSPLIT, $0-32
 	WORD $0x4f04e410 // movi v16.16b, #128
 	WORD $0x4f01e7f1 // movi v17.16b, #63
 	WORD $0x4f01e673 // movi v19.16b, #51
 	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
 	MOVD $0x0d0905010c080400, R12
 	VMOV R12, V18.D[0]
 	MOVD $0x0f0b07030e0a0602, R12
@@ -3586,6 +5525,9 @@ TEXT ·packF16NEON(SB), NOSPLIT, $0-32
 	WORD $0x4f01e7f1 // movi v17.16b, #63
 	WORD $0x4f01e673 // movi v19.16b, #51
 	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
 	MOVD $0x0d0905010c080400, R12
 	VMOV R12, V18.D[0]
 	MOVD $0x0f0b07030e0a0602, R12
@@ -3673,6 +5615,9 @@ TEXT ·packQ8_0NEON(SB), NOSPLIT, $0-32
 	WORD $0x4f01e7f1 // movi v17.16b, #63
 	WORD $0x4f01e673 // movi v19.16b, #51
 	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
 	MOVD $0x0d0905010c080400, R12
 	VMOV R12, V18.D[0]
 	MOVD $0x0f0b07030e0a0602, R12
@@ -3785,6 +5730,9 @@ TEXT ·packQ4_0NEON(SB), NOSPLIT, $0-32
 	WORD $0x4f01e7f1 // movi v17.16b, #63
 	WORD $0x4f01e673 // movi v19.16b, #51
 	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
 	MOVD $0x0d0905010c080400, R12
 	VMOV R12, V18.D[0]
 	MOVD $0x0f0b07030e0a0602, R12
@@ -3869,6 +5817,9 @@ TEXT ·packQ4_1NEON(SB), NOSPLIT, $0-32
 	WORD $0x4f01e7f1 // movi v17.16b, #63
 	WORD $0x4f01e673 // movi v19.16b, #51
 	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
 	MOVD $0x0d0905010c080400, R12
 	VMOV R12, V18.D[0]
 	MOVD $0x0f0b07030e0a0602, R12
@@ -3956,6 +5907,9 @@ TEXT ·packQ5_0NEON(SB), NOSPLIT, $0-32
 	WORD $0x4f01e7f1 // movi v17.16b, #63
 	WORD $0x4f01e673 // movi v19.16b, #51
 	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
 	MOVD $0x0d0905010c080400, R12
 	VMOV R12, V18.D[0]
 	MOVD $0x0f0b07030e0a0602, R12
@@ -4073,6 +6027,9 @@ TEXT ·packQ5_1NEON(SB), NOSPLIT, $0-32
 	WORD $0x4f01e7f1 // movi v17.16b, #63
 	WORD $0x4f01e673 // movi v19.16b, #51
 	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
 	MOVD $0x0d0905010c080400, R12
 	VMOV R12, V18.D[0]
 	MOVD $0x0f0b07030e0a0602, R12
@@ -4181,12 +6138,723 @@ packQ5_1NEON_part:
 	BNE packQ5_1NEON_block
 	RET
 
+// packMXFP4NEON: see kernels.go.
+TEXT ·packMXFP4NEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $17, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packMXFP4NEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packMXFP4NEON_part:
+	WORD $0x3cc01080 // ldur q0, [x4, #1]
+	WORD $0x3cc010a1 // ldur q1, [x5, #1]
+	WORD $0x3cc010c2 // ldur q2, [x6, #1]
+	WORD $0x3cc010e3 // ldur q3, [x7, #1]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d800140 // str q0, [x10, #0]
+	WORD $0x3d801141 // str q1, [x10, #64]
+	WORD $0x3d802142 // str q2, [x10, #128]
+	WORD $0x3d803143 // str q3, [x10, #192]
+	MOVBU (R4), R14
+	MOVB R14, 256(R12)
+	MOVBU (R5), R14
+	MOVB R14, 257(R12)
+	MOVBU (R6), R14
+	MOVB R14, 258(R12)
+	MOVBU (R7), R14
+	MOVB R14, 259(R12)
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packMXFP4NEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	ADD $272, R15
+	ADD $272, R0
+	SUBS $32, R3
+	BNE packMXFP4NEON_block
+	RET
+
+// packQ2_KNEON: see kernels.go.
+TEXT ·packQ2_KNEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $84, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packQ2_KNEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packQ2_KNEON_part:
+	WORD $0x3cc44080 // ldur q0, [x4, #68]
+	WORD $0x3cc440a1 // ldur q1, [x5, #68]
+	WORD $0x3cc440c2 // ldur q2, [x6, #68]
+	WORD $0x3cc440e3 // ldur q3, [x7, #68]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x0e61287c // xtn.4h v28, v3
+	WORD $0x0f10847d // shrn.4h #16 v29, v3
+	WORD $0xfd00017c // str d28, [x11, #0]
+	WORD $0xfd00117d // str d29, [x11, #32]
+	WORD $0x3cc00080 // ldur q0, [x4, #0]
+	WORD $0x3cc000a1 // ldur q1, [x5, #0]
+	WORD $0x3cc000c2 // ldur q2, [x6, #0]
+	WORD $0x3cc000e3 // ldur q3, [x7, #0]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4e120000 // tbl.16b v0, v0, v18
+	ADD $192, R12, R14
+	WORD $0x0d8d81c0 // st1 {v0.s}[0], [x14], x13
+	ADD $208, R12, R14
+	WORD $0x0d8d91c0 // st1 {v0.s}[1], [x14], x13
+	ADD $352, R12, R14
+	WORD $0x4d8d81c0 // st1 {v0.s}[2], [x14], x13
+	ADD $368, R12, R14
+	WORD $0x4d8d91c0 // st1 {v0.s}[3], [x14], x13
+	WORD $0x4e120021 // tbl.16b v1, v1, v18
+	ADD $512, R12, R14
+	WORD $0x0d8d81c1 // st1 {v1.s}[0], [x14], x13
+	ADD $528, R12, R14
+	WORD $0x0d8d91c1 // st1 {v1.s}[1], [x14], x13
+	ADD $672, R12, R14
+	WORD $0x4d8d81c1 // st1 {v1.s}[2], [x14], x13
+	ADD $688, R12, R14
+	WORD $0x4d8d91c1 // st1 {v1.s}[3], [x14], x13
+	WORD $0x4e120042 // tbl.16b v2, v2, v18
+	ADD $832, R12, R14
+	WORD $0x0d8d81c2 // st1 {v2.s}[0], [x14], x13
+	ADD $848, R12, R14
+	WORD $0x0d8d91c2 // st1 {v2.s}[1], [x14], x13
+	ADD $992, R12, R14
+	WORD $0x4d8d81c2 // st1 {v2.s}[2], [x14], x13
+	ADD $1008, R12, R14
+	WORD $0x4d8d91c2 // st1 {v2.s}[3], [x14], x13
+	WORD $0x4e120063 // tbl.16b v3, v3, v18
+	ADD $1152, R12, R14
+	WORD $0x0d8d81c3 // st1 {v3.s}[0], [x14], x13
+	ADD $1168, R12, R14
+	WORD $0x0d8d91c3 // st1 {v3.s}[1], [x14], x13
+	ADD $1312, R12, R14
+	WORD $0x4d8d81c3 // st1 {v3.s}[2], [x14], x13
+	ADD $1328, R12, R14
+	WORD $0x4d8d91c3 // st1 {v3.s}[3], [x14], x13
+	WORD $0x3cc10080 // ldur q0, [x4, #16]
+	WORD $0x3cc100a1 // ldur q1, [x5, #16]
+	WORD $0x3cc100c2 // ldur q2, [x6, #16]
+	WORD $0x3cc100e3 // ldur q3, [x7, #16]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d801140 // str q0, [x10, #64]
+	WORD $0x3d803941 // str q1, [x10, #224]
+	WORD $0x3d806142 // str q2, [x10, #384]
+	WORD $0x3d808943 // str q3, [x10, #544]
+	WORD $0x3cc20080 // ldur q0, [x4, #32]
+	WORD $0x3cc200a1 // ldur q1, [x5, #32]
+	WORD $0x3cc200c2 // ldur q2, [x6, #32]
+	WORD $0x3cc200e3 // ldur q3, [x7, #32]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d802140 // str q0, [x10, #128]
+	WORD $0x3d804941 // str q1, [x10, #288]
+	WORD $0x3d807142 // str q2, [x10, #448]
+	WORD $0x3d809943 // str q3, [x10, #608]
+	WORD $0x3cc30080 // ldur q0, [x4, #48]
+	WORD $0x3cc300a1 // ldur q1, [x5, #48]
+	WORD $0x3cc300c2 // ldur q2, [x6, #48]
+	WORD $0x3cc300e3 // ldur q3, [x7, #48]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d80b140 // str q0, [x10, #704]
+	WORD $0x3d80d941 // str q1, [x10, #864]
+	WORD $0x3d810142 // str q2, [x10, #1024]
+	WORD $0x3d812943 // str q3, [x10, #1184]
+	WORD $0x3cc40080 // ldur q0, [x4, #64]
+	WORD $0x3cc400a1 // ldur q1, [x5, #64]
+	WORD $0x3cc400c2 // ldur q2, [x6, #64]
+	WORD $0x3cc400e3 // ldur q3, [x7, #64]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d80c140 // str q0, [x10, #768]
+	WORD $0x3d80e941 // str q1, [x10, #928]
+	WORD $0x3d811142 // str q2, [x10, #1088]
+	WORD $0x3d813943 // str q3, [x10, #1248]
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packQ2_KNEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	PRFM 320(R15), PLDL2KEEP
+	PRFM 384(R15), PLDL2KEEP
+	PRFM 448(R15), PLDL2KEEP
+	PRFM 512(R15), PLDL2KEEP
+	PRFM 576(R15), PLDL2KEEP
+	PRFM 640(R15), PLDL2KEEP
+	PRFM 704(R15), PLDL2KEEP
+	PRFM 768(R15), PLDL2KEEP
+	PRFM 832(R15), PLDL2KEEP
+	PRFM 896(R15), PLDL2KEEP
+	PRFM 960(R15), PLDL2KEEP
+	PRFM 1024(R15), PLDL2KEEP
+	PRFM 1088(R15), PLDL2KEEP
+	PRFM 1152(R15), PLDL2KEEP
+	PRFM 1216(R15), PLDL2KEEP
+	PRFM 1280(R15), PLDL2KEEP
+	ADD $1344, R15
+	ADD $1344, R0
+	SUBS $256, R3
+	BNE packQ2_KNEON_block
+	RET
+
+// packQ3_KNEON: see kernels.go.
+TEXT ·packQ3_KNEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $110, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packQ3_KNEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packQ3_KNEON_part:
+	MOVHU 108(R4), R14
+	MOVH R14, 0(R11)
+	MOVHU 108(R5), R14
+	MOVH R14, 2(R11)
+	MOVHU 108(R6), R14
+	MOVH R14, 4(R11)
+	MOVHU 108(R7), R14
+	MOVH R14, 6(R11)
+	WORD $0x3cc5c080 // ldur q0, [x4, #92]
+	WORD $0x3cc5c0a1 // ldur q1, [x5, #92]
+	WORD $0x3cc5c0c2 // ldur q2, [x6, #92]
+	WORD $0x3cc5c0e3 // ldur q3, [x7, #92]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea11c24 // mov.16b v4, v1
+	WORD $0x6f0c5464 // sli.16b #4 v4, v3
+	WORD $0x4e311c84 // and.16b v4, v4, v17
+	WORD $0x4e358484 // add.16b v4, v4, v21
+	WORD $0x4e120084 // tbl.16b v4, v4, v18
+	ADD $224, R12, R14
+	WORD $0x0d8d81c4 // st1 {v4.s}[0], [x14], x13
+	ADD $240, R12, R14
+	WORD $0x0d8d91c4 // st1 {v4.s}[1], [x14], x13
+	ADD $448, R12, R14
+	WORD $0x4d8d81c4 // st1 {v4.s}[2], [x14], x13
+	ADD $464, R12, R14
+	WORD $0x4d8d91c4 // st1 {v4.s}[3], [x14], x13
+	WORD $0x6f0e0463 // ushr.16b #2 v3, v3
+	WORD $0x4ea21c44 // mov.16b v4, v2
+	WORD $0x6f0c5464 // sli.16b #4 v4, v3
+	WORD $0x4e311c84 // and.16b v4, v4, v17
+	WORD $0x4e358484 // add.16b v4, v4, v21
+	WORD $0x4e120084 // tbl.16b v4, v4, v18
+	ADD $672, R12, R14
+	WORD $0x0d8d81c4 // st1 {v4.s}[0], [x14], x13
+	ADD $688, R12, R14
+	WORD $0x0d8d91c4 // st1 {v4.s}[1], [x14], x13
+	ADD $896, R12, R14
+	WORD $0x4d8d81c4 // st1 {v4.s}[2], [x14], x13
+	ADD $912, R12, R14
+	WORD $0x4d8d91c4 // st1 {v4.s}[3], [x14], x13
+	WORD $0x6f0e0463 // ushr.16b #2 v3, v3
+	WORD $0x6f0c0424 // ushr.16b #4 v4, v1
+	WORD $0x6f0c5464 // sli.16b #4 v4, v3
+	WORD $0x4e311c84 // and.16b v4, v4, v17
+	WORD $0x4e358484 // add.16b v4, v4, v21
+	WORD $0x4e120084 // tbl.16b v4, v4, v18
+	ADD $1120, R12, R14
+	WORD $0x0d8d81c4 // st1 {v4.s}[0], [x14], x13
+	ADD $1136, R12, R14
+	WORD $0x0d8d91c4 // st1 {v4.s}[1], [x14], x13
+	ADD $1344, R12, R14
+	WORD $0x4d8d81c4 // st1 {v4.s}[2], [x14], x13
+	ADD $1360, R12, R14
+	WORD $0x4d8d91c4 // st1 {v4.s}[3], [x14], x13
+	WORD $0x6f0e0463 // ushr.16b #2 v3, v3
+	WORD $0x6f0c0444 // ushr.16b #4 v4, v2
+	WORD $0x6f0c5464 // sli.16b #4 v4, v3
+	WORD $0x4e311c84 // and.16b v4, v4, v17
+	WORD $0x4e358484 // add.16b v4, v4, v21
+	WORD $0x4e120084 // tbl.16b v4, v4, v18
+	ADD $1568, R12, R14
+	WORD $0x0d8d81c4 // st1 {v4.s}[0], [x14], x13
+	ADD $1584, R12, R14
+	WORD $0x0d8d91c4 // st1 {v4.s}[1], [x14], x13
+	ADD $1792, R12, R14
+	WORD $0x4d8d81c4 // st1 {v4.s}[2], [x14], x13
+	ADD $1808, R12, R14
+	WORD $0x4d8d91c4 // st1 {v4.s}[3], [x14], x13
+	WORD $0x6f0e0463 // ushr.16b #2 v3, v3
+	WORD $0x3cc00080 // ldur q0, [x4, #0]
+	WORD $0x3cc000a1 // ldur q1, [x5, #0]
+	WORD $0x3cc000c2 // ldur q2, [x6, #0]
+	WORD $0x3cc000e3 // ldur q3, [x7, #0]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3cc10084 // ldur q4, [x4, #16]
+	WORD $0x3cc100a5 // ldur q5, [x5, #16]
+	WORD $0x3cc100c6 // ldur q6, [x6, #16]
+	WORD $0x3cc100e7 // ldur q7, [x7, #16]
+	WORD $0x4e85389c // zip1.4s v28, v4, v5
+	WORD $0x4e8738dd // zip1.4s v29, v6, v7
+	WORD $0x4e85789e // zip2.4s v30, v4, v5
+	WORD $0x4e8778df // zip2.4s v31, v6, v7
+	WORD $0x4edd3b84 // zip1.2d v4, v28, v29
+	WORD $0x4edd7b85 // zip2.2d v5, v28, v29
+	WORD $0x4edf3bc6 // zip1.2d v6, v30, v31
+	WORD $0x4edf7bc7 // zip2.2d v7, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5480 // sli.16b #4 v0, v4
+	WORD $0x6f0c4784 // sri.16b #4 v4, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c54a1 // sli.16b #4 v1, v5
+	WORD $0x6f0c4785 // sri.16b #4 v5, v28
+	WORD $0x4ea21c5c // mov.16b v28, v2
+	WORD $0x6f0c54c2 // sli.16b #4 v2, v6
+	WORD $0x6f0c4786 // sri.16b #4 v6, v28
+	WORD $0x4ea31c7c // mov.16b v28, v3
+	WORD $0x6f0c54e3 // sli.16b #4 v3, v7
+	WORD $0x6f0c4787 // sri.16b #4 v7, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a545d // shl.16b #2 v29, v2
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f82 // bit.16b v2, v28, v19
+	WORD $0x6f0e043c // ushr.16b #2 v28, v1
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa1 // bif.16b v1, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x6f0e049c // ushr.16b #2 v28, v4
+	WORD $0x4f0a54dd // shl.16b #2 v29, v6
+	WORD $0x6ef31fa4 // bif.16b v4, v29, v19
+	WORD $0x6eb31f86 // bit.16b v6, v28, v19
+	WORD $0x6f0e04bc // ushr.16b #2 v28, v5
+	WORD $0x4f0a54fd // shl.16b #2 v29, v7
+	WORD $0x6ef31fa5 // bif.16b v5, v29, v19
+	WORD $0x6eb31f87 // bit.16b v7, v28, v19
+	WORD $0x6f0f041c // ushr.16b #1 v28, v0
+	WORD $0x4f09543d // shl.16b #1 v29, v1
+	WORD $0x6ef41fa0 // bif.16b v0, v29, v20
+	WORD $0x6eb41f81 // bit.16b v1, v28, v20
+	WORD $0x6f0f045c // ushr.16b #1 v28, v2
+	WORD $0x4f09547d // shl.16b #1 v29, v3
+	WORD $0x6ef41fa2 // bif.16b v2, v29, v20
+	WORD $0x6eb41f83 // bit.16b v3, v28, v20
+	WORD $0x6f0f049c // ushr.16b #1 v28, v4
+	WORD $0x4f0954bd // shl.16b #1 v29, v5
+	WORD $0x6ef41fa4 // bif.16b v4, v29, v20
+	WORD $0x6eb41f85 // bit.16b v5, v28, v20
+	WORD $0x6f0f04dc // ushr.16b #1 v28, v6
+	WORD $0x4f0954fd // shl.16b #1 v29, v7
+	WORD $0x6ef41fa6 // bif.16b v6, v29, v20
+	WORD $0x6eb41f87 // bit.16b v7, v28, v20
+	WORD $0x3d802940 // str q0, [x10, #160]
+	WORD $0x3d806141 // str q1, [x10, #384]
+	WORD $0x3d809942 // str q2, [x10, #608]
+	WORD $0x3d80d143 // str q3, [x10, #832]
+	WORD $0x3d810944 // str q4, [x10, #1056]
+	WORD $0x3d814145 // str q5, [x10, #1280]
+	WORD $0x3d817946 // str q6, [x10, #1504]
+	WORD $0x3d81b147 // str q7, [x10, #1728]
+	WORD $0x3cc20080 // ldur q0, [x4, #32]
+	WORD $0x3cc200a1 // ldur q1, [x5, #32]
+	WORD $0x3cc200c2 // ldur q2, [x6, #32]
+	WORD $0x3cc200e3 // ldur q3, [x7, #32]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d800940 // str q0, [x10, #32]
+	WORD $0x3d804141 // str q1, [x10, #256]
+	WORD $0x3d807942 // str q2, [x10, #480]
+	WORD $0x3d80b143 // str q3, [x10, #704]
+	WORD $0x3cc30080 // ldur q0, [x4, #48]
+	WORD $0x3cc300a1 // ldur q1, [x5, #48]
+	WORD $0x3cc300c2 // ldur q2, [x6, #48]
+	WORD $0x3cc300e3 // ldur q3, [x7, #48]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d801940 // str q0, [x10, #96]
+	WORD $0x3d805141 // str q1, [x10, #320]
+	WORD $0x3d808942 // str q2, [x10, #544]
+	WORD $0x3d80c143 // str q3, [x10, #768]
+	WORD $0x3cc40080 // ldur q0, [x4, #64]
+	WORD $0x3cc400a1 // ldur q1, [x5, #64]
+	WORD $0x3cc400c2 // ldur q2, [x6, #64]
+	WORD $0x3cc400e3 // ldur q3, [x7, #64]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d80e940 // str q0, [x10, #928]
+	WORD $0x3d812141 // str q1, [x10, #1152]
+	WORD $0x3d815942 // str q2, [x10, #1376]
+	WORD $0x3d819143 // str q3, [x10, #1600]
+	WORD $0x3cc50080 // ldur q0, [x4, #80]
+	WORD $0x3cc500a1 // ldur q1, [x5, #80]
+	WORD $0x3cc500c2 // ldur q2, [x6, #80]
+	WORD $0x3cc500e3 // ldur q3, [x7, #80]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d80f940 // str q0, [x10, #992]
+	WORD $0x3d813141 // str q1, [x10, #1216]
+	WORD $0x3d816942 // str q2, [x10, #1440]
+	WORD $0x3d81a143 // str q3, [x10, #1664]
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packQ3_KNEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	PRFM 320(R15), PLDL2KEEP
+	PRFM 384(R15), PLDL2KEEP
+	PRFM 448(R15), PLDL2KEEP
+	PRFM 512(R15), PLDL2KEEP
+	PRFM 576(R15), PLDL2KEEP
+	PRFM 640(R15), PLDL2KEEP
+	PRFM 704(R15), PLDL2KEEP
+	PRFM 768(R15), PLDL2KEEP
+	PRFM 832(R15), PLDL2KEEP
+	PRFM 896(R15), PLDL2KEEP
+	PRFM 960(R15), PLDL2KEEP
+	PRFM 1024(R15), PLDL2KEEP
+	PRFM 1088(R15), PLDL2KEEP
+	PRFM 1152(R15), PLDL2KEEP
+	PRFM 1216(R15), PLDL2KEEP
+	PRFM 1280(R15), PLDL2KEEP
+	PRFM 1344(R15), PLDL2KEEP
+	PRFM 1408(R15), PLDL2KEEP
+	PRFM 1472(R15), PLDL2KEEP
+	PRFM 1536(R15), PLDL2KEEP
+	PRFM 1600(R15), PLDL2KEEP
+	PRFM 1664(R15), PLDL2KEEP
+	PRFM 1728(R15), PLDL2KEEP
+	ADD $1760, R15
+	ADD $1824, R0
+	SUBS $256, R3
+	BNE packQ3_KNEON_block
+	RET
+
 // packQ4_KNEON: see kernels.go.
 TEXT ·packQ4_KNEON(SB), NOSPLIT, $0-32
 	WORD $0x4f04e410 // movi v16.16b, #128
 	WORD $0x4f01e7f1 // movi v17.16b, #63
 	WORD $0x4f01e673 // movi v19.16b, #51
 	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
 	MOVD $0x0d0905010c080400, R12
 	VMOV R12, V18.D[0]
 	MOVD $0x0f0b07030e0a0602, R12
@@ -4514,6 +7182,9 @@ TEXT ·packQ5_KNEON(SB), NOSPLIT, $0-32
 	WORD $0x4f01e7f1 // movi v17.16b, #63
 	WORD $0x4f01e673 // movi v19.16b, #51
 	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
 	MOVD $0x0d0905010c080400, R12
 	VMOV R12, V18.D[0]
 	MOVD $0x0f0b07030e0a0602, R12
@@ -4925,6 +7596,9 @@ TEXT ·packQ6_KNEON(SB), NOSPLIT, $0-32
 	WORD $0x4f01e7f1 // movi v17.16b, #63
 	WORD $0x4f01e673 // movi v19.16b, #51
 	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
 	MOVD $0x0d0905010c080400, R12
 	VMOV R12, V18.D[0]
 	MOVD $0x0f0b07030e0a0602, R12
@@ -5071,6 +7745,66 @@ packQ6_KNEON_part:
 	WORD $0x3d80c141 // str q1, [x10, #768]
 	WORD $0x3d812942 // str q2, [x10, #1184]
 	WORD $0x3d819143 // str q3, [x10, #1600]
+	WORD $0x3cca0080 // ldur q0, [x4, #160]
+	WORD $0x3cca00a1 // ldur q1, [x5, #160]
+	WORD $0x3cca00c2 // ldur q2, [x6, #160]
+	WORD $0x3cca00e3 // ldur q3, [x7, #160]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d81e940 // str q0, [x10, #1952]
+	WORD $0x3d825141 // str q1, [x10, #2368]
+	WORD $0x3d82b942 // str q2, [x10, #2784]
+	WORD $0x3d832143 // str q3, [x10, #3200]
+	WORD $0x3ccb0080 // ldur q0, [x4, #176]
+	WORD $0x3ccb00a1 // ldur q1, [x5, #176]
+	WORD $0x3ccb00c2 // ldur q2, [x6, #176]
+	WORD $0x3ccb00e3 // ldur q3, [x7, #176]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x4ea01c1c // mov.16b v28, v0
+	WORD $0x6f0c5440 // sli.16b #4 v0, v2
+	WORD $0x6f0c4782 // sri.16b #4 v2, v28
+	WORD $0x4ea11c3c // mov.16b v28, v1
+	WORD $0x6f0c5461 // sli.16b #4 v1, v3
+	WORD $0x6f0c4783 // sri.16b #4 v3, v28
+	WORD $0x6f0e041c // ushr.16b #2 v28, v0
+	WORD $0x4f0a543d // shl.16b #2 v29, v1
+	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
+	WORD $0x6eb31f81 // bit.16b v1, v28, v19
+	WORD $0x6f0e045c // ushr.16b #2 v28, v2
+	WORD $0x4f0a547d // shl.16b #2 v29, v3
+	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
+	WORD $0x6eb31f83 // bit.16b v3, v28, v19
+	WORD $0x3d81f940 // str q0, [x10, #2016]
+	WORD $0x3d826141 // str q1, [x10, #2432]
+	WORD $0x3d82c942 // str q2, [x10, #2848]
+	WORD $0x3d833143 // str q3, [x10, #3264]
 	WORD $0x3cc00080 // ldur q0, [x4, #0]
 	WORD $0x3cc000a1 // ldur q1, [x5, #0]
 	WORD $0x3cc000c2 // ldur q2, [x6, #0]
@@ -5159,66 +7893,6 @@ packQ6_KNEON_part:
 	WORD $0x3d815145 // str q5, [x10, #1344]
 	WORD $0x3d816146 // str q6, [x10, #1408]
 	WORD $0x3d817147 // str q7, [x10, #1472]
-	WORD $0x3cca0080 // ldur q0, [x4, #160]
-	WORD $0x3cca00a1 // ldur q1, [x5, #160]
-	WORD $0x3cca00c2 // ldur q2, [x6, #160]
-	WORD $0x3cca00e3 // ldur q3, [x7, #160]
-	WORD $0x4e81381c // zip1.4s v28, v0, v1
-	WORD $0x4e83385d // zip1.4s v29, v2, v3
-	WORD $0x4e81781e // zip2.4s v30, v0, v1
-	WORD $0x4e83785f // zip2.4s v31, v2, v3
-	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
-	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
-	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
-	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
-	WORD $0x4ea01c1c // mov.16b v28, v0
-	WORD $0x6f0c5440 // sli.16b #4 v0, v2
-	WORD $0x6f0c4782 // sri.16b #4 v2, v28
-	WORD $0x4ea11c3c // mov.16b v28, v1
-	WORD $0x6f0c5461 // sli.16b #4 v1, v3
-	WORD $0x6f0c4783 // sri.16b #4 v3, v28
-	WORD $0x6f0e041c // ushr.16b #2 v28, v0
-	WORD $0x4f0a543d // shl.16b #2 v29, v1
-	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
-	WORD $0x6eb31f81 // bit.16b v1, v28, v19
-	WORD $0x6f0e045c // ushr.16b #2 v28, v2
-	WORD $0x4f0a547d // shl.16b #2 v29, v3
-	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
-	WORD $0x6eb31f83 // bit.16b v3, v28, v19
-	WORD $0x3d81e940 // str q0, [x10, #1952]
-	WORD $0x3d825141 // str q1, [x10, #2368]
-	WORD $0x3d82b942 // str q2, [x10, #2784]
-	WORD $0x3d832143 // str q3, [x10, #3200]
-	WORD $0x3ccb0080 // ldur q0, [x4, #176]
-	WORD $0x3ccb00a1 // ldur q1, [x5, #176]
-	WORD $0x3ccb00c2 // ldur q2, [x6, #176]
-	WORD $0x3ccb00e3 // ldur q3, [x7, #176]
-	WORD $0x4e81381c // zip1.4s v28, v0, v1
-	WORD $0x4e83385d // zip1.4s v29, v2, v3
-	WORD $0x4e81781e // zip2.4s v30, v0, v1
-	WORD $0x4e83785f // zip2.4s v31, v2, v3
-	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
-	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
-	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
-	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
-	WORD $0x4ea01c1c // mov.16b v28, v0
-	WORD $0x6f0c5440 // sli.16b #4 v0, v2
-	WORD $0x6f0c4782 // sri.16b #4 v2, v28
-	WORD $0x4ea11c3c // mov.16b v28, v1
-	WORD $0x6f0c5461 // sli.16b #4 v1, v3
-	WORD $0x6f0c4783 // sri.16b #4 v3, v28
-	WORD $0x6f0e041c // ushr.16b #2 v28, v0
-	WORD $0x4f0a543d // shl.16b #2 v29, v1
-	WORD $0x6ef31fa0 // bif.16b v0, v29, v19
-	WORD $0x6eb31f81 // bit.16b v1, v28, v19
-	WORD $0x6f0e045c // ushr.16b #2 v28, v2
-	WORD $0x4f0a547d // shl.16b #2 v29, v3
-	WORD $0x6ef31fa2 // bif.16b v2, v29, v19
-	WORD $0x6eb31f83 // bit.16b v3, v28, v19
-	WORD $0x3d81f940 // str q0, [x10, #2016]
-	WORD $0x3d826141 // str q1, [x10, #2432]
-	WORD $0x3d82c942 // str q2, [x10, #2848]
-	WORD $0x3d833143 // str q3, [x10, #3264]
 	WORD $0x3cc40080 // ldur q0, [x4, #64]
 	WORD $0x3cc400a1 // ldur q1, [x5, #64]
 	WORD $0x3cc400c2 // ldur q2, [x6, #64]
@@ -5377,6 +8051,279 @@ packQ6_KNEON_part:
 	ADD $3360, R0
 	SUBS $256, R3
 	BNE packQ6_KNEON_block
+	RET
+
+// packIQ4_XSNEON: see kernels.go.
+TEXT ·packIQ4_XSNEON(SB), NOSPLIT, $0-32
+	WORD $0x4f04e410 // movi v16.16b, #128
+	WORD $0x4f01e7f1 // movi v17.16b, #63
+	WORD $0x4f01e673 // movi v19.16b, #51
+	WORD $0x4f02e6b4 // movi v20.16b, #85
+	WORD $0x4f07e415 // movi v21.16b, #224
+	MOVD $0x00ff00ff, R12
+	WORD $0x4e040d96 // dup v22.4s, w12
+	MOVD $0x0d0905010c080400, R12
+	VMOV R12, V18.D[0]
+	MOVD $0x0f0b07030e0a0602, R12
+	VMOV R12, V18.D[1]
+	MOVD $0x0000cccc, R12
+	WORD $0x4e040d98 // dup v24.4s, w12
+	MOVD $0x00aa00aa, R12
+	WORD $0x4e040d99 // dup v25.4s, w12
+	MOVD $0x0c0c0c0c, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x22222222, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R4
+	MOVD row+16(FP), R2
+	MOVD cols+24(FP), R3
+	LSL $2, R2, R8
+	ADD R2<<4, R4, R15
+	MOVD $136, R9
+	SUB R2<<4, R9
+	MOVD $16, R13
+	ADD R2, R4, R5
+	ADD R2, R5, R6
+	ADD R2, R6, R7
+packIQ4_XSNEON_block:
+	MOVD R0, R10
+	MOVD R0, R11
+	MOVD R0, R12
+	MOVD $4, R19
+packIQ4_XSNEON_part:
+	MOVHU 0(R4), R14
+	MOVH R14, 0(R11)
+	MOVHU 0(R5), R14
+	MOVH R14, 2(R11)
+	MOVHU 0(R6), R14
+	MOVH R14, 4(R11)
+	MOVHU 0(R7), R14
+	MOVH R14, 6(R11)
+	WORD $0x3cc00080 // ldur q0, [x4, #0]
+	WORD $0x3cc000a1 // ldur q1, [x5, #0]
+	WORD $0x3cc000c2 // ldur q2, [x6, #0]
+	WORD $0x3cc000e3 // ldur q3, [x7, #0]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x6f300400 // ushr.4s #16 v0, v0
+	WORD $0x4f28541c // shl.4s #8 v28, v0
+	WORD $0x4ebc1c00 // orr.16b v0, v0, v28
+	WORD $0x4e361c00 // and.16b v0, v0, v22
+	WORD $0x4f24541c // shl.4s #4 v28, v0
+	WORD $0x4ebc1c00 // orr.16b v0, v0, v28
+	WORD $0x4ea11c24 // mov.16b v4, v1
+	WORD $0x6f0c5404 // sli.16b #4 v4, v0
+	WORD $0x4e311c84 // and.16b v4, v4, v17
+	WORD $0x4e358484 // add.16b v4, v4, v21
+	WORD $0x6f0c0425 // ushr.16b #4 v5, v1
+	WORD $0x6f0e0400 // ushr.16b #2 v0, v0
+	WORD $0x6f0c5405 // sli.16b #4 v5, v0
+	WORD $0x4e311ca5 // and.16b v5, v5, v17
+	WORD $0x4e3584a5 // add.16b v5, v5, v21
+	WORD $0x4e053880 // zip1.16b v0, v4, v5
+	WORD $0x4e057881 // zip2.16b v1, v4, v5
+	WORD $0x4e811804 // uzp1.4s v4, v0, v1
+	WORD $0x4e815805 // uzp2.4s v5, v0, v1
+	WORD $0x4e120084 // tbl.16b v4, v4, v18
+	ADD $288, R12, R14
+	WORD $0x0d8d81c4 // st1 {v4.s}[0], [x14], x13
+	ADD $560, R12, R14
+	WORD $0x0d8d91c4 // st1 {v4.s}[1], [x14], x13
+	ADD $832, R12, R14
+	WORD $0x4d8d81c4 // st1 {v4.s}[2], [x14], x13
+	ADD $1104, R12, R14
+	WORD $0x4d8d91c4 // st1 {v4.s}[3], [x14], x13
+	WORD $0x4e1200a5 // tbl.16b v5, v5, v18
+	ADD $1376, R12, R14
+	WORD $0x0d8d81c5 // st1 {v5.s}[0], [x14], x13
+	ADD $1648, R12, R14
+	WORD $0x0d8d91c5 // st1 {v5.s}[1], [x14], x13
+	ADD $1920, R12, R14
+	WORD $0x4d8d81c5 // st1 {v5.s}[2], [x14], x13
+	ADD $2192, R12, R14
+	WORD $0x4d8d91c5 // st1 {v5.s}[3], [x14], x13
+	WORD $0x3cc08080 // ldur q0, [x4, #8]
+	WORD $0x3cc080a1 // ldur q1, [x5, #8]
+	WORD $0x3cc080c2 // ldur q2, [x6, #8]
+	WORD $0x3cc080e3 // ldur q3, [x7, #8]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d800940 // str q0, [x10, #32]
+	WORD $0x3d801941 // str q1, [x10, #96]
+	WORD $0x3d802942 // str q2, [x10, #160]
+	WORD $0x3d803943 // str q3, [x10, #224]
+	WORD $0x3cc18080 // ldur q0, [x4, #24]
+	WORD $0x3cc180a1 // ldur q1, [x5, #24]
+	WORD $0x3cc180c2 // ldur q2, [x6, #24]
+	WORD $0x3cc180e3 // ldur q3, [x7, #24]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d804d40 // str q0, [x10, #304]
+	WORD $0x3d805d41 // str q1, [x10, #368]
+	WORD $0x3d806d42 // str q2, [x10, #432]
+	WORD $0x3d807d43 // str q3, [x10, #496]
+	WORD $0x3cc28080 // ldur q0, [x4, #40]
+	WORD $0x3cc280a1 // ldur q1, [x5, #40]
+	WORD $0x3cc280c2 // ldur q2, [x6, #40]
+	WORD $0x3cc280e3 // ldur q3, [x7, #40]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d809140 // str q0, [x10, #576]
+	WORD $0x3d80a141 // str q1, [x10, #640]
+	WORD $0x3d80b142 // str q2, [x10, #704]
+	WORD $0x3d80c143 // str q3, [x10, #768]
+	WORD $0x3cc38080 // ldur q0, [x4, #56]
+	WORD $0x3cc380a1 // ldur q1, [x5, #56]
+	WORD $0x3cc380c2 // ldur q2, [x6, #56]
+	WORD $0x3cc380e3 // ldur q3, [x7, #56]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d80d540 // str q0, [x10, #848]
+	WORD $0x3d80e541 // str q1, [x10, #912]
+	WORD $0x3d80f542 // str q2, [x10, #976]
+	WORD $0x3d810543 // str q3, [x10, #1040]
+	WORD $0x3cc48080 // ldur q0, [x4, #72]
+	WORD $0x3cc480a1 // ldur q1, [x5, #72]
+	WORD $0x3cc480c2 // ldur q2, [x6, #72]
+	WORD $0x3cc480e3 // ldur q3, [x7, #72]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d811940 // str q0, [x10, #1120]
+	WORD $0x3d812941 // str q1, [x10, #1184]
+	WORD $0x3d813942 // str q2, [x10, #1248]
+	WORD $0x3d814943 // str q3, [x10, #1312]
+	WORD $0x3cc58080 // ldur q0, [x4, #88]
+	WORD $0x3cc580a1 // ldur q1, [x5, #88]
+	WORD $0x3cc580c2 // ldur q2, [x6, #88]
+	WORD $0x3cc580e3 // ldur q3, [x7, #88]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d815d40 // str q0, [x10, #1392]
+	WORD $0x3d816d41 // str q1, [x10, #1456]
+	WORD $0x3d817d42 // str q2, [x10, #1520]
+	WORD $0x3d818d43 // str q3, [x10, #1584]
+	WORD $0x3cc68080 // ldur q0, [x4, #104]
+	WORD $0x3cc680a1 // ldur q1, [x5, #104]
+	WORD $0x3cc680c2 // ldur q2, [x6, #104]
+	WORD $0x3cc680e3 // ldur q3, [x7, #104]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d81a140 // str q0, [x10, #1664]
+	WORD $0x3d81b141 // str q1, [x10, #1728]
+	WORD $0x3d81c142 // str q2, [x10, #1792]
+	WORD $0x3d81d143 // str q3, [x10, #1856]
+	WORD $0x3cc78080 // ldur q0, [x4, #120]
+	WORD $0x3cc780a1 // ldur q1, [x5, #120]
+	WORD $0x3cc780c2 // ldur q2, [x6, #120]
+	WORD $0x3cc780e3 // ldur q3, [x7, #120]
+	WORD $0x4e81381c // zip1.4s v28, v0, v1
+	WORD $0x4e83385d // zip1.4s v29, v2, v3
+	WORD $0x4e81781e // zip2.4s v30, v0, v1
+	WORD $0x4e83785f // zip2.4s v31, v2, v3
+	WORD $0x4edd3b80 // zip1.2d v0, v28, v29
+	WORD $0x4edd7b81 // zip2.2d v1, v28, v29
+	WORD $0x4edf3bc2 // zip1.2d v2, v30, v31
+	WORD $0x4edf7bc3 // zip2.2d v3, v30, v31
+	WORD $0x3d81e540 // str q0, [x10, #1936]
+	WORD $0x3d81f541 // str q1, [x10, #2000]
+	WORD $0x3d820542 // str q2, [x10, #2064]
+	WORD $0x3d821543 // str q3, [x10, #2128]
+	ADD R8, R4
+	ADD R8, R5
+	ADD R8, R6
+	ADD R8, R7
+	ADD $16, R10
+	ADD $8, R11
+	ADD $4, R12
+	SUBS $1, R19
+	BNE packIQ4_XSNEON_part
+	ADD R9, R4
+	ADD R9, R5
+	ADD R9, R6
+	ADD R9, R7
+	PRFM 0(R15), PLDL2KEEP
+	PRFM 64(R15), PLDL2KEEP
+	PRFM 128(R15), PLDL2KEEP
+	PRFM 192(R15), PLDL2KEEP
+	PRFM 256(R15), PLDL2KEEP
+	PRFM 320(R15), PLDL2KEEP
+	PRFM 384(R15), PLDL2KEEP
+	PRFM 448(R15), PLDL2KEEP
+	PRFM 512(R15), PLDL2KEEP
+	PRFM 576(R15), PLDL2KEEP
+	PRFM 640(R15), PLDL2KEEP
+	PRFM 704(R15), PLDL2KEEP
+	PRFM 768(R15), PLDL2KEEP
+	PRFM 832(R15), PLDL2KEEP
+	PRFM 896(R15), PLDL2KEEP
+	PRFM 960(R15), PLDL2KEEP
+	PRFM 1024(R15), PLDL2KEEP
+	PRFM 1088(R15), PLDL2KEEP
+	PRFM 1152(R15), PLDL2KEEP
+	PRFM 1216(R15), PLDL2KEEP
+	PRFM 1280(R15), PLDL2KEEP
+	PRFM 1344(R15), PLDL2KEEP
+	PRFM 1408(R15), PLDL2KEEP
+	PRFM 1472(R15), PLDL2KEEP
+	PRFM 1536(R15), PLDL2KEEP
+	PRFM 1600(R15), PLDL2KEEP
+	PRFM 1664(R15), PLDL2KEEP
+	PRFM 1728(R15), PLDL2KEEP
+	PRFM 1792(R15), PLDL2KEEP
+	PRFM 1856(R15), PLDL2KEEP
+	PRFM 1920(R15), PLDL2KEEP
+	PRFM 1984(R15), PLDL2KEEP
+	PRFM 2048(R15), PLDL2KEEP
+	PRFM 2112(R15), PLDL2KEEP
+	ADD $2176, R15
+	ADD $2208, R0
+	SUBS $256, R3
+	BNE packIQ4_XSNEON_block
 	RET
 
 // gemvI8NEON: see kernels.go.
@@ -5549,162 +8496,6 @@ gemvI8NEON_block:
 	ADD R5, R1
 	SUBS $1, R4
 	BNE gemvI8NEON_group
-	RET
-
-// gemvI8MNEON: see kernels.go.
-TEXT ·gemvI8MNEON(SB), NOSPLIT, $0-48
-	MOVD dst+0(FP), R0
-	MOVD w+8(FP), R1
-	MOVD act+16(FP), R2
-	MOVD n+24(FP), R3
-	MOVD groups+32(FP), R4
-	MOVD stride+40(FP), R5
-	WORD $0x4f04e41c // movi v28.16b, #128
-gemvI8MNEON_group:
-	MOVD R1, R6
-	MOVD R2, R8
-	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
-gemvI8MNEON_block:
-	WORD $0x3dc00110 // ldr q16, [x8, #0]
-	WORD $0x3dc00511 // ldr q17, [x8, #16]
-	WORD $0x3dc00912 // ldr q18, [x8, #32]
-	WORD $0x3dc00d13 // ldr q19, [x8, #48]
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x3dc000d4 // ldr q20, [x6, #0]
-	WORD $0x4f90e284 // sdot v4, v20, v16[0]
-	WORD $0x3dc004d5 // ldr q21, [x6, #16]
-	WORD $0x4f90e2a5 // sdot v5, v21, v16[0]
-	WORD $0x3dc008d6 // ldr q22, [x6, #32]
-	WORD $0x4f90e2c6 // sdot v6, v22, v16[0]
-	WORD $0x3dc00cd7 // ldr q23, [x6, #48]
-	WORD $0x4f90e2e7 // sdot v7, v23, v16[0]
-	WORD $0x3dc010d4 // ldr q20, [x6, #64]
-	WORD $0x4fb0e284 // sdot v4, v20, v16[1]
-	WORD $0x3dc014d5 // ldr q21, [x6, #80]
-	WORD $0x4fb0e2a5 // sdot v5, v21, v16[1]
-	WORD $0x3dc018d6 // ldr q22, [x6, #96]
-	WORD $0x4fb0e2c6 // sdot v6, v22, v16[1]
-	WORD $0x3dc01cd7 // ldr q23, [x6, #112]
-	WORD $0x4fb0e2e7 // sdot v7, v23, v16[1]
-	WORD $0x3dc020d4 // ldr q20, [x6, #128]
-	WORD $0x4f90ea84 // sdot v4, v20, v16[2]
-	WORD $0x3dc024d5 // ldr q21, [x6, #144]
-	WORD $0x4f90eaa5 // sdot v5, v21, v16[2]
-	WORD $0x3dc028d6 // ldr q22, [x6, #160]
-	WORD $0x4f90eac6 // sdot v6, v22, v16[2]
-	WORD $0x3dc02cd7 // ldr q23, [x6, #176]
-	WORD $0x4f90eae7 // sdot v7, v23, v16[2]
-	WORD $0x3dc030d4 // ldr q20, [x6, #192]
-	WORD $0x4fb0ea84 // sdot v4, v20, v16[3]
-	WORD $0x3dc034d5 // ldr q21, [x6, #208]
-	WORD $0x4fb0eaa5 // sdot v5, v21, v16[3]
-	WORD $0x3dc038d6 // ldr q22, [x6, #224]
-	WORD $0x4fb0eac6 // sdot v6, v22, v16[3]
-	WORD $0x3dc03cd7 // ldr q23, [x6, #240]
-	WORD $0x4fb0eae7 // sdot v7, v23, v16[3]
-	WORD $0x3dc080d4 // ldr q20, [x6, #512]
-	WORD $0x3dc084d5 // ldr q21, [x6, #528]
-	WORD $0x3dc088d6 // ldr q22, [x6, #544]
-	WORD $0x3dc08cd7 // ldr q23, [x6, #560]
-	WORD $0x4fb29a94 // fmul.4s v20, v20, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e34cc80 // fmla.4s v0, v4, v20
-	WORD $0x4fb29ab5 // fmul.4s v21, v21, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e35cca1 // fmla.4s v1, v5, v21
-	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
-	WORD $0x4e21d8c6 // scvtf.4s v6, v6
-	WORD $0x4e36ccc2 // fmla.4s v2, v6, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8e7 // scvtf.4s v7, v7
-	WORD $0x4e37cce3 // fmla.4s v3, v7, v23
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x3dc040d4 // ldr q20, [x6, #256]
-	WORD $0x4f91e284 // sdot v4, v20, v17[0]
-	WORD $0x3dc044d5 // ldr q21, [x6, #272]
-	WORD $0x4f91e2a5 // sdot v5, v21, v17[0]
-	WORD $0x3dc048d6 // ldr q22, [x6, #288]
-	WORD $0x4f91e2c6 // sdot v6, v22, v17[0]
-	WORD $0x3dc04cd7 // ldr q23, [x6, #304]
-	WORD $0x4f91e2e7 // sdot v7, v23, v17[0]
-	WORD $0x3dc050d4 // ldr q20, [x6, #320]
-	WORD $0x4fb1e284 // sdot v4, v20, v17[1]
-	WORD $0x3dc054d5 // ldr q21, [x6, #336]
-	WORD $0x4fb1e2a5 // sdot v5, v21, v17[1]
-	WORD $0x3dc058d6 // ldr q22, [x6, #352]
-	WORD $0x4fb1e2c6 // sdot v6, v22, v17[1]
-	WORD $0x3dc05cd7 // ldr q23, [x6, #368]
-	WORD $0x4fb1e2e7 // sdot v7, v23, v17[1]
-	WORD $0x3dc060d4 // ldr q20, [x6, #384]
-	WORD $0x4f91ea84 // sdot v4, v20, v17[2]
-	WORD $0x3dc064d5 // ldr q21, [x6, #400]
-	WORD $0x4f91eaa5 // sdot v5, v21, v17[2]
-	WORD $0x3dc068d6 // ldr q22, [x6, #416]
-	WORD $0x4f91eac6 // sdot v6, v22, v17[2]
-	WORD $0x3dc06cd7 // ldr q23, [x6, #432]
-	WORD $0x4f91eae7 // sdot v7, v23, v17[2]
-	WORD $0x3dc070d4 // ldr q20, [x6, #448]
-	WORD $0x4fb1ea84 // sdot v4, v20, v17[3]
-	WORD $0x3dc074d5 // ldr q21, [x6, #464]
-	WORD $0x4fb1eaa5 // sdot v5, v21, v17[3]
-	WORD $0x3dc078d6 // ldr q22, [x6, #480]
-	WORD $0x4fb1eac6 // sdot v6, v22, v17[3]
-	WORD $0x3dc07cd7 // ldr q23, [x6, #496]
-	WORD $0x4fb1eae7 // sdot v7, v23, v17[3]
-	WORD $0x3dc090d4 // ldr q20, [x6, #576]
-	WORD $0x3dc094d5 // ldr q21, [x6, #592]
-	WORD $0x3dc098d6 // ldr q22, [x6, #608]
-	WORD $0x3dc09cd7 // ldr q23, [x6, #624]
-	WORD $0x4fb29a94 // fmul.4s v20, v20, v18[3]
-	WORD $0x4e21d884 // scvtf.4s v4, v4
-	WORD $0x4e34cc80 // fmla.4s v0, v4, v20
-	WORD $0x4fb29ab5 // fmul.4s v21, v21, v18[3]
-	WORD $0x4e21d8a5 // scvtf.4s v5, v5
-	WORD $0x4e35cca1 // fmla.4s v1, v5, v21
-	WORD $0x4fb29ad6 // fmul.4s v22, v22, v18[3]
-	WORD $0x4e21d8c6 // scvtf.4s v6, v6
-	WORD $0x4e36ccc2 // fmla.4s v2, v6, v22
-	WORD $0x4fb29af7 // fmul.4s v23, v23, v18[3]
-	WORD $0x4e21d8e7 // scvtf.4s v7, v7
-	WORD $0x4e37cce3 // fmla.4s v3, v7, v23
-	WORD $0x3dc0a0d4 // ldr q20, [x6, #640]
-	WORD $0x4fb31280 // fmla.4s v0, v20, v19[1]
-	WORD $0x3dc0a4d4 // ldr q20, [x6, #656]
-	WORD $0x4fb31281 // fmla.4s v1, v20, v19[1]
-	WORD $0x3dc0a8d4 // ldr q20, [x6, #672]
-	WORD $0x4fb31282 // fmla.4s v2, v20, v19[1]
-	WORD $0x3dc0acd4 // ldr q20, [x6, #688]
-	WORD $0x4fb31283 // fmla.4s v3, v20, v19[1]
-	WORD $0x3dc0b0d4 // ldr q20, [x6, #704]
-	WORD $0x4f931a80 // fmla.4s v0, v20, v19[2]
-	WORD $0x3dc0b4d4 // ldr q20, [x6, #720]
-	WORD $0x4f931a81 // fmla.4s v1, v20, v19[2]
-	WORD $0x3dc0b8d4 // ldr q20, [x6, #736]
-	WORD $0x4f931a82 // fmla.4s v2, v20, v19[2]
-	WORD $0x3dc0bcd4 // ldr q20, [x6, #752]
-	WORD $0x4f931a83 // fmla.4s v3, v20, v19[2]
-	ADD $768, R6
-	ADD $64, R8
-	SUBS $1, R9
-	BNE gemvI8MNEON_block
-	WORD $0x3d800000 // str q0, [x0, #0]
-	WORD $0x3d800401 // str q1, [x0, #16]
-	WORD $0x3d800802 // str q2, [x0, #32]
-	WORD $0x3d800c03 // str q3, [x0, #48]
-	ADD $64, R0
-	ADD R5, R1
-	SUBS $1, R4
-	BNE gemvI8MNEON_group
 	RET
 
 // gemmPanel32NEON: see kernels.go.

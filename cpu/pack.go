@@ -26,6 +26,10 @@ func kindOf(t quant.Type) kind {
 		return kindQ5_0
 	case quant.Q5_1:
 		return kindQ5_1
+	case quant.Q2_K:
+		return kindQ2_K
+	case quant.Q3_K:
+		return kindQ3_K
 	case quant.Q4_K:
 		return kindQ4_K
 	case quant.Q5_K:
@@ -34,9 +38,10 @@ func kindOf(t quant.Type) kind {
 		return kindQ6_K
 	case quant.IQ4_NL:
 		return kindIQ4_NL
-	}
-	if quant.HasMin(t) {
-		return kindI8M
+	case quant.IQ4_XS:
+		return kindIQ4_XS
+	case quant.MXFP4:
+		return kindMXFP4
 	}
 	return kindI8
 }
@@ -48,14 +53,14 @@ type packer struct {
 	kind kind
 	cols int
 	// one row of integers, for formats without a layout of their own
-	q          []int8
-	scale, min []float32
+	q     []int8
+	scale []float32
 }
 
 func newPacker(k *kernels, t quant.Type, cols int) *packer {
 	p := &packer{k: k, t: t, kind: kindOf(t), cols: cols}
-	if p.kind >= kindI8 {
-		p.q, p.scale, p.min = make([]int8, cols), make([]float32, cols/16), make([]float32, cols/16)
+	if p.kind == kindI8 {
+		p.q, p.scale = make([]int8, cols), make([]float32, cols/16)
 	}
 	return p
 }
@@ -86,11 +91,19 @@ func (p *packer) group(dst, src []byte, rows int) {
 			p.q8(dst, row, r)
 		case kindQ4_0, kindIQ4_NL, kindQ4_1, kindQ5_0, kindQ5_1:
 			p.legacy(dst, row, r)
+		case kindMXFP4:
+			p.mxfp4(dst, row, r)
+		case kindQ2_K:
+			p.q2k(dst, row, r)
+		case kindQ3_K:
+			p.q3k(dst, row, r)
 		case kindQ4_K, kindQ5_K:
 			p.super(dst, row, r)
 		case kindQ6_K:
 			p.q6k(dst, row, r)
-		case kindI8, kindI8M:
+		case kindIQ4_XS:
+			p.iq4xs(dst, row, r)
+		case kindI8:
 			p.ints(dst, row, r)
 		default:
 			panic(fmt.Sprintf("BUG: packing kind %d", p.kind))
@@ -149,6 +162,71 @@ func spreadFifth(h uint32) (v uint32) {
 	return v
 }
 
+func (p *packer) mxfp4(dst, row []byte, r int) {
+	for b := range p.cols / blockCols {
+		src, v := row[b*17:b*17+17], dst[b*272:b*272+272]
+		for j := range 4 {
+			le.PutUint32(v[j*64+r*4:], le.Uint32(src[1+j*4:]))
+		}
+		v[256+r] = src[0]
+	}
+}
+
+func (p *packer) q2k(dst, row []byte, r int) {
+	const head, block = 64, 128 + 32
+	for s := range p.cols / blockCols / 8 {
+		src := row[s*84 : s*84+84]
+		to := dst[s*(head+8*block) : (s+1)*(head+8*block)]
+		copy(to[r*2:], src[80:82])
+		copy(to[32+r*2:], src[82:])
+		for b := range 8 {
+			v := to[head+b*block:]
+			twoBits(v, src[16:], b, r)
+			v[128+r], v[144+r] = src[2*b], src[2*b+1]
+		}
+	}
+}
+
+func (p *packer) q3k(dst, row []byte, r int) {
+	const head, block = 32, 192 + 32
+	for s := range p.cols / blockCols / 8 {
+		src := row[s*110 : s*110+110]
+		to := dst[s*(head+8*block) : (s+1)*(head+8*block)]
+		copy(to[r*2:], src[108:])
+		low := src[96:]
+		for b := range 8 {
+			v := to[head+b*block:]
+			twoBits(v, src[32:], b, r)
+			le.PutUint32(v[128+r*4:], oneBit(src, b))
+			for h := range 2 {
+				i := 2*b + h
+				v[192+h*16+r] = (low[i%8]>>(i/8*4)&15 | low[8+i%4]>>(i/4*2)&3<<4) - 32
+			}
+		}
+	}
+}
+
+// twoBits packs the 2 bits of block b's columns into row r of two vectors. They
+// are bits 2(b%4) of 32 bytes.
+func twoBits(to, src []byte, b, r int) {
+	src = src[b/4*32:]
+	for h := range 2 {
+		var bits uint32
+		for i := range 4 {
+			bits |= le.Uint32(src[(h*4+i)*4:]) >> (b % 4 * 2) & 0x03030303 << (2 * i)
+		}
+		le.PutUint32(to[h*64+r*4:], bits)
+	}
+}
+
+// oneBit is a dword of a vector of block b's bits. They are bits b of 32 bytes.
+func oneBit(src []byte, b int) (bits uint32) {
+	for j := range 8 {
+		bits |= le.Uint32(src[j*4:]) >> b & 0x01010101 << j
+	}
+	return bits
+}
+
 // super packs Q4_K and Q5_K superblocks.
 func (p *packer) super(dst, row []byte, r int) {
 	n, size := p.cols/blockCols, p.t.BlockBytes()
@@ -171,11 +249,7 @@ func (p *packer) super(dst, row []byte, r int) {
 				le.PutUint32(v[j*64+r*4:], lo&0x0f0f0f0f|hi&0x0f0f0f0f<<4)
 			}
 			if vec == 320 {
-				var h uint32
-				for j := range 8 {
-					h |= le.Uint32(src[16+j*4:]) >> b & 0x01010101 << j
-				}
-				le.PutUint32(v[256+r*4:], h)
+				le.PutUint32(v[256+r*4:], oneBit(src[16:], b))
 			}
 		}
 	}
@@ -200,18 +274,27 @@ func (p *packer) q6k(dst, row []byte, r int) {
 			v[384+r], v[400+r] = src[192+2*b], src[193+2*b]
 			half, quarter := b/4, b%4
 			lo := src[half*64+quarter%2*32:]
-			hi := src[128+half*32:]
 			shift := quarter / 2 * 4
 			for j := range 4 {
 				x, y := le.Uint32(lo[j*4:])>>shift, le.Uint32(lo[16+j*4:])>>shift
 				le.PutUint32(v[j*64+r*4:], x&0x0f0f0f0f|y&0x0f0f0f0f<<4)
 			}
-			for h := range 2 {
-				var bits uint32
-				for i := range 4 {
-					bits |= le.Uint32(hi[(h*4+i)*4:]) >> (2 * quarter) & 0x03030303 << (2 * i)
-				}
-				le.PutUint32(v[256+h*64+r*4:], bits)
+			twoBits(v[256:], src[128:], b, r)
+		}
+	}
+}
+
+func (p *packer) iq4xs(dst, row []byte, r int) {
+	const head, block = 32, 256 + 16
+	for s := range p.cols / blockCols / 8 {
+		src := row[s*136 : s*136+136]
+		to := dst[s*(head+8*block) : (s+1)*(head+8*block)]
+		copy(to[r*2:], src[:2])
+		high := le.Uint16(src[2:])
+		for b := range 8 {
+			to[head+b*block+256+r] = (src[4+b/2]>>(b%2*4)&15 | byte(high>>(2*b))&3<<4) - 32
+			for j := range 4 {
+				le.PutUint32(to[head+b*block+j*64+r*4:], le.Uint32(src[8+b*16+j*4:]))
 			}
 		}
 	}
@@ -219,21 +302,14 @@ func (p *packer) q6k(dst, row []byte, r int) {
 
 // ints packs every other format as panel blocks.
 func (p *packer) ints(dst, row []byte, r int) {
-	size, bias := panel16.bytes(), byte(0x80)
-	var min []float32
-	if p.kind == kindI8M {
-		size, bias, min = panel16M.bytes(), 0, p.min
-	}
-	quant.Ints(p.t, p.q, p.scale, min, row)
+	size := panel16.bytes()
+	quant.Ints(p.t, p.q, p.scale, nil, row)
 	for b := range p.cols / blockCols {
 		v := dst[b*size : (b+1)*size]
 		for c, q := range p.q[b*32 : b*32+32] {
-			v[c/4*64+r*4+c%4] = byte(q) ^ bias
+			v[c/4*64+r*4+c%4] = byte(q) ^ 0x80
 		}
 		f := at[float32](&v[512], 0, (size-512)/4)
 		f[r], f[16+r] = p.scale[2*b], p.scale[2*b+1]
-		if min != nil {
-			f[32+r], f[48+r] = min[2*b], min[2*b+1]
-		}
 	}
 }

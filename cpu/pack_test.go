@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"bytes"
-	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -10,7 +9,7 @@ import (
 )
 
 // TestPack holds every format's packed group, unpacked by the generic kernels,
-// to the format's own meaning.
+// to the format's own meaning, exactly.
 func TestPack(t *testing.T) {
 	const cols, rows = 512, 13 // a group that is not full
 	for _, typ := range quant.Types() {
@@ -25,13 +24,47 @@ func TestPack(t *testing.T) {
 		for r := range groupRows {
 			clear(want)
 			if r < rows {
-				quant.Dequantize(typ, want, raw[r*size:(r+1)*size])
+				meaning(typ, want, raw[r*size:(r+1)*size])
 			}
 			unpacked(k, got, group, r)
 			for c := range want {
-				// the product scale*q+min may round once more than the format's own
-				if diff := math.Abs(float64(got[c] - want[c])); diff > 3e-7*(math.Abs(float64(want[c]))+0.5) {
+				if got[c] != want[c] {
 					t.Fatalf("%v row %d column %d: got %g, want %g", typ, r, c, got[c], want[c])
+				}
+			}
+		}
+	}
+}
+
+// meaning is a row as float32: scale*q+min, the product rounded.
+func meaning(typ quant.Type, dst []float32, row []byte) {
+	if kindOf(typ).float() {
+		quant.Dequantize(typ, dst, row)
+		return
+	}
+	q, scale, min := make([]int8, len(dst)), make([]float32, len(dst)/16), make([]float32, len(dst)/16)
+	quant.Ints(typ, q, scale, min, row)
+	for c := range dst {
+		dst[c] = float32(scale[c/16]*float32(q[c])) + min[c/16]
+	}
+}
+
+// TestExponents holds every set's scales of MXFP4 to the format's own.
+func TestExponents(t *testing.T) {
+	for _, k := range append(kernelSets(), generic()) {
+		for first := 0; first < 256; first += groupRows {
+			var raw [groupRows * 17]byte
+			var w [272]byte
+			var panel [576]byte
+			var want [blockCols]float32
+			for r := range groupRows {
+				raw[r*17], raw[r*17+1] = byte(first+r), 1
+			}
+			newPacker(k, quant.MXFP4, blockCols).group(w[:], raw[:], groupRows)
+			k.unpack[kindMXFP4](&panel[0], &w[0], 1)
+			for r, got := range at[float32](&panel[512], 0, groupRows) {
+				if quant.Dequantize(quant.MXFP4, want[:], raw[r*17:][:17]); got != want[0] {
+					t.Errorf("%s: scale of exponent %d is %g, want %g", k.isa, first+r, got, want[0])
 				}
 			}
 		}
@@ -106,7 +139,7 @@ func unpacked(k kind, dst []float32, group []byte, r int) {
 			default:
 				m = p.min[h][r]
 			}
-			dst[b*blockCols+c] = p.scale[h][r]*q + m
+			dst[b*blockCols+c] = float32(p.scale[h][r]*q) + m
 		}
 	}
 }

@@ -35,7 +35,7 @@ func (s *stage) layoutRaw(threads int) {
 	for i := range s.raw {
 		r := &s.raw[i]
 		r.data = [2][]byte{s.scratch.bytes(stride), s.scratch.bytes(stride)}
-		r.packer = packer{k: s.k, q: make([]int8, cols), scale: make([]float32, cols/16), min: make([]float32, cols/16)}
+		r.packer = packer{k: s.k, q: make([]int8, cols), scale: make([]float32, cols/16)}
 	}
 }
 
@@ -53,7 +53,7 @@ func (s *stage) group(m *matrix, part, g, worker, slot int) *byte {
 	}
 	p := r.packer
 	p.t, p.kind, p.cols = m.tensor.Type, m.kind, m.cols
-	p.q, p.scale, p.min = p.q[:m.cols], p.scale[:m.cols/16], p.min[:m.cols/16]
+	p.q, p.scale = p.q[:m.cols], p.scale[:m.cols/16]
 	p.group(dst, m.mapped[(part*m.rows+lo)*size:(part*m.rows+hi)*size], hi-lo)
 	return &dst[0]
 }

@@ -10,7 +10,8 @@ import (
 // typeOf gives one weight format of each packed layout.
 var typeOf = [kinds]quant.Type{kindF32: quant.F32, kindF16: quant.F16, kindBF16: quant.BF16, kindQ8_0: quant.Q8_0,
 	kindQ4_0: quant.Q4_0, kindQ4_1: quant.Q4_1, kindQ5_0: quant.Q5_0, kindQ5_1: quant.Q5_1, kindQ4_K: quant.Q4_K,
-	kindQ5_K: quant.Q5_K, kindQ6_K: quant.Q6_K, kindIQ4_NL: quant.IQ4_NL, kindI8: quant.IQ3_S, kindI8M: quant.Q2_K}
+	kindQ5_K: quant.Q5_K, kindQ6_K: quant.Q6_K, kindIQ4_NL: quant.IQ4_NL, kindIQ4_XS: quant.IQ4_XS, kindMXFP4: quant.MXFP4,
+	kindQ2_K: quant.Q2_K, kindQ3_K: quant.Q3_K, kindI8: quant.IQ3_S}
 
 // TestSets holds every kernel set's products of one row and of six to each
 // other, bit for bit, and to the generic set.

@@ -230,14 +230,9 @@ func (g *narrow) pass(left Register) {
 			next()
 		})
 		Label("done")
-	case g.most == 31:
-		loop("block", left, func() {
-			g.small(nil, "")
-			next()
-		})
 	default:
 		loop("block", left, func() {
-			g.any(nil)
+			g.small(nil, "")
 			next()
 		})
 	}
@@ -272,7 +267,7 @@ func (g *narrow) small(less Register, others string) {
 		JNZ(LabelRef(others))
 	}
 	run := 4 // products in an int16 sum
-	if g.halves {
+	if less != nil && g.halves {
 		run = 2
 	}
 	for h := range g.count() {
@@ -314,25 +309,19 @@ func (g *narrow) plus(sum, v VecVirtual) VecVirtual {
 	return sum
 }
 
-// any adds a block of weights of up to 127, or of bias 128, whose sign moves to
-// the activation.
+// any adds a block of weights of bias 128, whose sign moves to the activation.
 func (g *narrow) any(bias8 Register) {
 	for h := range g.count() {
 		sum := make([]VecVirtual, panelRows)
 		for j, end := g.span(h); j < end; j++ {
 			u := g.vec()
 			g.move(mem(g.w, j*64), u)
-			magnitude := u
-			if bias8 != nil {
-				magnitude = g.vec()
-				VPXOR(bias8, u, u)
-				VPABSB(u, magnitude)
-			}
+			magnitude := g.vec()
+			VPXOR(bias8, u, u)
+			VPABSB(u, magnitude)
 			for t := range sum {
 				q := g.broadcast(mem(g.a, rec(j, t)))
-				if bias8 != nil {
-					VPSIGNB(u, q, q)
-				}
+				VPSIGNB(u, q, q)
 				VPMADDUBSW(q, magnitude, q)
 				VPMADDWD(g.ones, q, q)
 				sum[t] = g.plus(sum[t], q)

@@ -17,7 +17,7 @@ func (s set) gemv(l layout) {
 	n, groups, stride := arg("n"), arg("groups"), arg("stride")
 	w, a, left := GP64(), GP64(), GP64()
 	b, c, d := s.weights(l, w), &scales{set: s, layout: l, w: w}, s.dot(l, a)
-	if l.table && d.signed() {
+	if l.table != "" && d.signed() {
 		VPXOR(d.bias8, b.values, b.values)
 	}
 	acc := s.vecs(s.parts())
@@ -92,10 +92,10 @@ func (d *dot) run() int {
 }
 
 // block adds a block to the rows' sums: all parts at once, which share what they
-// need of the activations, or, where bits above the nibbles need the registers,
-// one after another.
+// need of the activations, or, where vectors that are held need the registers, one
+// after another.
 func (d *dot) block(b *weights, c *scales, acc []VecVirtual) {
-	if d.high == 0 {
+	if !d.held() {
 		d.parts(b, c, 0, acc)
 		return
 	}
@@ -197,7 +197,7 @@ func (d *dot) mac(sum *sums, h, j int, u, q VecVirtual) {
 		h = 0
 	}
 	if d.signed() {
-		if !d.table {
+		if d.table == "" {
 			VPXOR(d.bias8, u, u)
 		}
 		signed := d.vec()

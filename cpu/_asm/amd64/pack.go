@@ -24,7 +24,9 @@ func (s set) pack() {
 		{"F32", (*packer).f32, 4}, {"F16", (*packer).f16, 8},
 		{"Q8_0", (*packer).q8_0, 32}, {"Q4_0", (*packer).q4_0, 32}, {"Q4_1", (*packer).q4_1, 32},
 		{"Q5_0", (*packer).q5_0, 32}, {"Q5_1", (*packer).q5_1, 32},
+		{"MXFP4", (*packer).mxfp4, 32}, {"Q2_K", (*packer).q2_k, 256}, {"Q3_K", (*packer).q3_k, 256},
 		{"Q4_K", (*packer).q4_k, 256}, {"Q5_K", (*packer).q5_k, 256}, {"Q6_K", (*packer).q6_k, 256},
+		{"IQ4_XS", (*packer).iq4_xs, 256},
 	} {
 		s.text("pack"+f.name, "dst, src *byte, row, cols int", "packer.group of kind"+f.name+", 16 rows.")
 		p := &packer{set: s, dst: arg("dst"), stride: arg("row")}
@@ -284,9 +286,27 @@ func (p *packer) q5_1() {
 	p.next(24, 384)
 }
 
+func (p *packer) mxfp4() {
+	for part := range p.parts() {
+		p.store(p.chunk(1, part, 4), 0, part)
+	}
+	for r := range 16 {
+		t := GP32()
+		MOVBLZX(p.row(r, 0), t)
+		MOVB(t.As8(), mem(p.dst, 256+r))
+	}
+	p.next(17, 272)
+}
+
+// scalesOf gives quarters the places of scales 4i to 4i+3 of a superblock: two a
+// block, behind its weights.
+func scalesOf(head, weights, i int) func(j int) int {
+	return func(j int) int { return head + (2*i+j/2)*(weights+32) + weights + j%2*16 }
+}
+
 // head packs the scales of a superblock of Q4_K or Q5_K, whose blocks are weights
 // of so many bytes.
-func (p *packer) head(block int) {
+func (p *packer) head(weights int) {
 	for part := range p.parts() {
 		v := p.chunk(0, part, 4)
 		p.words(v[0], 0, part)
@@ -305,7 +325,7 @@ func (p *packer) head(block int) {
 		p.and(six, v[1], v[1])
 		p.and(six, v[2], v[2])
 		for i, v := range []VecVirtual{v[1], scale, v[2], min} {
-			p.quarters(v, func(j int) int { return 64 + (4*(i%2)+j)*(block+32) + block + 16*(i/2) }, part)
+			p.quarters(v, func(j int) int { return 64 + (4*(i%2)+j)*(weights+32) + weights + 16*(i/2) }, part)
 		}
 	}
 }
@@ -339,10 +359,16 @@ func (p *packer) q4_k() {
 }
 
 func (p *packer) q5_k() {
-	const block = 320
-	p.head(block)
+	p.head(320)
+	p.oneBit(16, 64+256, 320+32)
+	p.next(48, 64)
+	p.pairs(320 + 32)
+}
+
+// oneBit packs 32 bytes of bits, one of each of 8 blocks of size bytes.
+func (p *packer) oneBit(at, to, size int) {
 	for part := range p.parts() {
-		v := append(p.chunk(16, part, 4), p.chunk(32, part, 4)...)
+		v := append(p.chunk(at, part, 4), p.chunk(at+16, part, 4)...)
 		for i := range 4 {
 			p.swap(v[i], v[i+4], 4, 0x0f0f0f0f)
 		}
@@ -353,11 +379,66 @@ func (p *packer) q5_k() {
 			p.swap(v[i], v[i+1], 1, 0x55555555)
 		}
 		for b, v := range v {
-			p.move(v, p.to(64+(block+32)*b+256, 0, part))
+			p.move(v, p.to(to+size*b, 0, part))
 		}
 	}
-	p.next(48, 64)
-	p.pairs(block + 32)
+}
+
+// twoBits packs twice 32 bytes of 2 bits of each of 4 blocks of size bytes.
+func (p *packer) twoBits(at, to, size int) {
+	for half := range 2 {
+		for part := range p.parts() {
+			for h := range 2 {
+				v := p.chunk(at+32*half+16*h, part, 4)
+				p.swap(v[0], v[2], 4, 0x0f0f0f0f)
+				p.swap(v[1], v[3], 4, 0x0f0f0f0f)
+				p.swap(v[0], v[1], 2, 0x33333333)
+				p.swap(v[2], v[3], 2, 0x33333333)
+				for quarter, v := range v {
+					p.move(v, p.to(to+size*(4*half+quarter), h, part))
+				}
+			}
+		}
+	}
+}
+
+func (p *packer) q2_k() {
+	const head, weights = 64, 128
+	const block = weights + 32
+	for part := range p.parts() {
+		p.words(p.chunk(68, part, 4)[3], 0, part)
+		for i, v := range p.chunk(0, part, 4) {
+			p.quarters(v, scalesOf(head, weights, i), part)
+		}
+	}
+	p.twoBits(16, head, block)
+	p.next(84, head+8*block)
+}
+
+func (p *packer) q3_k() {
+	const head, weights = 32, 192
+	const block = weights + 32
+	p.halves(108, 0)
+	for part := range p.parts() {
+		v := p.chunk(92, part, 4) // the scales' low nibbles in 1 and 2, their upper bits in 3
+		for i := range 4 {
+			scale := p.shifted(v[1+i%2], i/2*4)
+			p.sixBits(scale, p.shifted(v[3], 2*i-4))
+			p.quarters(scale, scalesOf(head, weights, i), part)
+		}
+	}
+	p.oneBit(0, head+128, block)
+	p.twoBits(32, head, block)
+	p.next(110, head+8*block)
+}
+
+// sixBits makes scales of their nibbles in low and their bits 4 and 5 in high, whose
+// other bits are noise; 32 stands for 0.
+func (p *packer) sixBits(low, high VecVirtual) {
+	p.and(p.constant(0x0f0f0f0f), low, low)
+	p.and(p.constant(0x30303030), high, high)
+	p.or(high, low, low)
+	VPADDB(p.constant(0xe0e0e0e0), low, low)
 }
 
 func (p *packer) q6_k() {
@@ -366,26 +447,52 @@ func (p *packer) q6_k() {
 	p.halves(208, 0)
 	for part := range p.parts() {
 		for i, v := range p.chunk(192, part, 4) {
-			p.quarters(v, func(j int) int { return head + (2*i+j/2)*block + weights + j%2*16 }, part)
+			p.quarters(v, scalesOf(head, weights, i), part)
 		}
 	}
+	p.twoBits(128, head+256, block)
 	for half := range 2 {
-		for part := range p.parts() {
-			for h := range 2 {
-				v := p.chunk(128+32*half+16*h, part, 4)
-				p.swap(v[0], v[2], 4, 0x0f0f0f0f)
-				p.swap(v[1], v[3], 4, 0x0f0f0f0f)
-				p.swap(v[0], v[1], 2, 0x33333333)
-				p.swap(v[2], v[3], 2, 0x33333333)
-				for quarter, v := range v {
-					p.move(v, p.to(head+block*(4*half+quarter)+256, h, part))
-				}
-			}
-		}
 		for i := range 2 {
 			lower := head + block*(4*half+i)
 			p.pair(64*half+32*i, lower, lower+2*block)
 		}
 	}
 	p.next(210, head+8*block)
+}
+
+func (p *packer) iq4_xs() {
+	const head, weights = 32, 256
+	const block = weights + 16
+	p.halves(0, 0)
+	for part := range p.parts() {
+		v := p.chunk(0, part, 2) // the scales' upper bits in the upper half of 0, their nibbles in 1
+		high, t, odd := v[0], p.vec(), p.vec()
+		VPSRLD(U8(16), high, high) // a nibble for each two scales, to be spread to a byte
+		VPSLLD(U8(8), high, t)
+		p.or(t, high, high)
+		p.and(p.constant(0x00ff00ff), high, high)
+		VPSLLD(U8(4), high, t)
+		p.or(t, high, high)
+		VPSLLD(U8(4), high, t)
+		VPSLLD(U8(2), high, high)
+		VPSRLD(U8(4), v[1], odd)
+		p.sixBits(v[1], t)
+		p.sixBits(odd, high)
+		VPUNPCKLBW(odd, v[1], t) // rows 0 and 1 of a lane
+		VPUNPCKHBW(odd, v[1], high)
+		VSHUFPS(U8(0x88), high, t, v[1])
+		VSHUFPS(U8(0xdd), high, t, odd)
+		for i, v := range []VecVirtual{v[1], odd} {
+			p.quarters(v, func(j int) int { return head + (4*i+j)*block + weights }, part)
+		}
+	}
+	p.next(8, head)
+	n := GP64()
+	MOVQ(num(8), n)
+	loop("nibbles", n, func() {
+		for part := range p.parts() {
+			p.store(p.chunk(0, part, 4), 0, part)
+		}
+		p.next(16, block)
+	})
 }

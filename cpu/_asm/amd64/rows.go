@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/bits"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -82,15 +83,15 @@ func (s set) gemvRows(l layout) {
 func (s set) rowTimes(l layout, rec Mem, u [8]VecVirtual, scale, least []VecVirtual, acc VecVirtual) {
 	for h := range l.count() {
 		sum := s.vec()
-		if shift, ok := map[int]uint8{8: 3, 16: 4, 32: 5, 128: 7}[l.bias]; ok {
+		if l.bias == 0 {
+			s.zero(sum)
+		} else {
 			at := 32
 			if l.halves {
 				at += 4 + 4*h
 			}
 			VPBROADCASTD(rec.Offset(at), sum)
-			VPSLLD(U8(shift), sum, sum)
-		} else {
-			s.zero(sum)
+			VPSLLD(U8(uint8(bits.TrailingZeros(uint(l.bias)))), sum, sum)
 		}
 		for j, end := l.span(h); j < end; j++ {
 			VPDPBUSD_BCST(rec.Offset(4*j), u[j], sum)

@@ -114,6 +114,20 @@ func (s set) xor(a, b, to Op) {
 	}
 }
 
+// shifted is v, its dwords shifted right, or left for negative by.
+func (s set) shifted(v VecVirtual, by int) VecVirtual {
+	to := s.vec()
+	switch {
+	case by > 0:
+		VPSRLD(U8(uint8(by)), v, to)
+	case by < 0:
+		VPSLLD(U8(uint8(-by)), v, to)
+	default:
+		s.move(v, to)
+	}
+	return to
+}
+
 // dword is v in every lane.
 func (s set) dword(v uint32) VecVirtual {
 	to := s.vec()
@@ -130,7 +144,7 @@ func (s set) dword(v uint32) VecVirtual {
 
 // constants are the dwords that AVX2 kernels read from memory, where registers are few.
 var constants = append([]uint32{0x0f0f0f0f, 0x30303030, 0x80808080,
-	0x80000000, 0x7fffffff, 127, 0x3f3f3f3f, 0x33333333, 0x55555555, 0x0000cccc, 0x00aa00aa, 0x0c0c0c0c, 0x22222222, 0xe0e0e0e0, 0xc0c0c0c0}, expConstants()...)
+	0x80000000, 0x7fffffff, 127, 0x3f3f3f3f, 0x33333333, 0x55555555, 0x0000cccc, 0x00aa00aa, 0x0c0c0c0c, 0x22222222, 0xe0e0e0e0, 0xc0c0c0c0, 0x00ff00ff, 0x00600000, 1}, expConstants()...)
 
 // constant is v in every lane: a register with AVX-512, memory with AVX2.
 func (s set) constant(v uint32) Op {
@@ -148,9 +162,25 @@ func data(name string) Mem { return NewDataAddr(Symbol{Name: name, Static: true}
 
 // tables writes the static data.
 func (s set) tables() {
-	GLOBL("iq4nl", rodata) // the values plus 128
-	for i, v := range [16]int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113} {
-		DATA(i, U8(uint8(v)^0x80))
+	for _, t := range []struct {
+		name   string
+		values [16]int8
+	}{
+		{"iq4nl", [16]int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}},
+		{"e2m1", [16]int8{0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}},
+	} {
+		GLOBL(t.name, rodata) // the values plus 128
+		for i, v := range t.values {
+			DATA(i, U8(uint8(v)^0x80))
+		}
+	}
+	if !s.wide() {
+		for _, v := range constants {
+			GLOBL(fmt.Sprintf("x%08x", v), rodata)
+			for i := range 8 {
+				DATA(4*i, U32(v))
+			}
+		}
 	}
 	if s.productsOnly() {
 		return
@@ -167,12 +197,6 @@ func (s set) tables() {
 		DATA(4*i, U32(0xffffffff*uint32((15-i)/8)))
 	}
 	s.orders()
-	for _, v := range constants {
-		GLOBL(fmt.Sprintf("x%08x", v), rodata)
-		for i := range 8 {
-			DATA(4*i, U32(v))
-		}
-	}
 }
 
 // orders are those in which dwords and bytes are taken from a register.
@@ -227,9 +251,15 @@ func (s set) f32(m Mem, p int) VecVirtual {
 }
 
 func (s set) u8(m Mem, p int) VecVirtual {
+	v := s.bytes32(m, p)
+	VCVTDQ2PS(v, v)
+	return v
+}
+
+// bytes32 is u8 before it is converted.
+func (s set) bytes32(m Mem, p int) VecVirtual {
 	v := s.vec()
 	VPMOVZXBD(m.Offset(p*s.bytes()/4), v)
-	VCVTDQ2PS(v, v)
 	return v
 }
 

@@ -95,7 +95,7 @@ func gemv(l layout) {
 	label("%s_block", name)
 	loadAct()
 	l.loadAbove()
-	biased := l.bias > 0 && !wide && !l.table // then sums begin with -bias times those of activations
+	biased := l.bias > 0 && !wide && l.table == nil // then sums begin with -bias times those of activations
 	if biased {
 		shlS(bias, 18, bits.TrailingZeros(uint(l.bias)))
 	}
@@ -118,10 +118,10 @@ func gemv(l layout) {
 		}
 	}
 	if !l.super {
-		halvesAt(scales, wp, l.block)
+		l.scale(scales, d, 0)
 		scaled(sum, scales)
 		if l.min {
-			halvesAt(scales, wp, l.block+32)
+			l.least(scales, d, 0)
 			for q := range 4 {
 				fmlaE(q, scales+q, 19, 0)
 			}
@@ -132,14 +132,16 @@ func gemv(l layout) {
 	}
 	halvesAt(d, sp, 0)
 	for h := range parts {
-		timesBytes(scales, d, 16*h, l.halves)
+		l.scale(scales, d, h)
 		scaled(sum+4*h, scales)
 	}
 	if l.min {
 		halvesAt(d, sp, 32)
-		timesBytes(scales, d, 16, false)
-		for q := range 4 {
-			fmlsE(q, scales+q, 19, 0)
+		for h := range parts {
+			l.least(scales, d, h)
+			for q := range 4 {
+				fmlsE(q, scales+q, 19, h+parts-1) // fsum, or flo and fhi
+			}
 		}
 	}
 	p("ADD $64, R8")
@@ -147,9 +149,9 @@ func gemv(l layout) {
 	gemvEnd(name)
 }
 
-// gemvPanel multiplies formats that are panels already.
-func gemvPanel(format string, k panel) {
-	name := "gemv" + format + "NEON"
+// gemvI8 multiplies formats that are panels already.
+func gemvI8() {
+	const name = "gemvI8NEON"
 	gemvBegin(name)
 	bytesOf(28, 128)
 	groupBegin(name)
@@ -162,9 +164,7 @@ func gemvPanel(format string, k panel) {
 		for j := h * 4; j < h*4+4; j++ {
 			for q := range 4 {
 				ldrQ(20+q, wp, j*64+q*16)
-				if k.biased {
-					eor(20+q, 20+q, 28)
-				}
+				eor(20+q, 20+q, 28)
 				sdot(4+q, 20+q, 16+h, j%4)
 			}
 		}
@@ -173,15 +173,7 @@ func gemvPanel(format string, k panel) {
 		}
 		scaled(4, 20)
 	}
-	if k.mins {
-		for h := range 2 {
-			for q := range 4 {
-				ldrQ(20, wp, 640+h*64+q*16)
-				fmlaE(q, 20, 19, 1+h) // flo and fhi
-			}
-		}
-	}
-	blockEnd(name, k.size)
+	blockEnd(name, 640)
 	gemvEnd(name)
 }
 

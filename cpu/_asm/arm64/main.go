@@ -16,8 +16,7 @@ func main() {
 		unpack(l)
 	}
 	pack()
-	gemvPanel("I8", panels[2])
-	gemvPanel("I8M", panels[3])
+	gemvI8()
 	for _, p := range panels {
 		gemm(p)
 		paired{p}.gemm()
@@ -125,6 +124,10 @@ func bic(d, a, b int)    { three(0x4e601c00, "bic.16b", d, a, b) }
 func bsl(d, a, b int)    { three(0x6e601c00, "bsl.16b", d, a, b) }
 func mov(d, a int)       { two(0x4ea01c00|uint32(a)<<16, "mov.16b", d, a) }
 func addB(d, a, b int)   { three(0x4e208400, "add.16b", d, a, b) }
+func uqsubB(d, a, b int) { three(0x6e202c00, "uqsub.16b", d, a, b) }
+func ushl(d, a, b int)   { three(0x6ea04400, "ushl.4s", d, a, b) }
+func zip1B(d, a, b int)  { three(0x4e003800, "zip1.16b", d, a, b) }
+func zip2B(d, a, b int)  { three(0x4e007800, "zip2.16b", d, a, b) }
 func addS(d, a, b int)   { three(0x4ea08400, "add.4s", d, a, b) }
 func subS(d, a, b int)   { three(0x6ea08400, "sub.4s", d, a, b) }
 func addpS(d, a, b int)  { three(0x4ea0bc00, "addp.4s", d, a, b) }

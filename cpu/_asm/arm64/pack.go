@@ -17,6 +17,8 @@ const (
 	quartered = 18 // byte 0 of every dword, then byte 1 and so on
 	pairsMask = 19 // 0x33 in every byte
 	bitsMask  = 20 // 0x55
+	minus32   = 21 // -32
+	evenBytes = 22 // 0x00ff00ff in every dword
 	swapMasks = 24 // of fifth
 	work      = 28
 )
@@ -30,7 +32,9 @@ var packs = []struct {
 	{"F32", 8, 32, 512, packF32}, {"F16", 8, 16, 256, packF16},
 	{"Q8_0", 32, 34, 544, packQ8_0}, {"Q4_0", 32, 18, 288, packQ4_0}, {"Q4_1", 32, 20, 320, packQ4_1},
 	{"Q5_0", 32, 22, 352, packQ5_0}, {"Q5_1", 32, 24, 384, packQ5_1},
+	{"MXFP4", 32, 17, 272, packMXFP4}, {"Q2_K", 256, 84, 320 + 8*128, packQ2_K}, {"Q3_K", 256, 110, 288 + 8*192, packQ3_K},
 	{"Q4_K", 256, 144, 320 + 8*256, packQ4_K}, {"Q5_K", 256, 176, 320 + 8*320, packQ5_K}, {"Q6_K", 256, 210, 288 + 8*384, packQ6_K},
+	{"IQ4_XS", 256, 136, 160 + 8*256, packIQ4_XS},
 }
 
 func pack() {
@@ -85,6 +89,8 @@ func packConstants() {
 	bytesOf(sixBits, 63)
 	bytesOf(pairsMask, 0x33)
 	bytesOf(bitsMask, 0x55)
+	bytesOf(minus32, 0xe0)
+	dwords(evenBytes, 0x00ff00ff)
 	var order [16]byte
 	for i := range order {
 		order[i] = byte(i%4*4 + i/4)
@@ -142,6 +148,12 @@ func words(v, to int) {
 	shrn16(work+1, v)
 	strD(work, toHalves, to)
 	strD(work+1, toHalves, to+32)
+}
+
+// scalesOf gives quarters the places of scales 4i to 4i+3 of a superblock: two a
+// block, behind its weights.
+func scalesOf(head, weights, i int) func(j int) int {
+	return func(j int) int { return head + (2*i+j/2)*(weights+32) + weights + j%2*16 }
 }
 
 // quarters writes byte i of all rows of v, i = 0 to 3, to to(i).
@@ -241,9 +253,88 @@ func packQ5_1() {
 	put(1, 1, 256)
 }
 
+func packMXFP4() {
+	column(0, 1, 4)
+	put(0, 4, 0)
+	for r := range 4 {
+		p("MOVBU (R%d), R14", partRow+r)
+		p("MOVB R14, %d(R%d)", 256+r, toBytes)
+	}
+}
+
+// packOneBit packs 32 bytes of bits, one of each of 8 blocks of size bytes.
+func packOneBit(at, to, size int) {
+	column(0, at, 4)
+	column(4, at+16, 4)
+	for i := range 4 {
+		swap(i, i+4, 4)
+	}
+	for _, i := range []int{0, 1, 4, 5} {
+		swap(i, i+2, 2)
+	}
+	for i := 0; i < 8; i += 2 {
+		swap(i, i+1, 1)
+	}
+	for b := range 8 {
+		put(b, 1, to+size*b)
+	}
+}
+
+// packTwoBits packs twice 32 bytes of 2 bits of each of 4 blocks of size bytes.
+func packTwoBits(at, to, size int) {
+	for half := range 2 {
+		for h := range 2 {
+			column(0, at+32*half+16*h, 4)
+			swap(0, 2, 4)
+			swap(1, 3, 4)
+			swap(0, 1, 2)
+			swap(2, 3, 2)
+			for quarter := range 4 {
+				put(quarter, 1, to+size*(4*half+quarter)+64*h)
+			}
+		}
+	}
+}
+
+func packQ2_K() {
+	column(0, 68, 4)
+	words(3, 0)
+	column(0, 0, 4)
+	for i := range 4 {
+		quarters(i, scalesOf(64, 128, i))
+	}
+	packTwoBits(16, 64, 128+32)
+}
+
+func packQ3_K() {
+	const scale = 4
+	copyHalves(108, 0)
+	column(0, 92, 4) // the scales' low nibbles in 1 and 2, their upper bits in 3
+	for i := range 4 {
+		if i < 2 {
+			mov(scale, 1+i)
+		} else {
+			ushrB(scale, i-1, 4)
+		}
+		packSixBits(scale, 3)
+		quarters(scale, scalesOf(32, 192, i))
+		ushrB(3, 3, 2)
+	}
+	packOneBit(0, 32+128, 192+32)
+	packTwoBits(32, 32, 192+32)
+}
+
+// packSixBits makes scales of their nibbles in low and bits 4 and 5 in bits 0 and 1
+// of high; 32 stands for 0.
+func packSixBits(low, high int) {
+	sliB(low, high, 4)
+	and(low, low, sixBits)
+	addB(low, low, minus32)
+}
+
 // packHead packs the scales of a superblock of Q4_K or Q5_K, whose blocks are weights
 // of so many bytes: 6 bits each, scales 0-3, mins 0-3, and the upper two bits of 4-7.
-func packHead(block int) {
+func packHead(weights int) {
 	const scale, min = 4, 5
 	column(0, 0, 4)
 	words(0, 0)
@@ -256,7 +347,7 @@ func packHead(block int) {
 	and(1, 1, sixBits)
 	and(2, 2, sixBits)
 	for i, v := range []int{1, scale, 2, min} {
-		quarters(v, func(j int) int { return 64 + (4*(i%2)+j)*(block+32) + block + 16*(i/2) })
+		quarters(v, func(j int) int { return 64 + (4*(i%2)+j)*(weights+32) + weights + 16*(i/2) })
 	}
 }
 
@@ -282,20 +373,7 @@ func packQ4_K() {
 func packQ5_K() {
 	const block = 320 + 32
 	packHead(320)
-	column(0, 16, 4)
-	column(4, 32, 4)
-	for i := range 4 {
-		swap(i, i+4, 4)
-	}
-	for _, i := range []int{0, 1, 4, 5} {
-		swap(i, i+2, 2)
-	}
-	for i := 0; i < 8; i += 2 {
-		swap(i, i+1, 1)
-	}
-	for b := range 8 {
-		put(b, 1, 64+block*b+256)
-	}
+	packOneBit(16, 64+256, block)
 	for i := range 4 {
 		packPair(48+32*i, 64+2*block*i, 64+2*block*i+block)
 	}
@@ -307,22 +385,42 @@ func packQ6_K() {
 	copyHalves(208, 0)
 	column(0, 192, 4)
 	for i := range 4 {
-		quarters(i, func(j int) int { return head + (2*i+j/2)*block + weights + j%2*16 })
+		quarters(i, scalesOf(head, weights, i))
 	}
+	packTwoBits(128, head+256, block)
 	for half := range 2 {
-		for h := range 2 {
-			column(0, 128+32*half+16*h, 4)
-			swap(0, 2, 4)
-			swap(1, 3, 4)
-			swap(0, 1, 2)
-			swap(2, 3, 2)
-			for quarter := range 4 {
-				put(quarter, 1, head+block*(4*half+quarter)+256+64*h)
-			}
-		}
 		for i := range 2 {
 			lower := head + block*(4*half+i)
 			packPair(64*half+32*i, lower, lower+2*block)
 		}
+	}
+}
+
+func packIQ4_XS() {
+	const even, odd = 4, 5
+	copyHalves(0, 0)
+	column(0, 0, 2) // the scales' upper bits in the upper half of 0, their nibbles in 1
+	ushrS(0, 0, 16) // a nibble for each two scales, to be spread to a byte
+	shlS(work, 0, 8)
+	orr(0, 0, work)
+	and(0, 0, evenBytes)
+	shlS(work, 0, 4)
+	orr(0, 0, work)
+	mov(even, 1)
+	packSixBits(even, 0)
+	ushrB(odd, 1, 4)
+	ushrB(0, 0, 2)
+	packSixBits(odd, 0)
+	zip1B(0, even, odd) // rows 0 and 1
+	zip2B(1, even, odd)
+	uzp1(even, 0, 1)
+	uzp2(odd, 0, 1)
+	const head, weights = 32, 256
+	for i, v := range []int{even, odd} {
+		quarters(v, func(j int) int { return head + (4*i+j)*(weights+16) + weights })
+	}
+	for b := range 8 {
+		column(0, 8+16*b, 4)
+		put(0, 4, head+(weights+16)*b)
 	}
 }
