@@ -146,9 +146,8 @@ func (s *stage) scaleQueries(sp *lineSpace, b lineBlock, kv int) {
 	n := s.config.Group() * s.config.HeadDim
 	for r := range b.rows {
 		dst := sp.scaled[r*n : (r+1)*n]
-		for i, v := range s.queries[(b.row+r)*s.ld.q+kv*n:][:n] {
-			dst[i] = v * s.attnScale
-		}
+		clear(dst)
+		s.k.combine(&dst[0], &s.queries[(b.row+r)*s.ld.q+kv*n], 0, s.attnScale, n)
 	}
 }
 

@@ -108,9 +108,9 @@ type stage struct {
 // leading is the distance between rows of the buffers that products write.
 type leading struct{ q, kv, ffn, dim, vocab int }
 
-// tileRows is how many rows go through a block at once: 516 take twice the scratch and were not clearly faster
-// (three pairs: 0, 9 and -1 %), 132 were 4 to 6 % slower. A multiple of panelRows.
-const tileRows = 258
+// tileRows is how many rows go through a block at once: with half as many, prompts of Q8_0 were 1 to 12 % slower
+// (four pairs), of Q4_0 1 %, and a quarter takes 4 to 6 % more. A multiple of panelRows.
+const tileRows = 516
 
 // headRows is how many rows go through the head at once.
 const headRows = 8 * panelRows
