@@ -142,6 +142,66 @@ func unpackMXFP4AVX2(panel *byte, w *byte, n int)
 //go:noescape
 func gemvI8AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 
+// rawF32AVX2: gemvF32 of what packF32 makes.
+//
+//go:noescape
+func rawF32AVX2(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawF16AVX2: gemvF16 of what packF16 makes.
+//
+//go:noescape
+func rawF16AVX2(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawBF16AVX2: gemvBF16 of what packBF16 makes.
+//
+//go:noescape
+func rawBF16AVX2(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ8_0AVX2: gemvQ8_0 of what packQ8_0 makes.
+//
+//go:noescape
+func rawQ8_0AVX2(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ4_0AVX2: gemvQ4_0 of what packQ4_0 makes.
+//
+//go:noescape
+func rawQ4_0AVX2(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ4_1AVX2: gemvQ4_1 of what packQ4_1 makes.
+//
+//go:noescape
+func rawQ4_1AVX2(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ5_0AVX2: gemvQ5_0 of what packQ5_0 makes.
+//
+//go:noescape
+func rawQ5_0AVX2(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ5_1AVX2: gemvQ5_1 of what packQ5_1 makes.
+//
+//go:noescape
+func rawQ5_1AVX2(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawIQ4_NLAVX2: gemvIQ4_NL of what packIQ4_NL makes.
+//
+//go:noescape
+func rawIQ4_NLAVX2(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ4_KAVX2: gemvQ4_K of what packQ4_K makes.
+//
+//go:noescape
+func rawQ4_KAVX2(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ5_KAVX2: gemvQ5_K of what packQ5_K makes.
+//
+//go:noescape
+func rawQ5_KAVX2(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ6_KAVX2: gemvQ6_K of what packQ6_K makes.
+//
+//go:noescape
+func rawQ6_KAVX2(dst *float32, src *byte, act *byte, row int, n int)
+
 // gemm32AVX2: gemmGeneric of panel32.
 //
 //go:noescape

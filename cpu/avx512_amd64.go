@@ -209,6 +209,66 @@ func gemvI8AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride in
 //go:noescape
 func gemvRowsI8AVX512(dst *float32, ld int, w *byte, act *byte, step int, n int, groups int, stride int, rows int)
 
+// rawF32AVX512: gemvF32 of what packF32 makes.
+//
+//go:noescape
+func rawF32AVX512(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawF16AVX512: gemvF16 of what packF16 makes.
+//
+//go:noescape
+func rawF16AVX512(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawBF16AVX512: gemvBF16 of what packBF16 makes.
+//
+//go:noescape
+func rawBF16AVX512(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ8_0AVX512: gemvQ8_0 of what packQ8_0 makes.
+//
+//go:noescape
+func rawQ8_0AVX512(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ4_0AVX512: gemvQ4_0 of what packQ4_0 makes.
+//
+//go:noescape
+func rawQ4_0AVX512(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ4_1AVX512: gemvQ4_1 of what packQ4_1 makes.
+//
+//go:noescape
+func rawQ4_1AVX512(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ5_0AVX512: gemvQ5_0 of what packQ5_0 makes.
+//
+//go:noescape
+func rawQ5_0AVX512(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ5_1AVX512: gemvQ5_1 of what packQ5_1 makes.
+//
+//go:noescape
+func rawQ5_1AVX512(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawIQ4_NLAVX512: gemvIQ4_NL of what packIQ4_NL makes.
+//
+//go:noescape
+func rawIQ4_NLAVX512(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ4_KAVX512: gemvQ4_K of what packQ4_K makes.
+//
+//go:noescape
+func rawQ4_KAVX512(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ5_KAVX512: gemvQ5_K of what packQ5_K makes.
+//
+//go:noescape
+func rawQ5_KAVX512(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ6_KAVX512: gemvQ6_K of what packQ6_K makes.
+//
+//go:noescape
+func rawQ6_KAVX512(dst *float32, src *byte, act *byte, row int, n int)
+
 // gemm32AVX512: gemmGeneric of panel32.
 //
 //go:noescape

@@ -74,6 +74,51 @@ func gemvMXFP4AVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, strid
 //go:noescape
 func gemvI8AVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 
+// rawQ8_0AVXVNNI: gemvQ8_0 of what packQ8_0 makes.
+//
+//go:noescape
+func rawQ8_0AVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ4_0AVXVNNI: gemvQ4_0 of what packQ4_0 makes.
+//
+//go:noescape
+func rawQ4_0AVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ4_1AVXVNNI: gemvQ4_1 of what packQ4_1 makes.
+//
+//go:noescape
+func rawQ4_1AVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ5_0AVXVNNI: gemvQ5_0 of what packQ5_0 makes.
+//
+//go:noescape
+func rawQ5_0AVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ5_1AVXVNNI: gemvQ5_1 of what packQ5_1 makes.
+//
+//go:noescape
+func rawQ5_1AVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawIQ4_NLAVXVNNI: gemvIQ4_NL of what packIQ4_NL makes.
+//
+//go:noescape
+func rawIQ4_NLAVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ4_KAVXVNNI: gemvQ4_K of what packQ4_K makes.
+//
+//go:noescape
+func rawQ4_KAVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ5_KAVXVNNI: gemvQ5_K of what packQ5_K makes.
+//
+//go:noescape
+func rawQ5_KAVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+
+// rawQ6_KAVXVNNI: gemvQ6_K of what packQ6_K makes.
+//
+//go:noescape
+func rawQ6_KAVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+
 // gemm32AVXVNNI: gemmGeneric of panel32.
 //
 //go:noescape

@@ -340,6 +340,142 @@ DATA x39500d01<>+24(SB)/4, $0x39500d01
 DATA x39500d01<>+28(SB)/4, $0x39500d01
 GLOBL x39500d01<>(SB), RODATA|NOPTR, $32
 
+DATA masks<>+0(SB)/4, $0xffffffff
+DATA masks<>+4(SB)/4, $0xffffffff
+DATA masks<>+8(SB)/4, $0xffffffff
+DATA masks<>+12(SB)/4, $0xffffffff
+DATA masks<>+16(SB)/4, $0xffffffff
+DATA masks<>+20(SB)/4, $0xffffffff
+DATA masks<>+24(SB)/4, $0xffffffff
+DATA masks<>+28(SB)/4, $0xffffffff
+DATA masks<>+32(SB)/4, $0x00000000
+DATA masks<>+36(SB)/4, $0x00000000
+DATA masks<>+40(SB)/4, $0x00000000
+DATA masks<>+44(SB)/4, $0x00000000
+DATA masks<>+48(SB)/4, $0x00000000
+DATA masks<>+52(SB)/4, $0x00000000
+DATA masks<>+56(SB)/4, $0x00000000
+DATA masks<>+60(SB)/4, $0x00000000
+GLOBL masks<>(SB), RODATA|NOPTR, $64
+
+DATA unpacked<>+0(SB)/4, $0x00000000
+DATA unpacked<>+4(SB)/4, $0x00000004
+DATA unpacked<>+8(SB)/4, $0x00000001
+DATA unpacked<>+12(SB)/4, $0x00000005
+DATA unpacked<>+16(SB)/4, $0x00000002
+DATA unpacked<>+20(SB)/4, $0x00000006
+DATA unpacked<>+24(SB)/4, $0x00000003
+DATA unpacked<>+28(SB)/4, $0x00000007
+GLOBL unpacked<>(SB), RODATA|NOPTR, $32
+
+DATA quarters<>+0(SB)/1, $0x00
+DATA quarters<>+1(SB)/1, $0x04
+DATA quarters<>+2(SB)/1, $0x08
+DATA quarters<>+3(SB)/1, $0x0c
+DATA quarters<>+4(SB)/1, $0x01
+DATA quarters<>+5(SB)/1, $0x05
+DATA quarters<>+6(SB)/1, $0x09
+DATA quarters<>+7(SB)/1, $0x0d
+DATA quarters<>+8(SB)/1, $0x02
+DATA quarters<>+9(SB)/1, $0x06
+DATA quarters<>+10(SB)/1, $0x0a
+DATA quarters<>+11(SB)/1, $0x0e
+DATA quarters<>+12(SB)/1, $0x03
+DATA quarters<>+13(SB)/1, $0x07
+DATA quarters<>+14(SB)/1, $0x0b
+DATA quarters<>+15(SB)/1, $0x0f
+GLOBL quarters<>(SB), RODATA|NOPTR, $16
+
+DATA eighth<>+0(SB)/1, $0x00
+DATA eighth<>+1(SB)/1, $0x00
+DATA eighth<>+2(SB)/1, $0x00
+DATA eighth<>+3(SB)/1, $0x00
+DATA eighth<>+4(SB)/1, $0x00
+DATA eighth<>+5(SB)/1, $0x00
+DATA eighth<>+6(SB)/1, $0x00
+DATA eighth<>+7(SB)/1, $0x00
+DATA eighth<>+8(SB)/1, $0x01
+DATA eighth<>+9(SB)/1, $0x01
+DATA eighth<>+10(SB)/1, $0x01
+DATA eighth<>+11(SB)/1, $0x01
+DATA eighth<>+12(SB)/1, $0x01
+DATA eighth<>+13(SB)/1, $0x01
+DATA eighth<>+14(SB)/1, $0x01
+DATA eighth<>+15(SB)/1, $0x01
+GLOBL eighth<>(SB), RODATA|NOPTR, $16
+
+DATA bit<>+0(SB)/1, $0x01
+DATA bit<>+1(SB)/1, $0x02
+DATA bit<>+2(SB)/1, $0x04
+DATA bit<>+3(SB)/1, $0x08
+DATA bit<>+4(SB)/1, $0x10
+DATA bit<>+5(SB)/1, $0x20
+DATA bit<>+6(SB)/1, $0x40
+DATA bit<>+7(SB)/1, $0x80
+DATA bit<>+8(SB)/1, $0x01
+DATA bit<>+9(SB)/1, $0x02
+DATA bit<>+10(SB)/1, $0x04
+DATA bit<>+11(SB)/1, $0x08
+DATA bit<>+12(SB)/1, $0x10
+DATA bit<>+13(SB)/1, $0x20
+DATA bit<>+14(SB)/1, $0x40
+DATA bit<>+15(SB)/1, $0x80
+GLOBL bit<>(SB), RODATA|NOPTR, $16
+
+DATA twice<>+0(SB)/4, $0x00000000
+DATA twice<>+4(SB)/4, $0x00000000
+DATA twice<>+8(SB)/4, $0x00000001
+DATA twice<>+12(SB)/4, $0x00000001
+DATA twice<>+16(SB)/4, $0x00000002
+DATA twice<>+20(SB)/4, $0x00000002
+DATA twice<>+24(SB)/4, $0x00000003
+DATA twice<>+28(SB)/4, $0x00000003
+GLOBL twice<>(SB), RODATA|NOPTR, $32
+
+DATA minusPlus<>+0(SB)/4, $0x80000000
+DATA minusPlus<>+4(SB)/4, $0x00000000
+DATA minusPlus<>+8(SB)/4, $0x80000000
+DATA minusPlus<>+12(SB)/4, $0x00000000
+DATA minusPlus<>+16(SB)/4, $0x80000000
+DATA minusPlus<>+20(SB)/4, $0x00000000
+DATA minusPlus<>+24(SB)/4, $0x80000000
+DATA minusPlus<>+28(SB)/4, $0x00000000
+GLOBL minusPlus<>(SB), RODATA|NOPTR, $32
+
+DATA words<>+0(SB)/1, $0x00
+DATA words<>+1(SB)/1, $0x01
+DATA words<>+2(SB)/1, $0x04
+DATA words<>+3(SB)/1, $0x05
+DATA words<>+4(SB)/1, $0x08
+DATA words<>+5(SB)/1, $0x09
+DATA words<>+6(SB)/1, $0x0c
+DATA words<>+7(SB)/1, $0x0d
+DATA words<>+8(SB)/1, $0x02
+DATA words<>+9(SB)/1, $0x03
+DATA words<>+10(SB)/1, $0x06
+DATA words<>+11(SB)/1, $0x07
+DATA words<>+12(SB)/1, $0x0a
+DATA words<>+13(SB)/1, $0x0b
+DATA words<>+14(SB)/1, $0x0e
+DATA words<>+15(SB)/1, $0x0f
+DATA words<>+16(SB)/1, $0x00
+DATA words<>+17(SB)/1, $0x01
+DATA words<>+18(SB)/1, $0x04
+DATA words<>+19(SB)/1, $0x05
+DATA words<>+20(SB)/1, $0x08
+DATA words<>+21(SB)/1, $0x09
+DATA words<>+22(SB)/1, $0x0c
+DATA words<>+23(SB)/1, $0x0d
+DATA words<>+24(SB)/1, $0x02
+DATA words<>+25(SB)/1, $0x03
+DATA words<>+26(SB)/1, $0x06
+DATA words<>+27(SB)/1, $0x07
+DATA words<>+28(SB)/1, $0x0a
+DATA words<>+29(SB)/1, $0x0b
+DATA words<>+30(SB)/1, $0x0e
+DATA words<>+31(SB)/1, $0x0f
+GLOBL words<>(SB), RODATA|NOPTR, $32
+
 // func gemvQ8_0AVXVNNI(dst *float32, w *byte, act *byte, n int, groups int, stride int)
 // Requires: AVX, AVX2, AVX512VL, AVX512VNNI, F16C, FMA3, MMX+
 TEXT ·gemvQ8_0AVXVNNI(SB), NOSPLIT, $0-48
@@ -2439,6 +2575,3487 @@ block:
 	ADDQ         DI, CX
 	DECQ         SI
 	JNZ          group
+	VZEROUPPER
+	RET
+
+// func rawQ8_0AVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+// Requires: AVX, AVX2, AVX512VL, AVX512VNNI, F16C, FMA3, MMX+
+TEXT ·rawQ8_0AVXVNNI(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         act+16(FP), DX
+	MOVQ         n+32(FP), BX
+	MOVQ         row+24(FP), SI
+	SHRQ         $0x00, BX
+	IMUL3Q       $0x00000003, SI, R8
+	MOVL         $0x80808080, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	MOVQ         SI, R9
+	SHLQ         $0x04, R9
+	ADDQ         CX, R9
+	MOVQ         $0x00000002, R10
+
+part:
+	MOVQ   CX, R12
+	LEAQ   (R12)(SI*4), R13
+	MOVQ   DX, DI
+	MOVQ   BX, R11
+	VXORPS Y0, Y0, Y0
+
+block:
+	VBROADCASTI128 (R12), Y2
+	VINSERTI128    $0x01, (R13), Y2, Y2
+	VBROADCASTI128 (R12)(SI*1), Y3
+	VINSERTI128    $0x01, (R13)(SI*1), Y3, Y3
+	VBROADCASTI128 (R12)(SI*2), Y4
+	VINSERTI128    $0x01, (R13)(SI*2), Y4, Y4
+	VBROADCASTI128 (R12)(R8*1), Y5
+	VINSERTI128    $0x01, (R13)(R8*1), Y5, Y5
+	VPUNPCKLDQ     Y3, Y2, Y2
+	VPUNPCKLDQ     Y5, Y4, Y3
+	VPUNPCKLQDQ    Y3, Y2, Y2
+	VBROADCASTI128 (DI), Y3
+	VBROADCASTI128 16(DI), Y4
+	PREFETCHT0     (R9)
+	VBROADCASTI128 2(R12), Y5
+	VINSERTI128    $0x01, 2(R13), Y5, Y5
+	VBROADCASTI128 18(R12), Y6
+	VINSERTI128    $0x01, 18(R13), Y6, Y6
+	VPXOR          Y1, Y5, Y5
+	VPXOR          Y1, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	LONG $0x504de2c4; BYTE $0xfc // VPDPBUSD       Y4, Y6, Y7
+	PREFETCHT0     64(R9)
+	VBROADCASTI128 2(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 2(R13)(SI*1), Y5, Y5
+	VBROADCASTI128 18(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 18(R13)(SI*1), Y6, Y6
+	VPXOR          Y1, Y5, Y5
+	VPXOR          Y1, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	VPUNPCKHDQ     Y8, Y7, Y5
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y5, Y7, Y7
+	PREFETCHT0     128(R9)
+	VBROADCASTI128 2(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 2(R13)(SI*2), Y5, Y5
+	VBROADCASTI128 18(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 18(R13)(SI*2), Y6, Y6
+	VPXOR          Y1, Y5, Y5
+	VPXOR          Y1, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	PREFETCHT0     192(R9)
+	PREFETCHT0     256(R9)
+	VBROADCASTI128 2(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 2(R13)(R8*1), Y5, Y5
+	VBROADCASTI128 18(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 18(R13)(R8*1), Y6, Y6
+	VPXOR          Y1, Y5, Y5
+	VPXOR          Y1, Y6, Y6
+	VXORPS         Y9, Y9, Y9
+	LONG $0x505562c4; BYTE $0xcb // VPDPBUSD       Y3, Y5, Y9
+	LONG $0x504d62c4; BYTE $0xcc // VPDPBUSD       Y4, Y6, Y9
+	VPUNPCKHDQ     Y9, Y8, Y3
+	VPUNPCKLDQ     Y9, Y8, Y8
+	VPADDD         Y3, Y8, Y8
+	VPUNPCKHQDQ    Y8, Y7, Y3
+	VPUNPCKLQDQ    Y8, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VBROADCASTSS   32(DI), Y3
+	VPSLLD         $0x07, Y3, Y3
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VPSHUFB        words<>+0(SB), Y2, Y2
+	VPERMQ         $0xd8, Y2, Y2
+	VCVTPH2PS      X2, Y2
+	VBROADCASTSS   44(DI), Y3
+	VMULPS         Y3, Y2, Y2
+	VFMADD231PS    Y2, Y7, Y0
+	ADDQ           $0x00000110, R9
+	ADDQ           $0x00000022, R12
+	ADDQ           $0x00000022, R13
+	ADDQ           $0x00000040, DI
+	DECQ           R11
+	JNZ            block
+	VMOVUPS        Y0, (AX)
+	ADDQ           $0x00000020, AX
+	LEAQ           (CX)(SI*8), CX
+	DECQ           R10
+	JNZ            part
+	VZEROUPPER
+	RET
+
+// func rawQ4_0AVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+// Requires: AVX, AVX2, AVX512VL, AVX512VNNI, F16C, FMA3, MMX+
+TEXT ·rawQ4_0AVXVNNI(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         act+16(FP), DX
+	MOVQ         n+32(FP), BX
+	MOVQ         row+24(FP), SI
+	SHRQ         $0x00, BX
+	IMUL3Q       $0x00000003, SI, R8
+	MOVL         $0x0f0f0f0f, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	MOVQ         SI, R9
+	SHLQ         $0x04, R9
+	ADDQ         CX, R9
+	MOVQ         $0x00000002, R10
+
+part:
+	MOVQ   CX, R12
+	LEAQ   (R12)(SI*4), R13
+	MOVQ   DX, DI
+	MOVQ   BX, R11
+	VXORPS Y0, Y0, Y0
+
+block:
+	VBROADCASTI128 (R12), Y2
+	VINSERTI128    $0x01, (R13), Y2, Y2
+	VBROADCASTI128 (R12)(SI*1), Y3
+	VINSERTI128    $0x01, (R13)(SI*1), Y3, Y3
+	VBROADCASTI128 (R12)(SI*2), Y4
+	VINSERTI128    $0x01, (R13)(SI*2), Y4, Y4
+	VBROADCASTI128 (R12)(R8*1), Y5
+	VINSERTI128    $0x01, (R13)(R8*1), Y5, Y5
+	VPUNPCKLDQ     Y3, Y2, Y2
+	VPUNPCKLDQ     Y5, Y4, Y3
+	VPUNPCKLQDQ    Y3, Y2, Y2
+	VBROADCASTI128 (DI), Y3
+	VBROADCASTI128 16(DI), Y4
+	VBROADCASTI128 2(R12), Y5
+	VINSERTI128    $0x01, 2(R13), Y5, Y5
+	VPAND          Y1, Y5, Y6
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x504de2c4; BYTE $0xfb // VPDPBUSD       Y3, Y6, Y7
+	LONG $0x5055e2c4; BYTE $0xfc // VPDPBUSD       Y4, Y5, Y7
+	PREFETCHT0     (R9)
+	VBROADCASTI128 2(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 2(R13)(SI*1), Y5, Y5
+	VPAND          Y1, Y5, Y6
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y8, Y8, Y8
+	LONG $0x504d62c4; BYTE $0xc3 // VPDPBUSD       Y3, Y6, Y8
+	LONG $0x505562c4; BYTE $0xc4 // VPDPBUSD       Y4, Y5, Y8
+	VPUNPCKHDQ     Y8, Y7, Y5
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y5, Y7, Y7
+	PREFETCHT0     64(R9)
+	VBROADCASTI128 2(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 2(R13)(SI*2), Y5, Y5
+	VPAND          Y1, Y5, Y6
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y8, Y8, Y8
+	LONG $0x504d62c4; BYTE $0xc3 // VPDPBUSD       Y3, Y6, Y8
+	LONG $0x505562c4; BYTE $0xc4 // VPDPBUSD       Y4, Y5, Y8
+	PREFETCHT0     128(R9)
+	VBROADCASTI128 2(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 2(R13)(R8*1), Y5, Y5
+	VPAND          Y1, Y5, Y6
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	LONG $0x505562c4; BYTE $0xcc // VPDPBUSD       Y4, Y5, Y9
+	VPUNPCKHDQ     Y9, Y8, Y3
+	VPUNPCKLDQ     Y9, Y8, Y8
+	VPADDD         Y3, Y8, Y8
+	VPUNPCKHQDQ    Y8, Y7, Y3
+	VPUNPCKLQDQ    Y8, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VBROADCASTSS   32(DI), Y3
+	VPSLLD         $0x03, Y3, Y3
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VPSHUFB        words<>+0(SB), Y2, Y2
+	VPERMQ         $0xd8, Y2, Y2
+	VCVTPH2PS      X2, Y2
+	VBROADCASTSS   44(DI), Y3
+	VMULPS         Y3, Y2, Y2
+	VFMADD231PS    Y2, Y7, Y0
+	ADDQ           $0x00000090, R9
+	ADDQ           $0x00000012, R12
+	ADDQ           $0x00000012, R13
+	ADDQ           $0x00000040, DI
+	DECQ           R11
+	JNZ            block
+	VMOVUPS        Y0, (AX)
+	ADDQ           $0x00000020, AX
+	LEAQ           (CX)(SI*8), CX
+	DECQ           R10
+	JNZ            part
+	VZEROUPPER
+	RET
+
+// func rawQ4_1AVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+// Requires: AVX, AVX2, AVX512VL, AVX512VNNI, F16C, FMA3, MMX+
+TEXT ·rawQ4_1AVXVNNI(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         act+16(FP), DX
+	MOVQ         n+32(FP), BX
+	MOVQ         row+24(FP), SI
+	SHRQ         $0x00, BX
+	IMUL3Q       $0x00000003, SI, R8
+	MOVL         $0x0f0f0f0f, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	MOVQ         SI, R9
+	SHLQ         $0x04, R9
+	ADDQ         CX, R9
+	MOVQ         $0x00000002, R10
+
+part:
+	MOVQ   CX, R12
+	LEAQ   (R12)(SI*4), R13
+	MOVQ   DX, DI
+	MOVQ   BX, R11
+	VXORPS Y0, Y0, Y0
+
+block:
+	VBROADCASTI128 (R12), Y2
+	VINSERTI128    $0x01, (R13), Y2, Y2
+	VBROADCASTI128 (R12)(SI*1), Y3
+	VINSERTI128    $0x01, (R13)(SI*1), Y3, Y3
+	VBROADCASTI128 (R12)(SI*2), Y4
+	VINSERTI128    $0x01, (R13)(SI*2), Y4, Y4
+	VBROADCASTI128 (R12)(R8*1), Y5
+	VINSERTI128    $0x01, (R13)(R8*1), Y5, Y5
+	VPUNPCKLDQ     Y3, Y2, Y2
+	VPUNPCKLDQ     Y5, Y4, Y3
+	VPUNPCKLQDQ    Y3, Y2, Y2
+	VBROADCASTI128 (DI), Y3
+	VBROADCASTI128 16(DI), Y4
+	VBROADCASTI128 4(R12), Y5
+	VINSERTI128    $0x01, 4(R13), Y5, Y5
+	VPAND          Y1, Y5, Y6
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x504de2c4; BYTE $0xfb // VPDPBUSD       Y3, Y6, Y7
+	LONG $0x5055e2c4; BYTE $0xfc // VPDPBUSD       Y4, Y5, Y7
+	PREFETCHT0     (R9)
+	VBROADCASTI128 4(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 4(R13)(SI*1), Y5, Y5
+	VPAND          Y1, Y5, Y6
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y8, Y8, Y8
+	LONG $0x504d62c4; BYTE $0xc3 // VPDPBUSD       Y3, Y6, Y8
+	LONG $0x505562c4; BYTE $0xc4 // VPDPBUSD       Y4, Y5, Y8
+	VPUNPCKHDQ     Y8, Y7, Y5
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y5, Y7, Y7
+	PREFETCHT0     64(R9)
+	VBROADCASTI128 4(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 4(R13)(SI*2), Y5, Y5
+	VPAND          Y1, Y5, Y6
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y8, Y8, Y8
+	LONG $0x504d62c4; BYTE $0xc3 // VPDPBUSD       Y3, Y6, Y8
+	LONG $0x505562c4; BYTE $0xc4 // VPDPBUSD       Y4, Y5, Y8
+	PREFETCHT0     128(R9)
+	VBROADCASTI128 4(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 4(R13)(R8*1), Y5, Y5
+	VPAND          Y1, Y5, Y6
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	LONG $0x505562c4; BYTE $0xcc // VPDPBUSD       Y4, Y5, Y9
+	VPUNPCKHDQ     Y9, Y8, Y3
+	VPUNPCKLDQ     Y9, Y8, Y8
+	VPADDD         Y3, Y8, Y8
+	VPUNPCKHQDQ    Y8, Y7, Y3
+	VPUNPCKLQDQ    Y8, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VPSHUFB        words<>+0(SB), Y2, Y3
+	VPERMQ         $0xd8, Y3, Y3
+	VCVTPH2PS      X3, Y3
+	VBROADCASTSS   44(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VBROADCASTSS   48(DI), Y3
+	VPSRLD         $0x10, Y2, Y2
+	VPSHUFB        words<>+0(SB), Y2, Y2
+	VPERMQ         $0xd8, Y2, Y2
+	VCVTPH2PS      X2, Y2
+	VFMADD231PS    Y3, Y2, Y0
+	ADDQ           $0x000000a0, R9
+	ADDQ           $0x00000014, R12
+	ADDQ           $0x00000014, R13
+	ADDQ           $0x00000040, DI
+	DECQ           R11
+	JNZ            block
+	VMOVUPS        Y0, (AX)
+	ADDQ           $0x00000020, AX
+	LEAQ           (CX)(SI*8), CX
+	DECQ           R10
+	JNZ            part
+	VZEROUPPER
+	RET
+
+// func rawQ5_0AVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+// Requires: AVX, AVX2, AVX512VL, AVX512VNNI, F16C, FMA3, MMX+
+TEXT ·rawQ5_0AVXVNNI(SB), NOSPLIT, $0-40
+	MOVQ           dst+0(FP), AX
+	MOVQ           src+8(FP), CX
+	MOVQ           act+16(FP), DX
+	MOVQ           n+32(FP), BX
+	MOVQ           row+24(FP), SI
+	SHRQ           $0x00, BX
+	IMUL3Q         $0x00000003, SI, R8
+	MOVL           $0x0f0f0f0f, DI
+	VMOVD          DI, X1
+	VPBROADCASTD   X1, Y1
+	MOVL           $0x10101010, DI
+	VMOVD          DI, X2
+	VPBROADCASTD   X2, Y2
+	VBROADCASTI128 bit<>+0(SB), Y3
+	VBROADCASTI128 eighth<>+0(SB), Y4
+	MOVL           $0x02020202, DI
+	VMOVD          DI, X0
+	VPBROADCASTD   X0, Y0
+	VPADDB         Y0, Y4, Y4
+	VBROADCASTI128 eighth<>+0(SB), Y5
+	MOVL           $0x04040404, DI
+	VMOVD          DI, X0
+	VPBROADCASTD   X0, Y0
+	VPADDB         Y0, Y5, Y5
+	MOVQ           SI, R9
+	SHLQ           $0x04, R9
+	ADDQ           CX, R9
+	MOVQ           $0x00000002, R10
+
+part:
+	MOVQ   CX, R12
+	LEAQ   (R12)(SI*4), R13
+	MOVQ   DX, DI
+	MOVQ   BX, R11
+	VXORPS Y0, Y0, Y0
+
+block:
+	VBROADCASTI128 (R12), Y6
+	VINSERTI128    $0x01, (R13), Y6, Y6
+	VBROADCASTI128 (R12)(SI*1), Y7
+	VINSERTI128    $0x01, (R13)(SI*1), Y7, Y7
+	VBROADCASTI128 (R12)(SI*2), Y8
+	VINSERTI128    $0x01, (R13)(SI*2), Y8, Y8
+	VBROADCASTI128 (R12)(R8*1), Y9
+	VINSERTI128    $0x01, (R13)(R8*1), Y9, Y9
+	VPUNPCKLDQ     Y7, Y6, Y6
+	VPUNPCKLDQ     Y9, Y8, Y7
+	VPUNPCKLQDQ    Y7, Y6, Y6
+	VBROADCASTI128 (DI), Y7
+	VBROADCASTI128 16(DI), Y8
+	VBROADCASTI128 6(R12), Y9
+	VINSERTI128    $0x01, 6(R13), Y9, Y9
+	VPAND          Y1, Y9, Y10
+	VPSRLD         $0x04, Y9, Y9
+	VPAND          Y1, Y9, Y9
+	VBROADCASTI128 (R12), Y11
+	VINSERTI128    $0x01, (R13), Y11, Y11
+	VPSHUFB        Y4, Y11, Y12
+	VPAND          Y3, Y12, Y12
+	VPCMPEQB       Y3, Y12, Y12
+	VPAND          Y2, Y12, Y12
+	VPOR           Y12, Y10, Y10
+	VPSHUFB        Y5, Y11, Y11
+	VPAND          Y3, Y11, Y11
+	VPCMPEQB       Y3, Y11, Y11
+	VPAND          Y2, Y11, Y11
+	VPOR           Y11, Y9, Y9
+	VXORPS         Y11, Y11, Y11
+	LONG $0x502d62c4; BYTE $0xdf // VPDPBUSD       Y7, Y10, Y11
+	LONG $0x503542c4; BYTE $0xd8 // VPDPBUSD       Y8, Y9, Y11
+	PREFETCHT0     (R9)
+	VBROADCASTI128 6(R12)(SI*1), Y9
+	VINSERTI128    $0x01, 6(R13)(SI*1), Y9, Y9
+	VPAND          Y1, Y9, Y10
+	VPSRLD         $0x04, Y9, Y9
+	VPAND          Y1, Y9, Y9
+	VBROADCASTI128 (R12)(SI*1), Y12
+	VINSERTI128    $0x01, (R13)(SI*1), Y12, Y12
+	VPSHUFB        Y4, Y12, Y13
+	VPAND          Y3, Y13, Y13
+	VPCMPEQB       Y3, Y13, Y13
+	VPAND          Y2, Y13, Y13
+	VPOR           Y13, Y10, Y10
+	VPSHUFB        Y5, Y12, Y12
+	VPAND          Y3, Y12, Y12
+	VPCMPEQB       Y3, Y12, Y12
+	VPAND          Y2, Y12, Y12
+	VPOR           Y12, Y9, Y9
+	VXORPS         Y12, Y12, Y12
+	LONG $0x502d62c4; BYTE $0xe7 // VPDPBUSD       Y7, Y10, Y12
+	LONG $0x503542c4; BYTE $0xe0 // VPDPBUSD       Y8, Y9, Y12
+	VPUNPCKHDQ     Y12, Y11, Y9
+	VPUNPCKLDQ     Y12, Y11, Y11
+	VPADDD         Y9, Y11, Y11
+	PREFETCHT0     64(R9)
+	VBROADCASTI128 6(R12)(SI*2), Y9
+	VINSERTI128    $0x01, 6(R13)(SI*2), Y9, Y9
+	VPAND          Y1, Y9, Y10
+	VPSRLD         $0x04, Y9, Y9
+	VPAND          Y1, Y9, Y9
+	VBROADCASTI128 (R12)(SI*2), Y12
+	VINSERTI128    $0x01, (R13)(SI*2), Y12, Y12
+	VPSHUFB        Y4, Y12, Y13
+	VPAND          Y3, Y13, Y13
+	VPCMPEQB       Y3, Y13, Y13
+	VPAND          Y2, Y13, Y13
+	VPOR           Y13, Y10, Y10
+	VPSHUFB        Y5, Y12, Y12
+	VPAND          Y3, Y12, Y12
+	VPCMPEQB       Y3, Y12, Y12
+	VPAND          Y2, Y12, Y12
+	VPOR           Y12, Y9, Y9
+	VXORPS         Y12, Y12, Y12
+	LONG $0x502d62c4; BYTE $0xe7 // VPDPBUSD       Y7, Y10, Y12
+	LONG $0x503542c4; BYTE $0xe0 // VPDPBUSD       Y8, Y9, Y12
+	PREFETCHT0     128(R9)
+	VBROADCASTI128 6(R12)(R8*1), Y9
+	VINSERTI128    $0x01, 6(R13)(R8*1), Y9, Y9
+	VPAND          Y1, Y9, Y10
+	VPSRLD         $0x04, Y9, Y9
+	VPAND          Y1, Y9, Y9
+	VBROADCASTI128 (R12)(R8*1), Y13
+	VINSERTI128    $0x01, (R13)(R8*1), Y13, Y13
+	VPSHUFB        Y4, Y13, Y14
+	VPAND          Y3, Y14, Y14
+	VPCMPEQB       Y3, Y14, Y14
+	VPAND          Y2, Y14, Y14
+	VPOR           Y14, Y10, Y10
+	VPSHUFB        Y5, Y13, Y13
+	VPAND          Y3, Y13, Y13
+	VPCMPEQB       Y3, Y13, Y13
+	VPAND          Y2, Y13, Y13
+	VPOR           Y13, Y9, Y9
+	VXORPS         Y13, Y13, Y13
+	LONG $0x502d62c4; BYTE $0xef // VPDPBUSD       Y7, Y10, Y13
+	LONG $0x503542c4; BYTE $0xe8 // VPDPBUSD       Y8, Y9, Y13
+	VPUNPCKHDQ     Y13, Y12, Y7
+	VPUNPCKLDQ     Y13, Y12, Y12
+	VPADDD         Y7, Y12, Y12
+	VPUNPCKHQDQ    Y12, Y11, Y7
+	VPUNPCKLQDQ    Y12, Y11, Y11
+	VPADDD         Y7, Y11, Y11
+	VBROADCASTSS   32(DI), Y7
+	VPSLLD         $0x04, Y7, Y7
+	VPADDD         Y7, Y11, Y11
+	VCVTDQ2PS      Y11, Y11
+	VPSHUFB        words<>+0(SB), Y6, Y6
+	VPERMQ         $0xd8, Y6, Y6
+	VCVTPH2PS      X6, Y6
+	VBROADCASTSS   44(DI), Y7
+	VMULPS         Y7, Y6, Y6
+	VFMADD231PS    Y6, Y11, Y0
+	ADDQ           $0x000000b0, R9
+	ADDQ           $0x00000016, R12
+	ADDQ           $0x00000016, R13
+	ADDQ           $0x00000040, DI
+	DECQ           R11
+	JNZ            block
+	VMOVUPS        Y0, (AX)
+	ADDQ           $0x00000020, AX
+	LEAQ           (CX)(SI*8), CX
+	DECQ           R10
+	JNZ            part
+	VZEROUPPER
+	RET
+
+// func rawQ5_1AVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+// Requires: AVX, AVX2, AVX512VL, AVX512VNNI, F16C, FMA3, MMX+
+TEXT ·rawQ5_1AVXVNNI(SB), NOSPLIT, $0-40
+	MOVQ           dst+0(FP), AX
+	MOVQ           src+8(FP), CX
+	MOVQ           act+16(FP), DX
+	MOVQ           n+32(FP), BX
+	MOVQ           row+24(FP), SI
+	SHRQ           $0x00, BX
+	IMUL3Q         $0x00000003, SI, R8
+	MOVL           $0x0f0f0f0f, DI
+	VMOVD          DI, X1
+	VPBROADCASTD   X1, Y1
+	MOVL           $0x10101010, DI
+	VMOVD          DI, X2
+	VPBROADCASTD   X2, Y2
+	VBROADCASTI128 bit<>+0(SB), Y3
+	VBROADCASTI128 eighth<>+0(SB), Y4
+	MOVL           $0x04040404, DI
+	VMOVD          DI, X0
+	VPBROADCASTD   X0, Y0
+	VPADDB         Y0, Y4, Y4
+	VBROADCASTI128 eighth<>+0(SB), Y5
+	MOVL           $0x06060606, DI
+	VMOVD          DI, X0
+	VPBROADCASTD   X0, Y0
+	VPADDB         Y0, Y5, Y5
+	MOVQ           SI, R9
+	SHLQ           $0x04, R9
+	ADDQ           CX, R9
+	MOVQ           $0x00000002, R10
+
+part:
+	MOVQ   CX, R12
+	LEAQ   (R12)(SI*4), R13
+	MOVQ   DX, DI
+	MOVQ   BX, R11
+	VXORPS Y0, Y0, Y0
+
+block:
+	VBROADCASTI128 (R12), Y6
+	VINSERTI128    $0x01, (R13), Y6, Y6
+	VBROADCASTI128 (R12)(SI*1), Y7
+	VINSERTI128    $0x01, (R13)(SI*1), Y7, Y7
+	VBROADCASTI128 (R12)(SI*2), Y8
+	VINSERTI128    $0x01, (R13)(SI*2), Y8, Y8
+	VBROADCASTI128 (R12)(R8*1), Y9
+	VINSERTI128    $0x01, (R13)(R8*1), Y9, Y9
+	VPUNPCKLDQ     Y7, Y6, Y6
+	VPUNPCKLDQ     Y9, Y8, Y7
+	VPUNPCKLQDQ    Y7, Y6, Y6
+	VBROADCASTI128 (DI), Y7
+	VBROADCASTI128 16(DI), Y8
+	VBROADCASTI128 8(R12), Y9
+	VINSERTI128    $0x01, 8(R13), Y9, Y9
+	VPAND          Y1, Y9, Y10
+	VPSRLD         $0x04, Y9, Y9
+	VPAND          Y1, Y9, Y9
+	VBROADCASTI128 (R12), Y11
+	VINSERTI128    $0x01, (R13), Y11, Y11
+	VPSHUFB        Y4, Y11, Y12
+	VPAND          Y3, Y12, Y12
+	VPCMPEQB       Y3, Y12, Y12
+	VPAND          Y2, Y12, Y12
+	VPOR           Y12, Y10, Y10
+	VPSHUFB        Y5, Y11, Y11
+	VPAND          Y3, Y11, Y11
+	VPCMPEQB       Y3, Y11, Y11
+	VPAND          Y2, Y11, Y11
+	VPOR           Y11, Y9, Y9
+	VXORPS         Y11, Y11, Y11
+	LONG $0x502d62c4; BYTE $0xdf // VPDPBUSD       Y7, Y10, Y11
+	LONG $0x503542c4; BYTE $0xd8 // VPDPBUSD       Y8, Y9, Y11
+	PREFETCHT0     (R9)
+	VBROADCASTI128 8(R12)(SI*1), Y9
+	VINSERTI128    $0x01, 8(R13)(SI*1), Y9, Y9
+	VPAND          Y1, Y9, Y10
+	VPSRLD         $0x04, Y9, Y9
+	VPAND          Y1, Y9, Y9
+	VBROADCASTI128 (R12)(SI*1), Y12
+	VINSERTI128    $0x01, (R13)(SI*1), Y12, Y12
+	VPSHUFB        Y4, Y12, Y13
+	VPAND          Y3, Y13, Y13
+	VPCMPEQB       Y3, Y13, Y13
+	VPAND          Y2, Y13, Y13
+	VPOR           Y13, Y10, Y10
+	VPSHUFB        Y5, Y12, Y12
+	VPAND          Y3, Y12, Y12
+	VPCMPEQB       Y3, Y12, Y12
+	VPAND          Y2, Y12, Y12
+	VPOR           Y12, Y9, Y9
+	VXORPS         Y12, Y12, Y12
+	LONG $0x502d62c4; BYTE $0xe7 // VPDPBUSD       Y7, Y10, Y12
+	LONG $0x503542c4; BYTE $0xe0 // VPDPBUSD       Y8, Y9, Y12
+	VPUNPCKHDQ     Y12, Y11, Y9
+	VPUNPCKLDQ     Y12, Y11, Y11
+	VPADDD         Y9, Y11, Y11
+	PREFETCHT0     64(R9)
+	VBROADCASTI128 8(R12)(SI*2), Y9
+	VINSERTI128    $0x01, 8(R13)(SI*2), Y9, Y9
+	VPAND          Y1, Y9, Y10
+	VPSRLD         $0x04, Y9, Y9
+	VPAND          Y1, Y9, Y9
+	VBROADCASTI128 (R12)(SI*2), Y12
+	VINSERTI128    $0x01, (R13)(SI*2), Y12, Y12
+	VPSHUFB        Y4, Y12, Y13
+	VPAND          Y3, Y13, Y13
+	VPCMPEQB       Y3, Y13, Y13
+	VPAND          Y2, Y13, Y13
+	VPOR           Y13, Y10, Y10
+	VPSHUFB        Y5, Y12, Y12
+	VPAND          Y3, Y12, Y12
+	VPCMPEQB       Y3, Y12, Y12
+	VPAND          Y2, Y12, Y12
+	VPOR           Y12, Y9, Y9
+	VXORPS         Y12, Y12, Y12
+	LONG $0x502d62c4; BYTE $0xe7 // VPDPBUSD       Y7, Y10, Y12
+	LONG $0x503542c4; BYTE $0xe0 // VPDPBUSD       Y8, Y9, Y12
+	PREFETCHT0     128(R9)
+	VBROADCASTI128 8(R12)(R8*1), Y9
+	VINSERTI128    $0x01, 8(R13)(R8*1), Y9, Y9
+	VPAND          Y1, Y9, Y10
+	VPSRLD         $0x04, Y9, Y9
+	VPAND          Y1, Y9, Y9
+	VBROADCASTI128 (R12)(R8*1), Y13
+	VINSERTI128    $0x01, (R13)(R8*1), Y13, Y13
+	VPSHUFB        Y4, Y13, Y14
+	VPAND          Y3, Y14, Y14
+	VPCMPEQB       Y3, Y14, Y14
+	VPAND          Y2, Y14, Y14
+	VPOR           Y14, Y10, Y10
+	VPSHUFB        Y5, Y13, Y13
+	VPAND          Y3, Y13, Y13
+	VPCMPEQB       Y3, Y13, Y13
+	VPAND          Y2, Y13, Y13
+	VPOR           Y13, Y9, Y9
+	VXORPS         Y13, Y13, Y13
+	LONG $0x502d62c4; BYTE $0xef // VPDPBUSD       Y7, Y10, Y13
+	LONG $0x503542c4; BYTE $0xe8 // VPDPBUSD       Y8, Y9, Y13
+	VPUNPCKHDQ     Y13, Y12, Y7
+	VPUNPCKLDQ     Y13, Y12, Y12
+	VPADDD         Y7, Y12, Y12
+	VPUNPCKHQDQ    Y12, Y11, Y7
+	VPUNPCKLQDQ    Y12, Y11, Y11
+	VPADDD         Y7, Y11, Y11
+	VCVTDQ2PS      Y11, Y11
+	VPSHUFB        words<>+0(SB), Y6, Y7
+	VPERMQ         $0xd8, Y7, Y7
+	VCVTPH2PS      X7, Y7
+	VBROADCASTSS   44(DI), Y8
+	VMULPS         Y8, Y7, Y7
+	VFMADD231PS    Y7, Y11, Y0
+	VBROADCASTSS   48(DI), Y7
+	VPSRLD         $0x10, Y6, Y6
+	VPSHUFB        words<>+0(SB), Y6, Y6
+	VPERMQ         $0xd8, Y6, Y6
+	VCVTPH2PS      X6, Y6
+	VFMADD231PS    Y7, Y6, Y0
+	ADDQ           $0x000000c0, R9
+	ADDQ           $0x00000018, R12
+	ADDQ           $0x00000018, R13
+	ADDQ           $0x00000040, DI
+	DECQ           R11
+	JNZ            block
+	VMOVUPS        Y0, (AX)
+	ADDQ           $0x00000020, AX
+	LEAQ           (CX)(SI*8), CX
+	DECQ           R10
+	JNZ            part
+	VZEROUPPER
+	RET
+
+// func rawIQ4_NLAVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+// Requires: AVX, AVX2, AVX512VL, AVX512VNNI, F16C, FMA3, MMX+
+TEXT ·rawIQ4_NLAVXVNNI(SB), NOSPLIT, $0-40
+	MOVQ           dst+0(FP), AX
+	MOVQ           src+8(FP), CX
+	MOVQ           act+16(FP), DX
+	MOVQ           n+32(FP), BX
+	MOVQ           row+24(FP), SI
+	SHRQ           $0x00, BX
+	IMUL3Q         $0x00000003, SI, R8
+	MOVL           $0x0f0f0f0f, DI
+	VMOVD          DI, X1
+	VPBROADCASTD   X1, Y1
+	VBROADCASTI128 iq4nl<>+0(SB), Y2
+	MOVQ           SI, R9
+	SHLQ           $0x04, R9
+	ADDQ           CX, R9
+	MOVQ           $0x00000002, R10
+
+part:
+	MOVQ   CX, R12
+	LEAQ   (R12)(SI*4), R13
+	MOVQ   DX, DI
+	MOVQ   BX, R11
+	VXORPS Y0, Y0, Y0
+
+block:
+	VBROADCASTI128 (R12), Y3
+	VINSERTI128    $0x01, (R13), Y3, Y3
+	VBROADCASTI128 (R12)(SI*1), Y4
+	VINSERTI128    $0x01, (R13)(SI*1), Y4, Y4
+	VBROADCASTI128 (R12)(SI*2), Y5
+	VINSERTI128    $0x01, (R13)(SI*2), Y5, Y5
+	VBROADCASTI128 (R12)(R8*1), Y6
+	VINSERTI128    $0x01, (R13)(R8*1), Y6, Y6
+	VPUNPCKLDQ     Y4, Y3, Y3
+	VPUNPCKLDQ     Y6, Y5, Y4
+	VPUNPCKLQDQ    Y4, Y3, Y3
+	VBROADCASTI128 (DI), Y4
+	VBROADCASTI128 16(DI), Y5
+	VBROADCASTI128 2(R12), Y6
+	VINSERTI128    $0x01, 2(R13), Y6, Y6
+	VPAND          Y1, Y6, Y7
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VPSHUFB        Y7, Y2, Y7
+	VPSHUFB        Y6, Y2, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x504562c4; BYTE $0xc4 // VPDPBUSD       Y4, Y7, Y8
+	LONG $0x504d62c4; BYTE $0xc5 // VPDPBUSD       Y5, Y6, Y8
+	PREFETCHT0     (R9)
+	VBROADCASTI128 2(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 2(R13)(SI*1), Y6, Y6
+	VPAND          Y1, Y6, Y7
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VPSHUFB        Y7, Y2, Y7
+	VPSHUFB        Y6, Y2, Y6
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504562c4; BYTE $0xcc // VPDPBUSD       Y4, Y7, Y9
+	LONG $0x504d62c4; BYTE $0xcd // VPDPBUSD       Y5, Y6, Y9
+	VPUNPCKHDQ     Y9, Y8, Y6
+	VPUNPCKLDQ     Y9, Y8, Y8
+	VPADDD         Y6, Y8, Y8
+	PREFETCHT0     64(R9)
+	VBROADCASTI128 2(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 2(R13)(SI*2), Y6, Y6
+	VPAND          Y1, Y6, Y7
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VPSHUFB        Y7, Y2, Y7
+	VPSHUFB        Y6, Y2, Y6
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504562c4; BYTE $0xcc // VPDPBUSD       Y4, Y7, Y9
+	LONG $0x504d62c4; BYTE $0xcd // VPDPBUSD       Y5, Y6, Y9
+	PREFETCHT0     128(R9)
+	VBROADCASTI128 2(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 2(R13)(R8*1), Y6, Y6
+	VPAND          Y1, Y6, Y7
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VPSHUFB        Y7, Y2, Y7
+	VPSHUFB        Y6, Y2, Y6
+	VXORPS         Y10, Y10, Y10
+	LONG $0x504562c4; BYTE $0xd4 // VPDPBUSD       Y4, Y7, Y10
+	LONG $0x504d62c4; BYTE $0xd5 // VPDPBUSD       Y5, Y6, Y10
+	VPUNPCKHDQ     Y10, Y9, Y4
+	VPUNPCKLDQ     Y10, Y9, Y9
+	VPADDD         Y4, Y9, Y9
+	VPUNPCKHQDQ    Y9, Y8, Y4
+	VPUNPCKLQDQ    Y9, Y8, Y8
+	VPADDD         Y4, Y8, Y8
+	VBROADCASTSS   32(DI), Y4
+	VPSLLD         $0x07, Y4, Y4
+	VPADDD         Y4, Y8, Y8
+	VCVTDQ2PS      Y8, Y8
+	VPSHUFB        words<>+0(SB), Y3, Y3
+	VPERMQ         $0xd8, Y3, Y3
+	VCVTPH2PS      X3, Y3
+	VBROADCASTSS   44(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y8, Y0
+	ADDQ           $0x00000090, R9
+	ADDQ           $0x00000012, R12
+	ADDQ           $0x00000012, R13
+	ADDQ           $0x00000040, DI
+	DECQ           R11
+	JNZ            block
+	VMOVUPS        Y0, (AX)
+	ADDQ           $0x00000020, AX
+	LEAQ           (CX)(SI*8), CX
+	DECQ           R10
+	JNZ            part
+	VZEROUPPER
+	RET
+
+// func rawQ4_KAVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+// Requires: AVX, AVX2, AVX512VL, AVX512VNNI, F16C, FMA3, MMX+
+TEXT ·rawQ4_KAVXVNNI(SB), NOSPLIT, $192-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         act+16(FP), DX
+	MOVQ         n+32(FP), BX
+	MOVQ         row+24(FP), SI
+	SHRQ         $0x03, BX
+	IMUL3Q       $0x00000003, SI, R8
+	MOVL         $0x0f0f0f0f, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	MOVQ         SI, R9
+	SHLQ         $0x04, R9
+	ADDQ         CX, R9
+	MOVQ         $0x00000002, R10
+
+part:
+	MOVQ   CX, R12
+	LEAQ   (R12)(SI*4), R13
+	MOVQ   DX, DI
+	MOVQ   BX, R11
+	VXORPS Y0, Y0, Y0
+
+block:
+	VBROADCASTI128 (R12), Y2
+	VINSERTI128    $0x01, (R13), Y2, Y2
+	VBROADCASTI128 (R12)(SI*1), Y3
+	VINSERTI128    $0x01, (R13)(SI*1), Y3, Y3
+	VBROADCASTI128 (R12)(SI*2), Y4
+	VINSERTI128    $0x01, (R13)(SI*2), Y4, Y4
+	VBROADCASTI128 (R12)(R8*1), Y5
+	VINSERTI128    $0x01, (R13)(R8*1), Y5, Y5
+	VPUNPCKLDQ     Y3, Y2, Y6
+	VPUNPCKLDQ     Y5, Y4, Y7
+	VPUNPCKLQDQ    Y7, Y6, Y8
+	VPUNPCKHQDQ    Y7, Y6, Y6
+	VPUNPCKHDQ     Y3, Y2, Y2
+	VPUNPCKHDQ     Y5, Y4, Y4
+	VPUNPCKLQDQ    Y4, Y2, Y3
+	VPUNPCKHQDQ    Y4, Y2, Y2
+	VPSHUFB        words<>+0(SB), Y8, Y4
+	VPERMQ         $0xd8, Y4, Y4
+	VCVTPH2PS      X4, Y4
+	VMOVDQU        Y4, (SP)
+	VPSRLD         $0x10, Y8, Y4
+	VPSHUFB        words<>+0(SB), Y4, Y4
+	VPERMQ         $0xd8, Y4, Y4
+	VCVTPH2PS      X4, Y4
+	VMOVDQU        Y4, 32(SP)
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y4
+	VPSRLD         $0x02, Y6, Y5
+	VPAND          x30303030<>+0(SB), Y5, Y5
+	VPOR           Y5, Y4, Y4
+	VPSRLD         $0x04, Y2, Y2
+	VPAND          x0f0f0f0f<>+0(SB), Y2, Y2
+	VPSRLD         $0x02, Y3, Y5
+	VPAND          x30303030<>+0(SB), Y5, Y5
+	VPOR           Y5, Y2, Y2
+	VPAND          x3f3f3f3f<>+0(SB), Y6, Y6
+	VPAND          x3f3f3f3f<>+0(SB), Y3, Y3
+	VMOVDQU        Y6, 64(SP)
+	VMOVDQU        Y4, 96(SP)
+	VMOVDQU        Y3, 128(SP)
+	VMOVDQU        Y2, 160(SP)
+	VBROADCASTI128 (DI), Y2
+	VBROADCASTI128 16(DI), Y3
+	VBROADCASTI128 16(R12), Y4
+	VINSERTI128    $0x01, 16(R13), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 32(R12), Y5
+	VINSERTI128    $0x01, 32(R13), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y6, Y6, Y6
+	LONG $0x505de2c4; BYTE $0xf2 // VPDPBUSD       Y2, Y4, Y6
+	LONG $0x5055e2c4; BYTE $0xf3 // VPDPBUSD       Y3, Y5, Y6
+	PREFETCHT0     (R9)
+	VBROADCASTI128 16(R12)(SI*1), Y4
+	VINSERTI128    $0x01, 16(R13)(SI*1), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 32(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 32(R13)(SI*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VPUNPCKHDQ     Y7, Y6, Y4
+	VPUNPCKLDQ     Y7, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	VBROADCASTI128 16(R12)(SI*2), Y4
+	VINSERTI128    $0x01, 16(R13)(SI*2), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 32(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 32(R13)(SI*2), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	PREFETCHT0     64(R9)
+	VBROADCASTI128 16(R12)(R8*1), Y4
+	VINSERTI128    $0x01, 16(R13)(R8*1), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 32(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 32(R13)(R8*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505d62c4; BYTE $0xc2 // VPDPBUSD       Y2, Y4, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	VPUNPCKHDQ     Y8, Y7, Y2
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y2, Y7, Y7
+	VPUNPCKHQDQ    Y7, Y6, Y2
+	VPUNPCKLQDQ    Y7, Y6, Y6
+	VPADDD         Y2, Y6, Y6
+	VCVTDQ2PS      Y6, Y6
+	VMOVDQU        64(SP), Y2
+	VPSLLD         $0x18, Y2, Y2
+	VPSRLD         $0x18, Y2, Y2
+	VCVTDQ2PS      Y2, Y2
+	VMULPS         (SP), Y2, Y2
+	VBROADCASTSS   44(DI), Y3
+	VMULPS         Y3, Y2, Y2
+	VFMADD231PS    Y2, Y6, Y0
+	VBROADCASTSS   48(DI), Y2
+	VMOVDQU        128(SP), Y3
+	VPSLLD         $0x18, Y3, Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         32(SP), Y3, Y3
+	VFNMADD231PS   Y2, Y3, Y0
+	VBROADCASTI128 64(DI), Y2
+	VBROADCASTI128 80(DI), Y3
+	VBROADCASTI128 16(R12), Y4
+	VINSERTI128    $0x01, 16(R13), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 32(R12), Y5
+	VINSERTI128    $0x01, 32(R13), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y6, Y6, Y6
+	LONG $0x505de2c4; BYTE $0xf2 // VPDPBUSD       Y2, Y4, Y6
+	LONG $0x5055e2c4; BYTE $0xf3 // VPDPBUSD       Y3, Y5, Y6
+	PREFETCHT0     128(R9)
+	VBROADCASTI128 16(R12)(SI*1), Y4
+	VINSERTI128    $0x01, 16(R13)(SI*1), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 32(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 32(R13)(SI*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VPUNPCKHDQ     Y7, Y6, Y4
+	VPUNPCKLDQ     Y7, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	VBROADCASTI128 16(R12)(SI*2), Y4
+	VINSERTI128    $0x01, 16(R13)(SI*2), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 32(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 32(R13)(SI*2), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	PREFETCHT0     192(R9)
+	VBROADCASTI128 16(R12)(R8*1), Y4
+	VINSERTI128    $0x01, 16(R13)(R8*1), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 32(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 32(R13)(R8*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505d62c4; BYTE $0xc2 // VPDPBUSD       Y2, Y4, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	VPUNPCKHDQ     Y8, Y7, Y2
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y2, Y7, Y7
+	VPUNPCKHQDQ    Y7, Y6, Y2
+	VPUNPCKLQDQ    Y7, Y6, Y6
+	VPADDD         Y2, Y6, Y6
+	VCVTDQ2PS      Y6, Y6
+	VMOVDQU        64(SP), Y2
+	VPSLLD         $0x10, Y2, Y2
+	VPSRLD         $0x18, Y2, Y2
+	VCVTDQ2PS      Y2, Y2
+	VMULPS         (SP), Y2, Y2
+	VBROADCASTSS   108(DI), Y3
+	VMULPS         Y3, Y2, Y2
+	VFMADD231PS    Y2, Y6, Y0
+	VBROADCASTSS   112(DI), Y2
+	VMOVDQU        128(SP), Y3
+	VPSLLD         $0x10, Y3, Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         32(SP), Y3, Y3
+	VFNMADD231PS   Y2, Y3, Y0
+	VBROADCASTI128 128(DI), Y2
+	VBROADCASTI128 144(DI), Y3
+	PREFETCHT0     256(R9)
+	VBROADCASTI128 48(R12), Y4
+	VINSERTI128    $0x01, 48(R13), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 64(R12), Y5
+	VINSERTI128    $0x01, 64(R13), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y6, Y6, Y6
+	LONG $0x505de2c4; BYTE $0xf2 // VPDPBUSD       Y2, Y4, Y6
+	LONG $0x5055e2c4; BYTE $0xf3 // VPDPBUSD       Y3, Y5, Y6
+	VBROADCASTI128 48(R12)(SI*1), Y4
+	VINSERTI128    $0x01, 48(R13)(SI*1), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 64(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 64(R13)(SI*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VPUNPCKHDQ     Y7, Y6, Y4
+	VPUNPCKLDQ     Y7, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	PREFETCHT0     320(R9)
+	VBROADCASTI128 48(R12)(SI*2), Y4
+	VINSERTI128    $0x01, 48(R13)(SI*2), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 64(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 64(R13)(SI*2), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VBROADCASTI128 48(R12)(R8*1), Y4
+	VINSERTI128    $0x01, 48(R13)(R8*1), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 64(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 64(R13)(R8*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505d62c4; BYTE $0xc2 // VPDPBUSD       Y2, Y4, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	VPUNPCKHDQ     Y8, Y7, Y2
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y2, Y7, Y7
+	VPUNPCKHQDQ    Y7, Y6, Y2
+	VPUNPCKLQDQ    Y7, Y6, Y6
+	VPADDD         Y2, Y6, Y6
+	VCVTDQ2PS      Y6, Y6
+	VMOVDQU        64(SP), Y2
+	VPSLLD         $0x08, Y2, Y2
+	VPSRLD         $0x18, Y2, Y2
+	VCVTDQ2PS      Y2, Y2
+	VMULPS         (SP), Y2, Y2
+	VBROADCASTSS   172(DI), Y3
+	VMULPS         Y3, Y2, Y2
+	VFMADD231PS    Y2, Y6, Y0
+	VBROADCASTSS   176(DI), Y2
+	VMOVDQU        128(SP), Y3
+	VPSLLD         $0x08, Y3, Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         32(SP), Y3, Y3
+	VFNMADD231PS   Y2, Y3, Y0
+	VBROADCASTI128 192(DI), Y2
+	VBROADCASTI128 208(DI), Y3
+	PREFETCHT0     384(R9)
+	VBROADCASTI128 48(R12), Y4
+	VINSERTI128    $0x01, 48(R13), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 64(R12), Y5
+	VINSERTI128    $0x01, 64(R13), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y6, Y6, Y6
+	LONG $0x505de2c4; BYTE $0xf2 // VPDPBUSD       Y2, Y4, Y6
+	LONG $0x5055e2c4; BYTE $0xf3 // VPDPBUSD       Y3, Y5, Y6
+	VBROADCASTI128 48(R12)(SI*1), Y4
+	VINSERTI128    $0x01, 48(R13)(SI*1), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 64(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 64(R13)(SI*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VPUNPCKHDQ     Y7, Y6, Y4
+	VPUNPCKLDQ     Y7, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	PREFETCHT0     448(R9)
+	VBROADCASTI128 48(R12)(SI*2), Y4
+	VINSERTI128    $0x01, 48(R13)(SI*2), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 64(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 64(R13)(SI*2), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	PREFETCHT0     512(R9)
+	VBROADCASTI128 48(R12)(R8*1), Y4
+	VINSERTI128    $0x01, 48(R13)(R8*1), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 64(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 64(R13)(R8*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505d62c4; BYTE $0xc2 // VPDPBUSD       Y2, Y4, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	VPUNPCKHDQ     Y8, Y7, Y2
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y2, Y7, Y7
+	VPUNPCKHQDQ    Y7, Y6, Y2
+	VPUNPCKLQDQ    Y7, Y6, Y6
+	VPADDD         Y2, Y6, Y6
+	VCVTDQ2PS      Y6, Y6
+	VMOVDQU        64(SP), Y2
+	VPSRLD         $0x18, Y2, Y2
+	VCVTDQ2PS      Y2, Y2
+	VMULPS         (SP), Y2, Y2
+	VBROADCASTSS   236(DI), Y3
+	VMULPS         Y3, Y2, Y2
+	VFMADD231PS    Y2, Y6, Y0
+	VBROADCASTSS   240(DI), Y2
+	VMOVDQU        128(SP), Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         32(SP), Y3, Y3
+	VFNMADD231PS   Y2, Y3, Y0
+	VBROADCASTI128 256(DI), Y2
+	VBROADCASTI128 272(DI), Y3
+	VBROADCASTI128 80(R12), Y4
+	VINSERTI128    $0x01, 80(R13), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 96(R12), Y5
+	VINSERTI128    $0x01, 96(R13), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y6, Y6, Y6
+	LONG $0x505de2c4; BYTE $0xf2 // VPDPBUSD       Y2, Y4, Y6
+	LONG $0x5055e2c4; BYTE $0xf3 // VPDPBUSD       Y3, Y5, Y6
+	PREFETCHT0     576(R9)
+	VBROADCASTI128 80(R12)(SI*1), Y4
+	VINSERTI128    $0x01, 80(R13)(SI*1), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 96(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 96(R13)(SI*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VPUNPCKHDQ     Y7, Y6, Y4
+	VPUNPCKLDQ     Y7, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	VBROADCASTI128 80(R12)(SI*2), Y4
+	VINSERTI128    $0x01, 80(R13)(SI*2), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 96(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 96(R13)(SI*2), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	PREFETCHT0     640(R9)
+	VBROADCASTI128 80(R12)(R8*1), Y4
+	VINSERTI128    $0x01, 80(R13)(R8*1), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 96(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 96(R13)(R8*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505d62c4; BYTE $0xc2 // VPDPBUSD       Y2, Y4, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	VPUNPCKHDQ     Y8, Y7, Y2
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y2, Y7, Y7
+	VPUNPCKHQDQ    Y7, Y6, Y2
+	VPUNPCKLQDQ    Y7, Y6, Y6
+	VPADDD         Y2, Y6, Y6
+	VCVTDQ2PS      Y6, Y6
+	VMOVDQU        96(SP), Y2
+	VPSLLD         $0x18, Y2, Y2
+	VPSRLD         $0x18, Y2, Y2
+	VCVTDQ2PS      Y2, Y2
+	VMULPS         (SP), Y2, Y2
+	VBROADCASTSS   300(DI), Y3
+	VMULPS         Y3, Y2, Y2
+	VFMADD231PS    Y2, Y6, Y0
+	VBROADCASTSS   304(DI), Y2
+	VMOVDQU        160(SP), Y3
+	VPSLLD         $0x18, Y3, Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         32(SP), Y3, Y3
+	VFNMADD231PS   Y2, Y3, Y0
+	VBROADCASTI128 320(DI), Y2
+	VBROADCASTI128 336(DI), Y3
+	VBROADCASTI128 80(R12), Y4
+	VINSERTI128    $0x01, 80(R13), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 96(R12), Y5
+	VINSERTI128    $0x01, 96(R13), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y6, Y6, Y6
+	LONG $0x505de2c4; BYTE $0xf2 // VPDPBUSD       Y2, Y4, Y6
+	LONG $0x5055e2c4; BYTE $0xf3 // VPDPBUSD       Y3, Y5, Y6
+	PREFETCHT0     704(R9)
+	VBROADCASTI128 80(R12)(SI*1), Y4
+	VINSERTI128    $0x01, 80(R13)(SI*1), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 96(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 96(R13)(SI*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VPUNPCKHDQ     Y7, Y6, Y4
+	VPUNPCKLDQ     Y7, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	VBROADCASTI128 80(R12)(SI*2), Y4
+	VINSERTI128    $0x01, 80(R13)(SI*2), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 96(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 96(R13)(SI*2), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	PREFETCHT0     768(R9)
+	VBROADCASTI128 80(R12)(R8*1), Y4
+	VINSERTI128    $0x01, 80(R13)(R8*1), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 96(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 96(R13)(R8*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505d62c4; BYTE $0xc2 // VPDPBUSD       Y2, Y4, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	VPUNPCKHDQ     Y8, Y7, Y2
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y2, Y7, Y7
+	VPUNPCKHQDQ    Y7, Y6, Y2
+	VPUNPCKLQDQ    Y7, Y6, Y6
+	VPADDD         Y2, Y6, Y6
+	VCVTDQ2PS      Y6, Y6
+	VMOVDQU        96(SP), Y2
+	VPSLLD         $0x10, Y2, Y2
+	VPSRLD         $0x18, Y2, Y2
+	VCVTDQ2PS      Y2, Y2
+	VMULPS         (SP), Y2, Y2
+	VBROADCASTSS   364(DI), Y3
+	VMULPS         Y3, Y2, Y2
+	VFMADD231PS    Y2, Y6, Y0
+	VBROADCASTSS   368(DI), Y2
+	VMOVDQU        160(SP), Y3
+	VPSLLD         $0x10, Y3, Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         32(SP), Y3, Y3
+	VFNMADD231PS   Y2, Y3, Y0
+	VBROADCASTI128 384(DI), Y2
+	VBROADCASTI128 400(DI), Y3
+	PREFETCHT0     832(R9)
+	VBROADCASTI128 112(R12), Y4
+	VINSERTI128    $0x01, 112(R13), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 128(R12), Y5
+	VINSERTI128    $0x01, 128(R13), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y6, Y6, Y6
+	LONG $0x505de2c4; BYTE $0xf2 // VPDPBUSD       Y2, Y4, Y6
+	LONG $0x5055e2c4; BYTE $0xf3 // VPDPBUSD       Y3, Y5, Y6
+	VBROADCASTI128 112(R12)(SI*1), Y4
+	VINSERTI128    $0x01, 112(R13)(SI*1), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 128(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 128(R13)(SI*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VPUNPCKHDQ     Y7, Y6, Y4
+	VPUNPCKLDQ     Y7, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	PREFETCHT0     896(R9)
+	VBROADCASTI128 112(R12)(SI*2), Y4
+	VINSERTI128    $0x01, 112(R13)(SI*2), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 128(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 128(R13)(SI*2), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VBROADCASTI128 112(R12)(R8*1), Y4
+	VINSERTI128    $0x01, 112(R13)(R8*1), Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 128(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 128(R13)(R8*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505d62c4; BYTE $0xc2 // VPDPBUSD       Y2, Y4, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	VPUNPCKHDQ     Y8, Y7, Y2
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y2, Y7, Y7
+	VPUNPCKHQDQ    Y7, Y6, Y2
+	VPUNPCKLQDQ    Y7, Y6, Y6
+	VPADDD         Y2, Y6, Y6
+	VCVTDQ2PS      Y6, Y6
+	VMOVDQU        96(SP), Y2
+	VPSLLD         $0x08, Y2, Y2
+	VPSRLD         $0x18, Y2, Y2
+	VCVTDQ2PS      Y2, Y2
+	VMULPS         (SP), Y2, Y2
+	VBROADCASTSS   428(DI), Y3
+	VMULPS         Y3, Y2, Y2
+	VFMADD231PS    Y2, Y6, Y0
+	VBROADCASTSS   432(DI), Y2
+	VMOVDQU        160(SP), Y3
+	VPSLLD         $0x08, Y3, Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         32(SP), Y3, Y3
+	VFNMADD231PS   Y2, Y3, Y0
+	VBROADCASTI128 448(DI), Y2
+	VBROADCASTI128 464(DI), Y3
+	PREFETCHT0     960(R9)
+	VBROADCASTI128 112(R12), Y4
+	VINSERTI128    $0x01, 112(R13), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 128(R12), Y5
+	VINSERTI128    $0x01, 128(R13), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y6, Y6, Y6
+	LONG $0x505de2c4; BYTE $0xf2 // VPDPBUSD       Y2, Y4, Y6
+	LONG $0x5055e2c4; BYTE $0xf3 // VPDPBUSD       Y3, Y5, Y6
+	VBROADCASTI128 112(R12)(SI*1), Y4
+	VINSERTI128    $0x01, 112(R13)(SI*1), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 128(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 128(R13)(SI*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VPUNPCKHDQ     Y7, Y6, Y4
+	VPUNPCKLDQ     Y7, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	PREFETCHT0     1024(R9)
+	VBROADCASTI128 112(R12)(SI*2), Y4
+	VINSERTI128    $0x01, 112(R13)(SI*2), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 128(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 128(R13)(SI*2), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y7, Y7, Y7
+	LONG $0x505de2c4; BYTE $0xfa // VPDPBUSD       Y2, Y4, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	PREFETCHT0     1088(R9)
+	VBROADCASTI128 112(R12)(R8*1), Y4
+	VINSERTI128    $0x01, 112(R13)(R8*1), Y4, Y4
+	VPSRLD         $0x04, Y4, Y4
+	VPAND          Y1, Y4, Y4
+	VBROADCASTI128 128(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 128(R13)(R8*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505d62c4; BYTE $0xc2 // VPDPBUSD       Y2, Y4, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	VPUNPCKHDQ     Y8, Y7, Y2
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y2, Y7, Y7
+	VPUNPCKHQDQ    Y7, Y6, Y2
+	VPUNPCKLQDQ    Y7, Y6, Y6
+	VPADDD         Y2, Y6, Y6
+	VCVTDQ2PS      Y6, Y6
+	VMOVDQU        96(SP), Y2
+	VPSRLD         $0x18, Y2, Y2
+	VCVTDQ2PS      Y2, Y2
+	VMULPS         (SP), Y2, Y2
+	VBROADCASTSS   492(DI), Y3
+	VMULPS         Y3, Y2, Y2
+	VFMADD231PS    Y2, Y6, Y0
+	VBROADCASTSS   496(DI), Y2
+	VMOVDQU        160(SP), Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         32(SP), Y3, Y3
+	VFNMADD231PS   Y2, Y3, Y0
+	ADDQ           $0x00000480, R9
+	ADDQ           $0x00000090, R12
+	ADDQ           $0x00000090, R13
+	ADDQ           $0x00000200, DI
+	DECQ           R11
+	JNZ            block
+	VMOVUPS        Y0, (AX)
+	ADDQ           $0x00000020, AX
+	LEAQ           (CX)(SI*8), CX
+	DECQ           R10
+	JNZ            part
+	VZEROUPPER
+	RET
+
+// func rawQ5_KAVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+// Requires: AVX, AVX2, AVX512VL, AVX512VNNI, F16C, FMA3, MMX+
+TEXT ·rawQ5_KAVXVNNI(SB), NOSPLIT, $192-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         act+16(FP), DX
+	MOVQ         n+32(FP), BX
+	MOVQ         row+24(FP), SI
+	SHRQ         $0x03, BX
+	IMUL3Q       $0x00000003, SI, R8
+	MOVL         $0x0f0f0f0f, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x10101010, DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         SI, R9
+	SHLQ         $0x04, R9
+	ADDQ         CX, R9
+	MOVQ         $0x00000002, R10
+
+part:
+	MOVQ   CX, R12
+	LEAQ   (R12)(SI*4), R13
+	MOVQ   DX, DI
+	MOVQ   BX, R11
+	VXORPS Y0, Y0, Y0
+
+block:
+	VBROADCASTI128 (R12), Y3
+	VINSERTI128    $0x01, (R13), Y3, Y3
+	VBROADCASTI128 (R12)(SI*1), Y4
+	VINSERTI128    $0x01, (R13)(SI*1), Y4, Y4
+	VBROADCASTI128 (R12)(SI*2), Y5
+	VINSERTI128    $0x01, (R13)(SI*2), Y5, Y5
+	VBROADCASTI128 (R12)(R8*1), Y6
+	VINSERTI128    $0x01, (R13)(R8*1), Y6, Y6
+	VPUNPCKLDQ     Y4, Y3, Y7
+	VPUNPCKLDQ     Y6, Y5, Y8
+	VPUNPCKLQDQ    Y8, Y7, Y9
+	VPUNPCKHQDQ    Y8, Y7, Y7
+	VPUNPCKHDQ     Y4, Y3, Y3
+	VPUNPCKHDQ     Y6, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y3, Y4
+	VPUNPCKHQDQ    Y5, Y3, Y3
+	VPSHUFB        words<>+0(SB), Y9, Y5
+	VPERMQ         $0xd8, Y5, Y5
+	VCVTPH2PS      X5, Y5
+	VMOVDQU        Y5, (SP)
+	VPSRLD         $0x10, Y9, Y5
+	VPSHUFB        words<>+0(SB), Y5, Y5
+	VPERMQ         $0xd8, Y5, Y5
+	VCVTPH2PS      X5, Y5
+	VMOVDQU        Y5, 32(SP)
+	VPAND          x0f0f0f0f<>+0(SB), Y3, Y5
+	VPSRLD         $0x02, Y7, Y6
+	VPAND          x30303030<>+0(SB), Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VPSRLD         $0x04, Y3, Y3
+	VPAND          x0f0f0f0f<>+0(SB), Y3, Y3
+	VPSRLD         $0x02, Y4, Y6
+	VPAND          x30303030<>+0(SB), Y6, Y6
+	VPOR           Y6, Y3, Y3
+	VPAND          x3f3f3f3f<>+0(SB), Y7, Y7
+	VPAND          x3f3f3f3f<>+0(SB), Y4, Y4
+	VMOVDQU        Y7, 64(SP)
+	VMOVDQU        Y5, 96(SP)
+	VMOVDQU        Y4, 128(SP)
+	VMOVDQU        Y3, 160(SP)
+	VBROADCASTI128 (DI), Y3
+	VBROADCASTI128 16(DI), Y4
+	VBROADCASTI128 48(R12), Y5
+	VINSERTI128    $0x01, 48(R13), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12), Y6
+	VINSERTI128    $0x01, 16(R13), Y6, Y6
+	VPSLLD         $0x04, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 64(R12), Y6
+	VINSERTI128    $0x01, 64(R13), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12), Y7
+	VINSERTI128    $0x01, 32(R13), Y7, Y7
+	VPSLLD         $0x04, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	LONG $0x504de2c4; BYTE $0xfc // VPDPBUSD       Y4, Y6, Y7
+	PREFETCHT0     (R9)
+	VBROADCASTI128 48(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 48(R13)(SI*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*1), Y6, Y6
+	VPSLLD         $0x04, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 64(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 64(R13)(SI*1), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*1), Y8, Y8
+	VPSLLD         $0x04, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	VPUNPCKHDQ     Y8, Y7, Y5
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y5, Y7, Y7
+	PREFETCHT0     64(R9)
+	VBROADCASTI128 48(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 48(R13)(SI*2), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*2), Y6, Y6
+	VPSLLD         $0x04, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 64(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 64(R13)(SI*2), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*2), Y8, Y8
+	VPSLLD         $0x04, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	VBROADCASTI128 48(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 48(R13)(R8*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 16(R13)(R8*1), Y6, Y6
+	VPSLLD         $0x04, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 64(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 64(R13)(R8*1), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(R8*1), Y9
+	VINSERTI128    $0x01, 32(R13)(R8*1), Y9, Y9
+	VPSLLD         $0x04, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y6, Y6
+	VXORPS         Y9, Y9, Y9
+	LONG $0x505562c4; BYTE $0xcb // VPDPBUSD       Y3, Y5, Y9
+	LONG $0x504d62c4; BYTE $0xcc // VPDPBUSD       Y4, Y6, Y9
+	VPUNPCKHDQ     Y9, Y8, Y3
+	VPUNPCKLDQ     Y9, Y8, Y8
+	VPADDD         Y3, Y8, Y8
+	VPUNPCKHQDQ    Y8, Y7, Y3
+	VPUNPCKLQDQ    Y8, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        64(SP), Y3
+	VPSLLD         $0x18, Y3, Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   44(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VBROADCASTSS   48(DI), Y3
+	VMOVDQU        128(SP), Y4
+	VPSLLD         $0x18, Y4, Y4
+	VPSRLD         $0x18, Y4, Y4
+	VCVTDQ2PS      Y4, Y4
+	VMULPS         32(SP), Y4, Y4
+	VFNMADD231PS   Y3, Y4, Y0
+	VBROADCASTI128 64(DI), Y3
+	VBROADCASTI128 80(DI), Y4
+	PREFETCHT0     128(R9)
+	VBROADCASTI128 48(R12), Y5
+	VINSERTI128    $0x01, 48(R13), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12), Y6
+	VINSERTI128    $0x01, 16(R13), Y6, Y6
+	VPSLLD         $0x03, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 64(R12), Y6
+	VINSERTI128    $0x01, 64(R13), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12), Y7
+	VINSERTI128    $0x01, 32(R13), Y7, Y7
+	VPSLLD         $0x03, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	LONG $0x504de2c4; BYTE $0xfc // VPDPBUSD       Y4, Y6, Y7
+	PREFETCHT0     192(R9)
+	VBROADCASTI128 48(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 48(R13)(SI*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*1), Y6, Y6
+	VPSLLD         $0x03, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 64(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 64(R13)(SI*1), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*1), Y8, Y8
+	VPSLLD         $0x03, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	VPUNPCKHDQ     Y8, Y7, Y5
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y5, Y7, Y7
+	VBROADCASTI128 48(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 48(R13)(SI*2), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*2), Y6, Y6
+	VPSLLD         $0x03, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 64(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 64(R13)(SI*2), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*2), Y8, Y8
+	VPSLLD         $0x03, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	PREFETCHT0     256(R9)
+	VBROADCASTI128 48(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 48(R13)(R8*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 16(R13)(R8*1), Y6, Y6
+	VPSLLD         $0x03, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 64(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 64(R13)(R8*1), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(R8*1), Y9
+	VINSERTI128    $0x01, 32(R13)(R8*1), Y9, Y9
+	VPSLLD         $0x03, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y6, Y6
+	VXORPS         Y9, Y9, Y9
+	LONG $0x505562c4; BYTE $0xcb // VPDPBUSD       Y3, Y5, Y9
+	LONG $0x504d62c4; BYTE $0xcc // VPDPBUSD       Y4, Y6, Y9
+	VPUNPCKHDQ     Y9, Y8, Y3
+	VPUNPCKLDQ     Y9, Y8, Y8
+	VPADDD         Y3, Y8, Y8
+	VPUNPCKHQDQ    Y8, Y7, Y3
+	VPUNPCKLQDQ    Y8, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        64(SP), Y3
+	VPSLLD         $0x10, Y3, Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   108(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VBROADCASTSS   112(DI), Y3
+	VMOVDQU        128(SP), Y4
+	VPSLLD         $0x10, Y4, Y4
+	VPSRLD         $0x18, Y4, Y4
+	VCVTDQ2PS      Y4, Y4
+	VMULPS         32(SP), Y4, Y4
+	VFNMADD231PS   Y3, Y4, Y0
+	VBROADCASTI128 128(DI), Y3
+	VBROADCASTI128 144(DI), Y4
+	PREFETCHT0     320(R9)
+	VBROADCASTI128 80(R12), Y5
+	VINSERTI128    $0x01, 80(R13), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12), Y6
+	VINSERTI128    $0x01, 16(R13), Y6, Y6
+	VPSLLD         $0x02, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 96(R12), Y6
+	VINSERTI128    $0x01, 96(R13), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12), Y7
+	VINSERTI128    $0x01, 32(R13), Y7, Y7
+	VPSLLD         $0x02, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	LONG $0x504de2c4; BYTE $0xfc // VPDPBUSD       Y4, Y6, Y7
+	VBROADCASTI128 80(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 80(R13)(SI*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*1), Y6, Y6
+	VPSLLD         $0x02, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 96(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 96(R13)(SI*1), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*1), Y8, Y8
+	VPSLLD         $0x02, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	VPUNPCKHDQ     Y8, Y7, Y5
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y5, Y7, Y7
+	PREFETCHT0     384(R9)
+	VBROADCASTI128 80(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 80(R13)(SI*2), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*2), Y6, Y6
+	VPSLLD         $0x02, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 96(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 96(R13)(SI*2), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*2), Y8, Y8
+	VPSLLD         $0x02, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	PREFETCHT0     448(R9)
+	VBROADCASTI128 80(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 80(R13)(R8*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 16(R13)(R8*1), Y6, Y6
+	VPSLLD         $0x02, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 96(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 96(R13)(R8*1), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(R8*1), Y9
+	VINSERTI128    $0x01, 32(R13)(R8*1), Y9, Y9
+	VPSLLD         $0x02, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y6, Y6
+	VXORPS         Y9, Y9, Y9
+	LONG $0x505562c4; BYTE $0xcb // VPDPBUSD       Y3, Y5, Y9
+	LONG $0x504d62c4; BYTE $0xcc // VPDPBUSD       Y4, Y6, Y9
+	VPUNPCKHDQ     Y9, Y8, Y3
+	VPUNPCKLDQ     Y9, Y8, Y8
+	VPADDD         Y3, Y8, Y8
+	VPUNPCKHQDQ    Y8, Y7, Y3
+	VPUNPCKLQDQ    Y8, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        64(SP), Y3
+	VPSLLD         $0x08, Y3, Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   172(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VBROADCASTSS   176(DI), Y3
+	VMOVDQU        128(SP), Y4
+	VPSLLD         $0x08, Y4, Y4
+	VPSRLD         $0x18, Y4, Y4
+	VCVTDQ2PS      Y4, Y4
+	VMULPS         32(SP), Y4, Y4
+	VFNMADD231PS   Y3, Y4, Y0
+	VBROADCASTI128 192(DI), Y3
+	VBROADCASTI128 208(DI), Y4
+	VBROADCASTI128 80(R12), Y5
+	VINSERTI128    $0x01, 80(R13), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12), Y6
+	VINSERTI128    $0x01, 16(R13), Y6, Y6
+	VPSLLD         $0x01, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 96(R12), Y6
+	VINSERTI128    $0x01, 96(R13), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12), Y7
+	VINSERTI128    $0x01, 32(R13), Y7, Y7
+	VPSLLD         $0x01, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	LONG $0x504de2c4; BYTE $0xfc // VPDPBUSD       Y4, Y6, Y7
+	PREFETCHT0     512(R9)
+	VBROADCASTI128 80(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 80(R13)(SI*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*1), Y6, Y6
+	VPSLLD         $0x01, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 96(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 96(R13)(SI*1), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*1), Y8, Y8
+	VPSLLD         $0x01, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	VPUNPCKHDQ     Y8, Y7, Y5
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y5, Y7, Y7
+	PREFETCHT0     576(R9)
+	VBROADCASTI128 80(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 80(R13)(SI*2), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*2), Y6, Y6
+	VPSLLD         $0x01, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 96(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 96(R13)(SI*2), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*2), Y8, Y8
+	VPSLLD         $0x01, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	PREFETCHT0     640(R9)
+	VBROADCASTI128 80(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 80(R13)(R8*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 16(R13)(R8*1), Y6, Y6
+	VPSLLD         $0x01, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 96(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 96(R13)(R8*1), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(R8*1), Y9
+	VINSERTI128    $0x01, 32(R13)(R8*1), Y9, Y9
+	VPSLLD         $0x01, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y6, Y6
+	VXORPS         Y9, Y9, Y9
+	LONG $0x505562c4; BYTE $0xcb // VPDPBUSD       Y3, Y5, Y9
+	LONG $0x504d62c4; BYTE $0xcc // VPDPBUSD       Y4, Y6, Y9
+	VPUNPCKHDQ     Y9, Y8, Y3
+	VPUNPCKLDQ     Y9, Y8, Y8
+	VPADDD         Y3, Y8, Y8
+	VPUNPCKHQDQ    Y8, Y7, Y3
+	VPUNPCKLQDQ    Y8, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        64(SP), Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   236(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VBROADCASTSS   240(DI), Y3
+	VMOVDQU        128(SP), Y4
+	VPSRLD         $0x18, Y4, Y4
+	VCVTDQ2PS      Y4, Y4
+	VMULPS         32(SP), Y4, Y4
+	VFNMADD231PS   Y3, Y4, Y0
+	VBROADCASTI128 256(DI), Y3
+	VBROADCASTI128 272(DI), Y4
+	VBROADCASTI128 112(R12), Y5
+	VINSERTI128    $0x01, 112(R13), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12), Y6
+	VINSERTI128    $0x01, 16(R13), Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 128(R12), Y6
+	VINSERTI128    $0x01, 128(R13), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12), Y7
+	VINSERTI128    $0x01, 32(R13), Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	LONG $0x504de2c4; BYTE $0xfc // VPDPBUSD       Y4, Y6, Y7
+	PREFETCHT0     704(R9)
+	VBROADCASTI128 112(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 112(R13)(SI*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*1), Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 128(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 128(R13)(SI*1), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*1), Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	VPUNPCKHDQ     Y8, Y7, Y5
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y5, Y7, Y7
+	PREFETCHT0     768(R9)
+	VBROADCASTI128 112(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 112(R13)(SI*2), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*2), Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 128(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 128(R13)(SI*2), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*2), Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	VBROADCASTI128 112(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 112(R13)(R8*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 16(R13)(R8*1), Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 128(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 128(R13)(R8*1), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(R8*1), Y9
+	VINSERTI128    $0x01, 32(R13)(R8*1), Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y6, Y6
+	VXORPS         Y9, Y9, Y9
+	LONG $0x505562c4; BYTE $0xcb // VPDPBUSD       Y3, Y5, Y9
+	LONG $0x504d62c4; BYTE $0xcc // VPDPBUSD       Y4, Y6, Y9
+	VPUNPCKHDQ     Y9, Y8, Y3
+	VPUNPCKLDQ     Y9, Y8, Y8
+	VPADDD         Y3, Y8, Y8
+	VPUNPCKHQDQ    Y8, Y7, Y3
+	VPUNPCKLQDQ    Y8, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        96(SP), Y3
+	VPSLLD         $0x18, Y3, Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   300(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VBROADCASTSS   304(DI), Y3
+	VMOVDQU        160(SP), Y4
+	VPSLLD         $0x18, Y4, Y4
+	VPSRLD         $0x18, Y4, Y4
+	VCVTDQ2PS      Y4, Y4
+	VMULPS         32(SP), Y4, Y4
+	VFNMADD231PS   Y3, Y4, Y0
+	VBROADCASTI128 320(DI), Y3
+	VBROADCASTI128 336(DI), Y4
+	PREFETCHT0     832(R9)
+	VBROADCASTI128 112(R12), Y5
+	VINSERTI128    $0x01, 112(R13), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12), Y6
+	VINSERTI128    $0x01, 16(R13), Y6, Y6
+	VPSRLD         $0x01, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 128(R12), Y6
+	VINSERTI128    $0x01, 128(R13), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12), Y7
+	VINSERTI128    $0x01, 32(R13), Y7, Y7
+	VPSRLD         $0x01, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	LONG $0x504de2c4; BYTE $0xfc // VPDPBUSD       Y4, Y6, Y7
+	PREFETCHT0     896(R9)
+	VBROADCASTI128 112(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 112(R13)(SI*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*1), Y6, Y6
+	VPSRLD         $0x01, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 128(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 128(R13)(SI*1), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*1), Y8, Y8
+	VPSRLD         $0x01, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	VPUNPCKHDQ     Y8, Y7, Y5
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y5, Y7, Y7
+	VBROADCASTI128 112(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 112(R13)(SI*2), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*2), Y6, Y6
+	VPSRLD         $0x01, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 128(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 128(R13)(SI*2), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*2), Y8, Y8
+	VPSRLD         $0x01, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	PREFETCHT0     960(R9)
+	VBROADCASTI128 112(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 112(R13)(R8*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 16(R13)(R8*1), Y6, Y6
+	VPSRLD         $0x01, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 128(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 128(R13)(R8*1), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(R8*1), Y9
+	VINSERTI128    $0x01, 32(R13)(R8*1), Y9, Y9
+	VPSRLD         $0x01, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y6, Y6
+	VXORPS         Y9, Y9, Y9
+	LONG $0x505562c4; BYTE $0xcb // VPDPBUSD       Y3, Y5, Y9
+	LONG $0x504d62c4; BYTE $0xcc // VPDPBUSD       Y4, Y6, Y9
+	VPUNPCKHDQ     Y9, Y8, Y3
+	VPUNPCKLDQ     Y9, Y8, Y8
+	VPADDD         Y3, Y8, Y8
+	VPUNPCKHQDQ    Y8, Y7, Y3
+	VPUNPCKLQDQ    Y8, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        96(SP), Y3
+	VPSLLD         $0x10, Y3, Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   364(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VBROADCASTSS   368(DI), Y3
+	VMOVDQU        160(SP), Y4
+	VPSLLD         $0x10, Y4, Y4
+	VPSRLD         $0x18, Y4, Y4
+	VCVTDQ2PS      Y4, Y4
+	VMULPS         32(SP), Y4, Y4
+	VFNMADD231PS   Y3, Y4, Y0
+	VBROADCASTI128 384(DI), Y3
+	VBROADCASTI128 400(DI), Y4
+	PREFETCHT0     1024(R9)
+	VBROADCASTI128 144(R12), Y5
+	VINSERTI128    $0x01, 144(R13), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12), Y6
+	VINSERTI128    $0x01, 16(R13), Y6, Y6
+	VPSRLD         $0x02, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 160(R12), Y6
+	VINSERTI128    $0x01, 160(R13), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12), Y7
+	VINSERTI128    $0x01, 32(R13), Y7, Y7
+	VPSRLD         $0x02, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	LONG $0x504de2c4; BYTE $0xfc // VPDPBUSD       Y4, Y6, Y7
+	VBROADCASTI128 144(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 144(R13)(SI*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*1), Y6, Y6
+	VPSRLD         $0x02, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 160(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 160(R13)(SI*1), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*1), Y8, Y8
+	VPSRLD         $0x02, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	VPUNPCKHDQ     Y8, Y7, Y5
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y5, Y7, Y7
+	PREFETCHT0     1088(R9)
+	VBROADCASTI128 144(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 144(R13)(SI*2), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*2), Y6, Y6
+	VPSRLD         $0x02, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 160(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 160(R13)(SI*2), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*2), Y8, Y8
+	VPSRLD         $0x02, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	PREFETCHT0     1152(R9)
+	VBROADCASTI128 144(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 144(R13)(R8*1), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 16(R13)(R8*1), Y6, Y6
+	VPSRLD         $0x02, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 160(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 160(R13)(R8*1), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(R8*1), Y9
+	VINSERTI128    $0x01, 32(R13)(R8*1), Y9, Y9
+	VPSRLD         $0x02, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y6, Y6
+	VXORPS         Y9, Y9, Y9
+	LONG $0x505562c4; BYTE $0xcb // VPDPBUSD       Y3, Y5, Y9
+	LONG $0x504d62c4; BYTE $0xcc // VPDPBUSD       Y4, Y6, Y9
+	VPUNPCKHDQ     Y9, Y8, Y3
+	VPUNPCKLDQ     Y9, Y8, Y8
+	VPADDD         Y3, Y8, Y8
+	VPUNPCKHQDQ    Y8, Y7, Y3
+	VPUNPCKLQDQ    Y8, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        96(SP), Y3
+	VPSLLD         $0x08, Y3, Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   428(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VBROADCASTSS   432(DI), Y3
+	VMOVDQU        160(SP), Y4
+	VPSLLD         $0x08, Y4, Y4
+	VPSRLD         $0x18, Y4, Y4
+	VCVTDQ2PS      Y4, Y4
+	VMULPS         32(SP), Y4, Y4
+	VFNMADD231PS   Y3, Y4, Y0
+	VBROADCASTI128 448(DI), Y3
+	VBROADCASTI128 464(DI), Y4
+	VBROADCASTI128 144(R12), Y5
+	VINSERTI128    $0x01, 144(R13), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12), Y6
+	VINSERTI128    $0x01, 16(R13), Y6, Y6
+	VPSRLD         $0x03, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 160(R12), Y6
+	VINSERTI128    $0x01, 160(R13), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12), Y7
+	VINSERTI128    $0x01, 32(R13), Y7, Y7
+	VPSRLD         $0x03, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	LONG $0x504de2c4; BYTE $0xfc // VPDPBUSD       Y4, Y6, Y7
+	PREFETCHT0     1216(R9)
+	VBROADCASTI128 144(R12)(SI*1), Y5
+	VINSERTI128    $0x01, 144(R13)(SI*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*1), Y6, Y6
+	VPSRLD         $0x03, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 160(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 160(R13)(SI*1), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*1), Y8, Y8
+	VPSRLD         $0x03, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	VPUNPCKHDQ     Y8, Y7, Y5
+	VPUNPCKLDQ     Y8, Y7, Y7
+	VPADDD         Y5, Y7, Y7
+	PREFETCHT0     1280(R9)
+	VBROADCASTI128 144(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 144(R13)(SI*2), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 16(R13)(SI*2), Y6, Y6
+	VPSRLD         $0x03, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 160(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 160(R13)(SI*2), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 32(R13)(SI*2), Y8, Y8
+	VPSRLD         $0x03, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VXORPS         Y8, Y8, Y8
+	LONG $0x505562c4; BYTE $0xc3 // VPDPBUSD       Y3, Y5, Y8
+	LONG $0x504d62c4; BYTE $0xc4 // VPDPBUSD       Y4, Y6, Y8
+	PREFETCHT0     1344(R9)
+	VBROADCASTI128 144(R12)(R8*1), Y5
+	VINSERTI128    $0x01, 144(R13)(R8*1), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 16(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 16(R13)(R8*1), Y6, Y6
+	VPSRLD         $0x03, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 160(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 160(R13)(R8*1), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 32(R12)(R8*1), Y9
+	VINSERTI128    $0x01, 32(R13)(R8*1), Y9, Y9
+	VPSRLD         $0x03, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y6, Y6
+	VXORPS         Y9, Y9, Y9
+	LONG $0x505562c4; BYTE $0xcb // VPDPBUSD       Y3, Y5, Y9
+	LONG $0x504d62c4; BYTE $0xcc // VPDPBUSD       Y4, Y6, Y9
+	VPUNPCKHDQ     Y9, Y8, Y3
+	VPUNPCKLDQ     Y9, Y8, Y8
+	VPADDD         Y3, Y8, Y8
+	VPUNPCKHQDQ    Y8, Y7, Y3
+	VPUNPCKLQDQ    Y8, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        96(SP), Y3
+	VPSRLD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   492(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VBROADCASTSS   496(DI), Y3
+	VMOVDQU        160(SP), Y4
+	VPSRLD         $0x18, Y4, Y4
+	VCVTDQ2PS      Y4, Y4
+	VMULPS         32(SP), Y4, Y4
+	VFNMADD231PS   Y3, Y4, Y0
+	ADDQ           $0x00000580, R9
+	ADDQ           $0x000000b0, R12
+	ADDQ           $0x000000b0, R13
+	ADDQ           $0x00000200, DI
+	DECQ           R11
+	JNZ            block
+	VMOVUPS        Y0, (AX)
+	ADDQ           $0x00000020, AX
+	LEAQ           (CX)(SI*8), CX
+	DECQ           R10
+	JNZ            part
+	VZEROUPPER
+	RET
+
+// func rawQ6_KAVXVNNI(dst *float32, src *byte, act *byte, row int, n int)
+// Requires: AVX, AVX2, AVX512VL, AVX512VNNI, F16C, FMA3, MMX+
+TEXT ·rawQ6_KAVXVNNI(SB), NOSPLIT, $160-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         act+16(FP), DX
+	MOVQ         n+32(FP), BX
+	MOVQ         row+24(FP), SI
+	SHRQ         $0x03, BX
+	IMUL3Q       $0x00000003, SI, R8
+	MOVL         $0x0f0f0f0f, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x30303030, DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         SI, R9
+	SHLQ         $0x04, R9
+	ADDQ         CX, R9
+	MOVQ         $0x00000002, R10
+
+part:
+	MOVQ   CX, R12
+	LEAQ   (R12)(SI*4), R13
+	MOVQ   DX, DI
+	MOVQ   BX, R11
+	VXORPS Y0, Y0, Y0
+
+block:
+	VBROADCASTI128 194(R12), Y3
+	VINSERTI128    $0x01, 194(R13), Y3, Y3
+	VBROADCASTI128 194(R12)(SI*1), Y4
+	VINSERTI128    $0x01, 194(R13)(SI*1), Y4, Y4
+	VBROADCASTI128 194(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 194(R13)(SI*2), Y5, Y5
+	VBROADCASTI128 194(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 194(R13)(R8*1), Y6, Y6
+	VPUNPCKLDQ     Y4, Y3, Y7
+	VPUNPCKLDQ     Y6, Y5, Y8
+	VPUNPCKLQDQ    Y8, Y7, Y9
+	VPUNPCKHQDQ    Y8, Y7, Y7
+	VPUNPCKHDQ     Y4, Y3, Y3
+	VPUNPCKHDQ     Y6, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y3, Y4
+	VPUNPCKHQDQ    Y5, Y3, Y3
+	VPSRLD         $0x10, Y3, Y3
+	VPSHUFB        words<>+0(SB), Y3, Y3
+	VPERMQ         $0xd8, Y3, Y3
+	VCVTPH2PS      X3, Y3
+	VMOVDQU        Y3, (SP)
+	VBROADCASTI128 192(R12), Y3
+	VINSERTI128    $0x01, 192(R13), Y3, Y3
+	VBROADCASTI128 192(R12)(SI*1), Y4
+	VINSERTI128    $0x01, 192(R13)(SI*1), Y4, Y4
+	VBROADCASTI128 192(R12)(SI*2), Y5
+	VINSERTI128    $0x01, 192(R13)(SI*2), Y5, Y5
+	VBROADCASTI128 192(R12)(R8*1), Y6
+	VINSERTI128    $0x01, 192(R13)(R8*1), Y6, Y6
+	VPUNPCKLDQ     Y4, Y3, Y7
+	VPUNPCKLDQ     Y6, Y5, Y8
+	VPUNPCKLQDQ    Y8, Y7, Y9
+	VPUNPCKHQDQ    Y8, Y7, Y7
+	VPUNPCKHDQ     Y4, Y3, Y3
+	VPUNPCKHDQ     Y6, Y5, Y5
+	VPUNPCKLQDQ    Y5, Y3, Y4
+	VPUNPCKHQDQ    Y5, Y3, Y3
+	VMOVDQU        Y9, 32(SP)
+	VMOVDQU        Y7, 64(SP)
+	VMOVDQU        Y4, 96(SP)
+	VMOVDQU        Y3, 128(SP)
+	VBROADCASTI128 (DI), Y3
+	VBROADCASTI128 16(DI), Y4
+	VBROADCASTI128 (R12), Y5
+	VINSERTI128    $0x01, (R13), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 128(R12), Y6
+	VINSERTI128    $0x01, 128(R13), Y6, Y6
+	VPSLLD         $0x04, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 16(R12), Y6
+	VINSERTI128    $0x01, 16(R13), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 144(R12), Y7
+	VINSERTI128    $0x01, 144(R13), Y7, Y7
+	VPSLLD         $0x04, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VXORPS         Y5, Y5, Y5
+	LONG $0x504de2c4; BYTE $0xec // VPDPBUSD       Y4, Y6, Y5
+	PREFETCHT0     (R9)
+	VBROADCASTI128 (R12)(SI*1), Y6
+	VINSERTI128    $0x01, (R13)(SI*1), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 128(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 128(R13)(SI*1), Y8, Y8
+	VPSLLD         $0x04, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 16(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 16(R13)(SI*1), Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 144(R12)(SI*1), Y9
+	VINSERTI128    $0x01, 144(R13)(SI*1), Y9, Y9
+	VPSLLD         $0x04, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	VPUNPCKHDQ     Y9, Y7, Y8
+	VPUNPCKLDQ     Y9, Y7, Y7
+	VPADDD         Y8, Y7, Y7
+	VPUNPCKHDQ     Y6, Y5, Y8
+	VPUNPCKLDQ     Y6, Y5, Y5
+	VPADDD         Y8, Y5, Y5
+	PREFETCHT0     64(R9)
+	VBROADCASTI128 (R12)(SI*2), Y6
+	VINSERTI128    $0x01, (R13)(SI*2), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 128(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 128(R13)(SI*2), Y8, Y8
+	VPSLLD         $0x04, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 16(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 16(R13)(SI*2), Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 144(R12)(SI*2), Y9
+	VINSERTI128    $0x01, 144(R13)(SI*2), Y9, Y9
+	VPSLLD         $0x04, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	PREFETCHT0     128(R9)
+	VBROADCASTI128 (R12)(R8*1), Y8
+	VINSERTI128    $0x01, (R13)(R8*1), Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 128(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 128(R13)(R8*1), Y10, Y10
+	VPSLLD         $0x04, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y8, Y8
+	VBROADCASTI128 16(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 16(R13)(R8*1), Y10, Y10
+	VPAND          Y1, Y10, Y10
+	VBROADCASTI128 144(R12)(R8*1), Y11
+	VINSERTI128    $0x01, 144(R13)(R8*1), Y11, Y11
+	VPSLLD         $0x04, Y11, Y11
+	VPAND          Y2, Y11, Y11
+	VPOR           Y11, Y10, Y10
+	VXORPS         Y11, Y11, Y11
+	LONG $0x503d62c4; BYTE $0xdb // VPDPBUSD       Y3, Y8, Y11
+	VXORPS         Y3, Y3, Y3
+	LONG $0x502de2c4; BYTE $0xdc // VPDPBUSD       Y4, Y10, Y3
+	VPUNPCKHDQ     Y11, Y9, Y4
+	VPUNPCKLDQ     Y11, Y9, Y9
+	VPADDD         Y4, Y9, Y9
+	VPUNPCKHDQ     Y3, Y6, Y4
+	VPUNPCKLDQ     Y3, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	VPUNPCKHQDQ    Y9, Y7, Y3
+	VPUNPCKLQDQ    Y9, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VBROADCASTSS   36(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        32(SP), Y3
+	VPSLLD         $0x18, Y3, Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   44(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VPUNPCKHQDQ    Y6, Y5, Y3
+	VPUNPCKLQDQ    Y6, Y5, Y5
+	VPADDD         Y3, Y5, Y5
+	VBROADCASTSS   40(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y5, Y5
+	VCVTDQ2PS      Y5, Y5
+	VMOVDQU        32(SP), Y3
+	VPSLLD         $0x10, Y3, Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   44(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y5, Y0
+	VBROADCASTI128 64(DI), Y3
+	VBROADCASTI128 80(DI), Y4
+	PREFETCHT0     192(R9)
+	VBROADCASTI128 32(R12), Y5
+	VINSERTI128    $0x01, 32(R13), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 128(R12), Y6
+	VINSERTI128    $0x01, 128(R13), Y6, Y6
+	VPSLLD         $0x02, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 48(R12), Y6
+	VINSERTI128    $0x01, 48(R13), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 144(R12), Y7
+	VINSERTI128    $0x01, 144(R13), Y7, Y7
+	VPSLLD         $0x02, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VXORPS         Y5, Y5, Y5
+	LONG $0x504de2c4; BYTE $0xec // VPDPBUSD       Y4, Y6, Y5
+	PREFETCHT0     256(R9)
+	VBROADCASTI128 32(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 32(R13)(SI*1), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 128(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 128(R13)(SI*1), Y8, Y8
+	VPSLLD         $0x02, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 48(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 48(R13)(SI*1), Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 144(R12)(SI*1), Y9
+	VINSERTI128    $0x01, 144(R13)(SI*1), Y9, Y9
+	VPSLLD         $0x02, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	VPUNPCKHDQ     Y9, Y7, Y8
+	VPUNPCKLDQ     Y9, Y7, Y7
+	VPADDD         Y8, Y7, Y7
+	VPUNPCKHDQ     Y6, Y5, Y8
+	VPUNPCKLDQ     Y6, Y5, Y5
+	VPADDD         Y8, Y5, Y5
+	VBROADCASTI128 32(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 32(R13)(SI*2), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 128(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 128(R13)(SI*2), Y8, Y8
+	VPSLLD         $0x02, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 48(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 48(R13)(SI*2), Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 144(R12)(SI*2), Y9
+	VINSERTI128    $0x01, 144(R13)(SI*2), Y9, Y9
+	VPSLLD         $0x02, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	PREFETCHT0     320(R9)
+	VBROADCASTI128 32(R12)(R8*1), Y8
+	VINSERTI128    $0x01, 32(R13)(R8*1), Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 128(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 128(R13)(R8*1), Y10, Y10
+	VPSLLD         $0x02, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y8, Y8
+	VBROADCASTI128 48(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 48(R13)(R8*1), Y10, Y10
+	VPAND          Y1, Y10, Y10
+	VBROADCASTI128 144(R12)(R8*1), Y11
+	VINSERTI128    $0x01, 144(R13)(R8*1), Y11, Y11
+	VPSLLD         $0x02, Y11, Y11
+	VPAND          Y2, Y11, Y11
+	VPOR           Y11, Y10, Y10
+	VXORPS         Y11, Y11, Y11
+	LONG $0x503d62c4; BYTE $0xdb // VPDPBUSD       Y3, Y8, Y11
+	VXORPS         Y3, Y3, Y3
+	LONG $0x502de2c4; BYTE $0xdc // VPDPBUSD       Y4, Y10, Y3
+	VPUNPCKHDQ     Y11, Y9, Y4
+	VPUNPCKLDQ     Y11, Y9, Y9
+	VPADDD         Y4, Y9, Y9
+	VPUNPCKHDQ     Y3, Y6, Y4
+	VPUNPCKLDQ     Y3, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	VPUNPCKHQDQ    Y9, Y7, Y3
+	VPUNPCKLQDQ    Y9, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VBROADCASTSS   100(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        32(SP), Y3
+	VPSLLD         $0x08, Y3, Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   108(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VPUNPCKHQDQ    Y6, Y5, Y3
+	VPUNPCKLQDQ    Y6, Y5, Y5
+	VPADDD         Y3, Y5, Y5
+	VBROADCASTSS   104(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y5, Y5
+	VCVTDQ2PS      Y5, Y5
+	VMOVDQU        32(SP), Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   108(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y5, Y0
+	VBROADCASTI128 128(DI), Y3
+	VBROADCASTI128 144(DI), Y4
+	PREFETCHT0     384(R9)
+	VBROADCASTI128 (R12), Y5
+	VINSERTI128    $0x01, (R13), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 128(R12), Y6
+	VINSERTI128    $0x01, 128(R13), Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 16(R12), Y6
+	VINSERTI128    $0x01, 16(R13), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 144(R12), Y7
+	VINSERTI128    $0x01, 144(R13), Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VXORPS         Y5, Y5, Y5
+	LONG $0x504de2c4; BYTE $0xec // VPDPBUSD       Y4, Y6, Y5
+	PREFETCHT0     448(R9)
+	VBROADCASTI128 (R12)(SI*1), Y6
+	VINSERTI128    $0x01, (R13)(SI*1), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 128(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 128(R13)(SI*1), Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 16(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 16(R13)(SI*1), Y8, Y8
+	VPSRLD         $0x04, Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 144(R12)(SI*1), Y9
+	VINSERTI128    $0x01, 144(R13)(SI*1), Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	VPUNPCKHDQ     Y9, Y7, Y8
+	VPUNPCKLDQ     Y9, Y7, Y7
+	VPADDD         Y8, Y7, Y7
+	VPUNPCKHDQ     Y6, Y5, Y8
+	VPUNPCKLDQ     Y6, Y5, Y5
+	VPADDD         Y8, Y5, Y5
+	PREFETCHT0     512(R9)
+	VBROADCASTI128 (R12)(SI*2), Y6
+	VINSERTI128    $0x01, (R13)(SI*2), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 128(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 128(R13)(SI*2), Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 16(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 16(R13)(SI*2), Y8, Y8
+	VPSRLD         $0x04, Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 144(R12)(SI*2), Y9
+	VINSERTI128    $0x01, 144(R13)(SI*2), Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	PREFETCHT0     576(R9)
+	VBROADCASTI128 (R12)(R8*1), Y8
+	VINSERTI128    $0x01, (R13)(R8*1), Y8, Y8
+	VPSRLD         $0x04, Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 128(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 128(R13)(R8*1), Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y8, Y8
+	VBROADCASTI128 16(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 16(R13)(R8*1), Y10, Y10
+	VPSRLD         $0x04, Y10, Y10
+	VPAND          Y1, Y10, Y10
+	VBROADCASTI128 144(R12)(R8*1), Y11
+	VINSERTI128    $0x01, 144(R13)(R8*1), Y11, Y11
+	VPAND          Y2, Y11, Y11
+	VPOR           Y11, Y10, Y10
+	VXORPS         Y11, Y11, Y11
+	LONG $0x503d62c4; BYTE $0xdb // VPDPBUSD       Y3, Y8, Y11
+	VXORPS         Y3, Y3, Y3
+	LONG $0x502de2c4; BYTE $0xdc // VPDPBUSD       Y4, Y10, Y3
+	VPUNPCKHDQ     Y11, Y9, Y4
+	VPUNPCKLDQ     Y11, Y9, Y9
+	VPADDD         Y4, Y9, Y9
+	VPUNPCKHDQ     Y3, Y6, Y4
+	VPUNPCKLDQ     Y3, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	VPUNPCKHQDQ    Y9, Y7, Y3
+	VPUNPCKLQDQ    Y9, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VBROADCASTSS   164(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        64(SP), Y3
+	VPSLLD         $0x18, Y3, Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   172(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VPUNPCKHQDQ    Y6, Y5, Y3
+	VPUNPCKLQDQ    Y6, Y5, Y5
+	VPADDD         Y3, Y5, Y5
+	VBROADCASTSS   168(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y5, Y5
+	VCVTDQ2PS      Y5, Y5
+	VMOVDQU        64(SP), Y3
+	VPSLLD         $0x10, Y3, Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   172(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y5, Y0
+	VBROADCASTI128 192(DI), Y3
+	VBROADCASTI128 208(DI), Y4
+	VBROADCASTI128 32(R12), Y5
+	VINSERTI128    $0x01, 32(R13), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 128(R12), Y6
+	VINSERTI128    $0x01, 128(R13), Y6, Y6
+	VPSRLD         $0x02, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 48(R12), Y6
+	VINSERTI128    $0x01, 48(R13), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 144(R12), Y7
+	VINSERTI128    $0x01, 144(R13), Y7, Y7
+	VPSRLD         $0x02, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VXORPS         Y5, Y5, Y5
+	LONG $0x504de2c4; BYTE $0xec // VPDPBUSD       Y4, Y6, Y5
+	PREFETCHT0     640(R9)
+	VBROADCASTI128 32(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 32(R13)(SI*1), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 128(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 128(R13)(SI*1), Y8, Y8
+	VPSRLD         $0x02, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 48(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 48(R13)(SI*1), Y8, Y8
+	VPSRLD         $0x04, Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 144(R12)(SI*1), Y9
+	VINSERTI128    $0x01, 144(R13)(SI*1), Y9, Y9
+	VPSRLD         $0x02, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	VPUNPCKHDQ     Y9, Y7, Y8
+	VPUNPCKLDQ     Y9, Y7, Y7
+	VPADDD         Y8, Y7, Y7
+	VPUNPCKHDQ     Y6, Y5, Y8
+	VPUNPCKLDQ     Y6, Y5, Y5
+	VPADDD         Y8, Y5, Y5
+	PREFETCHT0     704(R9)
+	VBROADCASTI128 32(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 32(R13)(SI*2), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 128(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 128(R13)(SI*2), Y8, Y8
+	VPSRLD         $0x02, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 48(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 48(R13)(SI*2), Y8, Y8
+	VPSRLD         $0x04, Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 144(R12)(SI*2), Y9
+	VINSERTI128    $0x01, 144(R13)(SI*2), Y9, Y9
+	VPSRLD         $0x02, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	PREFETCHT0     768(R9)
+	VBROADCASTI128 32(R12)(R8*1), Y8
+	VINSERTI128    $0x01, 32(R13)(R8*1), Y8, Y8
+	VPSRLD         $0x04, Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 128(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 128(R13)(R8*1), Y10, Y10
+	VPSRLD         $0x02, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y8, Y8
+	VBROADCASTI128 48(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 48(R13)(R8*1), Y10, Y10
+	VPSRLD         $0x04, Y10, Y10
+	VPAND          Y1, Y10, Y10
+	VBROADCASTI128 144(R12)(R8*1), Y11
+	VINSERTI128    $0x01, 144(R13)(R8*1), Y11, Y11
+	VPSRLD         $0x02, Y11, Y11
+	VPAND          Y2, Y11, Y11
+	VPOR           Y11, Y10, Y10
+	VXORPS         Y11, Y11, Y11
+	LONG $0x503d62c4; BYTE $0xdb // VPDPBUSD       Y3, Y8, Y11
+	VXORPS         Y3, Y3, Y3
+	LONG $0x502de2c4; BYTE $0xdc // VPDPBUSD       Y4, Y10, Y3
+	VPUNPCKHDQ     Y11, Y9, Y4
+	VPUNPCKLDQ     Y11, Y9, Y9
+	VPADDD         Y4, Y9, Y9
+	VPUNPCKHDQ     Y3, Y6, Y4
+	VPUNPCKLDQ     Y3, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	VPUNPCKHQDQ    Y9, Y7, Y3
+	VPUNPCKLQDQ    Y9, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VBROADCASTSS   228(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        64(SP), Y3
+	VPSLLD         $0x08, Y3, Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   236(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VPUNPCKHQDQ    Y6, Y5, Y3
+	VPUNPCKLQDQ    Y6, Y5, Y5
+	VPADDD         Y3, Y5, Y5
+	VBROADCASTSS   232(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y5, Y5
+	VCVTDQ2PS      Y5, Y5
+	VMOVDQU        64(SP), Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   236(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y5, Y0
+	VBROADCASTI128 256(DI), Y3
+	VBROADCASTI128 272(DI), Y4
+	PREFETCHT0     832(R9)
+	VBROADCASTI128 64(R12), Y5
+	VINSERTI128    $0x01, 64(R13), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 160(R12), Y6
+	VINSERTI128    $0x01, 160(R13), Y6, Y6
+	VPSLLD         $0x04, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 80(R12), Y6
+	VINSERTI128    $0x01, 80(R13), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 176(R12), Y7
+	VINSERTI128    $0x01, 176(R13), Y7, Y7
+	VPSLLD         $0x04, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VXORPS         Y5, Y5, Y5
+	LONG $0x504de2c4; BYTE $0xec // VPDPBUSD       Y4, Y6, Y5
+	PREFETCHT0     896(R9)
+	VBROADCASTI128 64(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 64(R13)(SI*1), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 160(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 160(R13)(SI*1), Y8, Y8
+	VPSLLD         $0x04, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 80(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 80(R13)(SI*1), Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 176(R12)(SI*1), Y9
+	VINSERTI128    $0x01, 176(R13)(SI*1), Y9, Y9
+	VPSLLD         $0x04, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	VPUNPCKHDQ     Y9, Y7, Y8
+	VPUNPCKLDQ     Y9, Y7, Y7
+	VPADDD         Y8, Y7, Y7
+	VPUNPCKHDQ     Y6, Y5, Y8
+	VPUNPCKLDQ     Y6, Y5, Y5
+	VPADDD         Y8, Y5, Y5
+	PREFETCHT0     960(R9)
+	VBROADCASTI128 64(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 64(R13)(SI*2), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 160(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 160(R13)(SI*2), Y8, Y8
+	VPSLLD         $0x04, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 80(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 80(R13)(SI*2), Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 176(R12)(SI*2), Y9
+	VINSERTI128    $0x01, 176(R13)(SI*2), Y9, Y9
+	VPSLLD         $0x04, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	VBROADCASTI128 64(R12)(R8*1), Y8
+	VINSERTI128    $0x01, 64(R13)(R8*1), Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 160(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 160(R13)(R8*1), Y10, Y10
+	VPSLLD         $0x04, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y8, Y8
+	VBROADCASTI128 80(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 80(R13)(R8*1), Y10, Y10
+	VPAND          Y1, Y10, Y10
+	VBROADCASTI128 176(R12)(R8*1), Y11
+	VINSERTI128    $0x01, 176(R13)(R8*1), Y11, Y11
+	VPSLLD         $0x04, Y11, Y11
+	VPAND          Y2, Y11, Y11
+	VPOR           Y11, Y10, Y10
+	VXORPS         Y11, Y11, Y11
+	LONG $0x503d62c4; BYTE $0xdb // VPDPBUSD       Y3, Y8, Y11
+	VXORPS         Y3, Y3, Y3
+	LONG $0x502de2c4; BYTE $0xdc // VPDPBUSD       Y4, Y10, Y3
+	VPUNPCKHDQ     Y11, Y9, Y4
+	VPUNPCKLDQ     Y11, Y9, Y9
+	VPADDD         Y4, Y9, Y9
+	VPUNPCKHDQ     Y3, Y6, Y4
+	VPUNPCKLDQ     Y3, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	VPUNPCKHQDQ    Y9, Y7, Y3
+	VPUNPCKLQDQ    Y9, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VBROADCASTSS   292(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        96(SP), Y3
+	VPSLLD         $0x18, Y3, Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   300(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VPUNPCKHQDQ    Y6, Y5, Y3
+	VPUNPCKLQDQ    Y6, Y5, Y5
+	VPADDD         Y3, Y5, Y5
+	VBROADCASTSS   296(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y5, Y5
+	VCVTDQ2PS      Y5, Y5
+	VMOVDQU        96(SP), Y3
+	VPSLLD         $0x10, Y3, Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   300(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y5, Y0
+	VBROADCASTI128 320(DI), Y3
+	VBROADCASTI128 336(DI), Y4
+	PREFETCHT0     1024(R9)
+	VBROADCASTI128 96(R12), Y5
+	VINSERTI128    $0x01, 96(R13), Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 160(R12), Y6
+	VINSERTI128    $0x01, 160(R13), Y6, Y6
+	VPSLLD         $0x02, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 112(R12), Y6
+	VINSERTI128    $0x01, 112(R13), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 176(R12), Y7
+	VINSERTI128    $0x01, 176(R13), Y7, Y7
+	VPSLLD         $0x02, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VXORPS         Y5, Y5, Y5
+	LONG $0x504de2c4; BYTE $0xec // VPDPBUSD       Y4, Y6, Y5
+	PREFETCHT0     1088(R9)
+	VBROADCASTI128 96(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 96(R13)(SI*1), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 160(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 160(R13)(SI*1), Y8, Y8
+	VPSLLD         $0x02, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 112(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 112(R13)(SI*1), Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 176(R12)(SI*1), Y9
+	VINSERTI128    $0x01, 176(R13)(SI*1), Y9, Y9
+	VPSLLD         $0x02, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	VPUNPCKHDQ     Y9, Y7, Y8
+	VPUNPCKLDQ     Y9, Y7, Y7
+	VPADDD         Y8, Y7, Y7
+	VPUNPCKHDQ     Y6, Y5, Y8
+	VPUNPCKLDQ     Y6, Y5, Y5
+	VPADDD         Y8, Y5, Y5
+	PREFETCHT0     1152(R9)
+	VBROADCASTI128 96(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 96(R13)(SI*2), Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 160(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 160(R13)(SI*2), Y8, Y8
+	VPSLLD         $0x02, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 112(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 112(R13)(SI*2), Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 176(R12)(SI*2), Y9
+	VINSERTI128    $0x01, 176(R13)(SI*2), Y9, Y9
+	VPSLLD         $0x02, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	PREFETCHT0     1216(R9)
+	VBROADCASTI128 96(R12)(R8*1), Y8
+	VINSERTI128    $0x01, 96(R13)(R8*1), Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 160(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 160(R13)(R8*1), Y10, Y10
+	VPSLLD         $0x02, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y8, Y8
+	VBROADCASTI128 112(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 112(R13)(R8*1), Y10, Y10
+	VPAND          Y1, Y10, Y10
+	VBROADCASTI128 176(R12)(R8*1), Y11
+	VINSERTI128    $0x01, 176(R13)(R8*1), Y11, Y11
+	VPSLLD         $0x02, Y11, Y11
+	VPAND          Y2, Y11, Y11
+	VPOR           Y11, Y10, Y10
+	VXORPS         Y11, Y11, Y11
+	LONG $0x503d62c4; BYTE $0xdb // VPDPBUSD       Y3, Y8, Y11
+	VXORPS         Y3, Y3, Y3
+	LONG $0x502de2c4; BYTE $0xdc // VPDPBUSD       Y4, Y10, Y3
+	VPUNPCKHDQ     Y11, Y9, Y4
+	VPUNPCKLDQ     Y11, Y9, Y9
+	VPADDD         Y4, Y9, Y9
+	VPUNPCKHDQ     Y3, Y6, Y4
+	VPUNPCKLDQ     Y3, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	VPUNPCKHQDQ    Y9, Y7, Y3
+	VPUNPCKLQDQ    Y9, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VBROADCASTSS   356(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        96(SP), Y3
+	VPSLLD         $0x08, Y3, Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   364(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VPUNPCKHQDQ    Y6, Y5, Y3
+	VPUNPCKLQDQ    Y6, Y5, Y5
+	VPADDD         Y3, Y5, Y5
+	VBROADCASTSS   360(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y5, Y5
+	VCVTDQ2PS      Y5, Y5
+	VMOVDQU        96(SP), Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   364(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y5, Y0
+	VBROADCASTI128 384(DI), Y3
+	VBROADCASTI128 400(DI), Y4
+	PREFETCHT0     1280(R9)
+	VBROADCASTI128 64(R12), Y5
+	VINSERTI128    $0x01, 64(R13), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 160(R12), Y6
+	VINSERTI128    $0x01, 160(R13), Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 80(R12), Y6
+	VINSERTI128    $0x01, 80(R13), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 176(R12), Y7
+	VINSERTI128    $0x01, 176(R13), Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VXORPS         Y5, Y5, Y5
+	LONG $0x504de2c4; BYTE $0xec // VPDPBUSD       Y4, Y6, Y5
+	VBROADCASTI128 64(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 64(R13)(SI*1), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 160(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 160(R13)(SI*1), Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 80(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 80(R13)(SI*1), Y8, Y8
+	VPSRLD         $0x04, Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 176(R12)(SI*1), Y9
+	VINSERTI128    $0x01, 176(R13)(SI*1), Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	VPUNPCKHDQ     Y9, Y7, Y8
+	VPUNPCKLDQ     Y9, Y7, Y7
+	VPADDD         Y8, Y7, Y7
+	VPUNPCKHDQ     Y6, Y5, Y8
+	VPUNPCKLDQ     Y6, Y5, Y5
+	VPADDD         Y8, Y5, Y5
+	PREFETCHT0     1344(R9)
+	VBROADCASTI128 64(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 64(R13)(SI*2), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 160(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 160(R13)(SI*2), Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 80(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 80(R13)(SI*2), Y8, Y8
+	VPSRLD         $0x04, Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 176(R12)(SI*2), Y9
+	VINSERTI128    $0x01, 176(R13)(SI*2), Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	PREFETCHT0     1408(R9)
+	VBROADCASTI128 64(R12)(R8*1), Y8
+	VINSERTI128    $0x01, 64(R13)(R8*1), Y8, Y8
+	VPSRLD         $0x04, Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 160(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 160(R13)(R8*1), Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y8, Y8
+	VBROADCASTI128 80(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 80(R13)(R8*1), Y10, Y10
+	VPSRLD         $0x04, Y10, Y10
+	VPAND          Y1, Y10, Y10
+	VBROADCASTI128 176(R12)(R8*1), Y11
+	VINSERTI128    $0x01, 176(R13)(R8*1), Y11, Y11
+	VPAND          Y2, Y11, Y11
+	VPOR           Y11, Y10, Y10
+	VXORPS         Y11, Y11, Y11
+	LONG $0x503d62c4; BYTE $0xdb // VPDPBUSD       Y3, Y8, Y11
+	VXORPS         Y3, Y3, Y3
+	LONG $0x502de2c4; BYTE $0xdc // VPDPBUSD       Y4, Y10, Y3
+	VPUNPCKHDQ     Y11, Y9, Y4
+	VPUNPCKLDQ     Y11, Y9, Y9
+	VPADDD         Y4, Y9, Y9
+	VPUNPCKHDQ     Y3, Y6, Y4
+	VPUNPCKLDQ     Y3, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	VPUNPCKHQDQ    Y9, Y7, Y3
+	VPUNPCKLQDQ    Y9, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VBROADCASTSS   420(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        128(SP), Y3
+	VPSLLD         $0x18, Y3, Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   428(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VPUNPCKHQDQ    Y6, Y5, Y3
+	VPUNPCKLQDQ    Y6, Y5, Y5
+	VPADDD         Y3, Y5, Y5
+	VBROADCASTSS   424(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y5, Y5
+	VCVTDQ2PS      Y5, Y5
+	VMOVDQU        128(SP), Y3
+	VPSLLD         $0x10, Y3, Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   428(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y5, Y0
+	VBROADCASTI128 448(DI), Y3
+	VBROADCASTI128 464(DI), Y4
+	PREFETCHT0     1472(R9)
+	VBROADCASTI128 96(R12), Y5
+	VINSERTI128    $0x01, 96(R13), Y5, Y5
+	VPSRLD         $0x04, Y5, Y5
+	VPAND          Y1, Y5, Y5
+	VBROADCASTI128 160(R12), Y6
+	VINSERTI128    $0x01, 160(R13), Y6, Y6
+	VPSRLD         $0x02, Y6, Y6
+	VPAND          Y2, Y6, Y6
+	VPOR           Y6, Y5, Y5
+	VBROADCASTI128 112(R12), Y6
+	VINSERTI128    $0x01, 112(R13), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 176(R12), Y7
+	VINSERTI128    $0x01, 176(R13), Y7, Y7
+	VPSRLD         $0x02, Y7, Y7
+	VPAND          Y2, Y7, Y7
+	VPOR           Y7, Y6, Y6
+	VXORPS         Y7, Y7, Y7
+	LONG $0x5055e2c4; BYTE $0xfb // VPDPBUSD       Y3, Y5, Y7
+	VXORPS         Y5, Y5, Y5
+	LONG $0x504de2c4; BYTE $0xec // VPDPBUSD       Y4, Y6, Y5
+	PREFETCHT0     1536(R9)
+	VBROADCASTI128 96(R12)(SI*1), Y6
+	VINSERTI128    $0x01, 96(R13)(SI*1), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 160(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 160(R13)(SI*1), Y8, Y8
+	VPSRLD         $0x02, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 112(R12)(SI*1), Y8
+	VINSERTI128    $0x01, 112(R13)(SI*1), Y8, Y8
+	VPSRLD         $0x04, Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 176(R12)(SI*1), Y9
+	VINSERTI128    $0x01, 176(R13)(SI*1), Y9, Y9
+	VPSRLD         $0x02, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	VPUNPCKHDQ     Y9, Y7, Y8
+	VPUNPCKLDQ     Y9, Y7, Y7
+	VPADDD         Y8, Y7, Y7
+	VPUNPCKHDQ     Y6, Y5, Y8
+	VPUNPCKLDQ     Y6, Y5, Y5
+	VPADDD         Y8, Y5, Y5
+	PREFETCHT0     1600(R9)
+	VBROADCASTI128 96(R12)(SI*2), Y6
+	VINSERTI128    $0x01, 96(R13)(SI*2), Y6, Y6
+	VPSRLD         $0x04, Y6, Y6
+	VPAND          Y1, Y6, Y6
+	VBROADCASTI128 160(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 160(R13)(SI*2), Y8, Y8
+	VPSRLD         $0x02, Y8, Y8
+	VPAND          Y2, Y8, Y8
+	VPOR           Y8, Y6, Y6
+	VBROADCASTI128 112(R12)(SI*2), Y8
+	VINSERTI128    $0x01, 112(R13)(SI*2), Y8, Y8
+	VPSRLD         $0x04, Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 176(R12)(SI*2), Y9
+	VINSERTI128    $0x01, 176(R13)(SI*2), Y9, Y9
+	VPSRLD         $0x02, Y9, Y9
+	VPAND          Y2, Y9, Y9
+	VPOR           Y9, Y8, Y8
+	VXORPS         Y9, Y9, Y9
+	LONG $0x504d62c4; BYTE $0xcb // VPDPBUSD       Y3, Y6, Y9
+	VXORPS         Y6, Y6, Y6
+	LONG $0x503de2c4; BYTE $0xf4 // VPDPBUSD       Y4, Y8, Y6
+	PREFETCHT0     1664(R9)
+	VBROADCASTI128 96(R12)(R8*1), Y8
+	VINSERTI128    $0x01, 96(R13)(R8*1), Y8, Y8
+	VPSRLD         $0x04, Y8, Y8
+	VPAND          Y1, Y8, Y8
+	VBROADCASTI128 160(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 160(R13)(R8*1), Y10, Y10
+	VPSRLD         $0x02, Y10, Y10
+	VPAND          Y2, Y10, Y10
+	VPOR           Y10, Y8, Y8
+	VBROADCASTI128 112(R12)(R8*1), Y10
+	VINSERTI128    $0x01, 112(R13)(R8*1), Y10, Y10
+	VPSRLD         $0x04, Y10, Y10
+	VPAND          Y1, Y10, Y10
+	VBROADCASTI128 176(R12)(R8*1), Y11
+	VINSERTI128    $0x01, 176(R13)(R8*1), Y11, Y11
+	VPSRLD         $0x02, Y11, Y11
+	VPAND          Y2, Y11, Y11
+	VPOR           Y11, Y10, Y10
+	VXORPS         Y11, Y11, Y11
+	LONG $0x503d62c4; BYTE $0xdb // VPDPBUSD       Y3, Y8, Y11
+	VXORPS         Y3, Y3, Y3
+	LONG $0x502de2c4; BYTE $0xdc // VPDPBUSD       Y4, Y10, Y3
+	VPUNPCKHDQ     Y11, Y9, Y4
+	VPUNPCKLDQ     Y11, Y9, Y9
+	VPADDD         Y4, Y9, Y9
+	VPUNPCKHDQ     Y3, Y6, Y4
+	VPUNPCKLDQ     Y3, Y6, Y6
+	VPADDD         Y4, Y6, Y6
+	VPUNPCKHQDQ    Y9, Y7, Y3
+	VPUNPCKLQDQ    Y9, Y7, Y7
+	VPADDD         Y3, Y7, Y7
+	VBROADCASTSS   484(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y7, Y7
+	VCVTDQ2PS      Y7, Y7
+	VMOVDQU        128(SP), Y3
+	VPSLLD         $0x08, Y3, Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   492(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y7, Y0
+	VPUNPCKHQDQ    Y6, Y5, Y3
+	VPUNPCKLQDQ    Y6, Y5, Y5
+	VPADDD         Y3, Y5, Y5
+	VBROADCASTSS   488(DI), Y3
+	VPSLLD         $0x05, Y3, Y3
+	VPADDD         Y3, Y5, Y5
+	VCVTDQ2PS      Y5, Y5
+	VMOVDQU        128(SP), Y3
+	VPSRAD         $0x18, Y3, Y3
+	VCVTDQ2PS      Y3, Y3
+	VMULPS         (SP), Y3, Y3
+	VBROADCASTSS   492(DI), Y4
+	VMULPS         Y4, Y3, Y3
+	VFMADD231PS    Y3, Y5, Y0
+	ADDQ           $0x00000690, R9
+	ADDQ           $0x000000d2, R12
+	ADDQ           $0x000000d2, R13
+	ADDQ           $0x00000200, DI
+	DECQ           R11
+	JNZ            block
+	VMOVUPS        Y0, (AX)
+	ADDQ           $0x00000020, AX
+	LEAQ           (CX)(SI*8), CX
+	DECQ           R10
+	JNZ            part
 	VZEROUPPER
 	RET
 

@@ -191,6 +191,10 @@ type kernels struct {
 	// does it itself.
 	pack [kinds]func(dst, src *byte, row, cols int)
 
+	// raw: dst[0..15] = 16 whole rows of a file's blocks, row bytes apart, times one row: gemv of the group that
+	// pack makes of them, which is its definition. nil: it is packed first.
+	raw [kinds]func(dst *float32, src, act *byte, row, n int)
+
 	// quantize makes row t of an activation record of T rows from n*32 values:
 	// scale = max|x|/127, q = round to nearest even of x*(127/max|x|);
 	// both 0 where max|x| < tiny.

@@ -50,6 +50,10 @@ func avx512() *kernels {
 		kindQ4_0: packQ4_0AVX512, kindIQ4_NL: packQ4_0AVX512, kindQ4_1: packQ4_1AVX512, kindQ5_0: packQ5_0AVX512,
 		kindQ5_1: packQ5_1AVX512, kindQ4_K: packQ4_KAVX512, kindQ5_K: packQ5_KAVX512, kindQ6_K: packQ6_KAVX512, kindIQ4_XS: packIQ4_XSAVX512,
 		kindMXFP4: packMXFP4AVX512, kindQ2_K: packQ2_KAVX512, kindQ3_K: packQ3_KAVX512}
+	k.raw = [kinds]func(dst *float32, src, act *byte, row, n int){
+		kindF32: rawF32AVX512, kindF16: rawF16AVX512, kindBF16: rawBF16AVX512,
+		kindQ8_0: rawQ8_0AVX512, kindQ4_0: rawQ4_0AVX512, kindQ4_1: rawQ4_1AVX512, kindQ5_0: rawQ5_0AVX512, kindQ5_1: rawQ5_1AVX512,
+		kindQ4_K: rawQ4_KAVX512, kindQ5_K: rawQ5_KAVX512, kindQ6_K: rawQ6_KAVX512, kindIQ4_NL: rawIQ4_NLAVX512}
 	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		panel32: gemm32AVX512, panel32M: gemm32MAVX512, panel16: gemm16AVX512, panel16M: gemm16MAVX512}
 	k.gemmFloat = [kinds]func(dst *float32, ld int, a, b, act *byte, n int){
@@ -78,6 +82,10 @@ func avxvnni() *kernels {
 		kindIQ4_NL: gemvIQ4_NLAVXVNNI, kindIQ4_XS: gemvIQ4_XSAVXVNNI, kindMXFP4: gemvMXFP4AVXVNNI, kindQ2_K: gemvQ2_KAVXVNNI,
 		kindQ3_K: gemvQ3_KAVXVNNI, kindI8: gemvI8AVXVNNI}
 	copy(k.gemv[kindQ8_0:], gemv[kindQ8_0:])
+	raw := [kinds]func(dst *float32, src, act *byte, row, n int){
+		kindQ8_0: rawQ8_0AVXVNNI, kindQ4_0: rawQ4_0AVXVNNI, kindQ4_1: rawQ4_1AVXVNNI, kindQ5_0: rawQ5_0AVXVNNI, kindQ5_1: rawQ5_1AVXVNNI,
+		kindQ4_K: rawQ4_KAVXVNNI, kindQ5_K: rawQ5_KAVXVNNI, kindQ6_K: rawQ6_KAVXVNNI, kindIQ4_NL: rawIQ4_NLAVXVNNI}
+	copy(k.raw[kindQ8_0:], raw[kindQ8_0:])
 	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		panel32: gemm32AVXVNNI, panel32M: gemm32MAVXVNNI, panel16: gemm16AVXVNNI, panel16M: gemm16MAVXVNNI}
 	return k
@@ -103,6 +111,10 @@ func avx2() *kernels {
 		kindQ4_0: packQ4_0AVX2, kindIQ4_NL: packQ4_0AVX2, kindQ4_1: packQ4_1AVX2, kindQ5_0: packQ5_0AVX2,
 		kindQ5_1: packQ5_1AVX2, kindQ4_K: packQ4_KAVX2, kindQ5_K: packQ5_KAVX2, kindQ6_K: packQ6_KAVX2, kindIQ4_XS: packIQ4_XSAVX2,
 		kindMXFP4: packMXFP4AVX2, kindQ2_K: packQ2_KAVX2, kindQ3_K: packQ3_KAVX2}
+	k.raw = [kinds]func(dst *float32, src, act *byte, row, n int){
+		kindF32: rawF32AVX2, kindF16: rawF16AVX2, kindBF16: rawBF16AVX2,
+		kindQ8_0: rawQ8_0AVX2, kindQ4_0: rawQ4_0AVX2, kindQ4_1: rawQ4_1AVX2, kindQ5_0: rawQ5_0AVX2, kindQ5_1: rawQ5_1AVX2,
+		kindQ4_K: rawQ4_KAVX2, kindQ5_K: rawQ5_KAVX2, kindQ6_K: rawQ6_KAVX2, kindIQ4_NL: rawIQ4_NLAVX2}
 	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){
 		panel32: gemm32AVX2, panel32M: gemm32MAVX2, panel16: gemm16AVX2, panel16M: gemm16MAVX2}
 	k.gemmFloat = [kinds]func(dst *float32, ld int, a, b, act *byte, n int){

@@ -261,6 +261,53 @@ func BenchmarkPack(b *testing.B) {
 	}
 }
 
+// BenchmarkRaw multiplies rows of a file's blocks with one row, and packs them
+// before it does, as products do where weights stay in the file. It reports bytes of
+// the file.
+func BenchmarkRaw(b *testing.B) {
+	const cols = 4096
+	act := make([]byte, cols*4)
+	var dst [groupRows]float32
+	eachSet(b, func(b *testing.B, t *bed) {
+		from := 0 // go on where the last left off: what lies there has left the caches
+		for kd := range kinds {
+			raw := t.k.raw[kd]
+			if raw == nil {
+				continue
+			}
+			p, n := newPacker(t.k, typeOf[kd], cols), cols
+			if !kd.float() {
+				n /= blockCols
+			}
+			row := p.t.RowBytes(cols)
+			size, group := groupRows*row, make([]byte, kd.groupBytes(cols))
+			each := piece / size * size
+			groups := func(f func(src []byte)) func() time.Duration {
+				return timed(func() {
+					if from+each > len(t.weights) {
+						from = 0
+					}
+					for end := from + each; from < end; from += size {
+						f(t.weights[from : from+size])
+					}
+				})
+			}
+			b.Run(kd.String()+"/L2", func(b *testing.B) {
+				fastest(b, size, "GB/s", limit{}, timed(func() { raw(&dst[0], &t.weights[0], &act[0], row, n) }))
+			})
+			b.Run(kd.String()+"/memory", func(b *testing.B) {
+				fastest(b, each, "GB/s", t.read(), groups(func(src []byte) { raw(&dst[0], &src[0], &act[0], row, n) }))
+			})
+			b.Run(kd.String()+"/packed", func(b *testing.B) {
+				fastest(b, each, "GB/s", t.read(), groups(func(src []byte) {
+					p.group(group, src, groupRows)
+					t.k.gemv[kd](&dst[0], &group[0], &act[0], n, 1, len(group))
+				}))
+			})
+		}
+	})
+}
+
 // BenchmarkVectors reports bytes of the float32 (or cache) values read; all stay
 // in the cache.
 func BenchmarkVectors(b *testing.B) {

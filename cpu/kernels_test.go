@@ -24,6 +24,7 @@ type matrixCase struct {
 	w          []byte    // groups
 	x          []float32 // (panelRows, cols)
 	groups     int
+	raw        []byte // the rows that they were packed from, if raw multiplies those
 }
 
 func newMatrixCase(t *testing.T, k *kernels, kd kind, n, groups int) *matrixCase {
@@ -59,6 +60,9 @@ func (c *matrixCase) packRandom(seed uint64) {
 }
 
 func (c *matrixCase) pack(raw []byte, size int) {
+	if c.k.raw[c.kind] != nil && c.cols()%packCols == 0 {
+		c.raw = raw
+	}
 	for g := range c.groups {
 		rows := groupRows
 		if g > 0 && g == c.groups-1 {
@@ -81,6 +85,9 @@ func (c *matrixCase) check() {
 	if e := nmse(one, c.rowByRow(c.generic)); !(e < 1e-12) {
 		c.t.Fatalf("%s: NMSE %g to generic", c.name(), e)
 	}
+	if c.raw != nil {
+		c.checkRaw(one)
+	}
 	if c.k.gemvRows[c.kind] != nil {
 		for rows := 1; rows <= fewRows; rows++ {
 			c.checkFew(rows, one)
@@ -98,6 +105,29 @@ func (c *matrixCase) check() {
 				want := one[row*c.groups*groupRows+at]
 				if got := six[row*2*groupRows+i]; math.Float32bits(got) != math.Float32bits(want) {
 					c.t.Fatalf("%s: row %d of groups %d and %d, element %d: six rows give %g, one gives %g", c.name(), row, g, h, i, got, want)
+				}
+			}
+		}
+	}
+}
+
+// checkRaw holds raw, of groups that have all rows, to packed ones.
+func (c *matrixCase) checkRaw(packed []float32) {
+	c.t.Helper()
+	size := typeOf[c.kind].RowBytes(c.cols())
+	act, dst, group := guarded(c.t, c.cols()*2), guardedFloats(c.t, groupRows), guarded(c.t, groupRows*size)
+	for g := range max(1, c.groups-1) {
+		copy(group, c.raw[g*groupRows*size:])
+		for row := range panelRows {
+			in := bytesOf(&c.x[row*c.cols()])
+			if !c.kind.float() {
+				c.k.quantize(&act[0], &c.x[row*c.cols()], c.n, 1, 0)
+				in = &act[0]
+			}
+			c.k.raw[c.kind](&dst[0], &group[0], in, size, c.n)
+			for i, got := range dst {
+				if want := packed[(row*c.groups+g)*groupRows+i]; math.Float32bits(got) != math.Float32bits(want) {
+					c.t.Fatalf("%s: row %d of group %d, element %d: %g of the file's blocks, %g packed", c.name(), row, g, i, got, want)
 				}
 			}
 		}

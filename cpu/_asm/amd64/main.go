@@ -41,6 +41,7 @@ func main() {
 			s.unpack(l)
 		}
 	}
+	s.raw()
 	for _, p := range panels {
 		s.gemm(p)
 	}

@@ -75,21 +75,27 @@ func (p *packer) next(file, group int) {
 // to is vector j, of which this is part, behind byte at of the group.
 func (p *packer) to(at, j, part int) Mem { return mem(p.dst, at+j*64+part*p.bytes()) }
 
+// gather is the 16 bytes at byte at of rows i, 4+i, ... of a part, a row a lane.
+func (p *packer) gather(at, part, i int) VecVirtual {
+	v, first := p.vec(), part*8+i
+	if !p.wide() { // a broadcast costs no more than a load, and avo knows that it writes all of v
+		VBROADCASTI128(p.row(first, at), v)
+		VINSERTI128(U8(1), p.row(first+4, at), v, v)
+		return v
+	}
+	VBROADCASTI32X4(p.row(first, at), v)
+	for lane := range 3 {
+		VINSERTI32X4(U8(uint8(lane+1)), p.row(first+4*lane+4, at), v, v)
+	}
+	return v
+}
+
 // chunk is dwords 0 to 3 of the 16 bytes at byte at: one a vector. Only those
 // below count are made.
 func (p *packer) chunk(at, part, count int) []VecVirtual {
-	in := p.vecs(4)
-	for i, v := range in {
-		first := part*8 + i
-		if !p.wide() { // a broadcast costs no more than a load, and avo knows that it writes all of v
-			VBROADCASTI128(p.row(first, at), v)
-			VINSERTI128(U8(1), p.row(first+4, at), v, v)
-			continue
-		}
-		VBROADCASTI32X4(p.row(first, at), v)
-		for lane := range 3 {
-			VINSERTI32X4(U8(uint8(lane+1)), p.row(first+4*lane+4, at), v, v)
-		}
+	var in [4]VecVirtual
+	for i := range in {
+		in[i] = p.gather(at, part, i)
 	}
 	a, b := p.vec(), p.vec() // dwords 0 and 1 of rows 0 and 1, of 2 and 3
 	VPUNPCKLDQ(in[1], in[0], a)
@@ -310,24 +316,30 @@ func (p *packer) head(weights int) {
 	for part := range p.parts() {
 		v := p.chunk(0, part, 4)
 		p.words(v[0], 0, part)
-		// 6 bits each: scales 0-3, mins 0-3, and the upper two bits of 4-7
-		nibble, two, six := p.constant(0x0f0f0f0f), p.constant(0x30303030), p.constant(0x3f3f3f3f)
-		scale, min, t := p.vec(), p.vec(), p.vec()
-		p.and(nibble, v[3], scale)
-		VPSRLD(U8(2), v[1], t)
-		p.and(two, t, t)
-		p.or(t, scale, scale)
-		VPSRLD(U8(4), v[3], min)
-		p.and(nibble, min, min)
-		VPSRLD(U8(2), v[2], t)
-		p.and(two, t, t)
-		p.or(t, min, min)
-		p.and(six, v[1], v[1])
-		p.and(six, v[2], v[2])
-		for i, v := range []VecVirtual{v[1], scale, v[2], min} {
+		for i, v := range p.scalesAndMins(v) {
 			p.quarters(v, func(j int) int { return 64 + (4*(i%2)+j)*(weights+32) + weights + 16*(i/2) }, part)
 		}
 	}
+}
+
+// scalesAndMins is scales 0-3, 4-7, mins 0-3 and 4-7, a byte each, of the head of a
+// superblock of Q4_K or Q5_K. In it lie 6 bits of scales 0-3 and mins 0-3 with the
+// upper two of 4-7 above them, then the lower four of 4-7.
+func (p *packer) scalesAndMins(v []VecVirtual) [4]VecVirtual {
+	nibble, two, six := p.constant(0x0f0f0f0f), p.constant(0x30303030), p.constant(0x3f3f3f3f)
+	scale, min, t := p.vec(), p.vec(), p.vec()
+	p.and(nibble, v[3], scale)
+	VPSRLD(U8(2), v[1], t)
+	p.and(two, t, t)
+	p.or(t, scale, scale)
+	VPSRLD(U8(4), v[3], min)
+	p.and(nibble, min, min)
+	VPSRLD(U8(2), v[2], t)
+	p.and(two, t, t)
+	p.or(t, min, min)
+	p.and(six, v[1], v[1])
+	p.and(six, v[2], v[2])
+	return [4]VecVirtual{v[1], scale, v[2], min}
 }
 
 // pair packs 32 bytes of nibbles: of one block the lower ones, of another the upper.

@@ -182,9 +182,6 @@ func (s set) tables() {
 			}
 		}
 	}
-	if s.productsOnly() {
-		return
-	}
 	GLOBL("masks", rodata)
 	if s.wide() { // word i has i bits
 		for i := range 16 {
@@ -209,6 +206,14 @@ func (s set) orders() {
 	GLOBL("quarters", rodata) // byte i of every dword of a lane
 	for i := range 16 {
 		DATA(i, U8(uint8(i%4*4+i/4)))
+	}
+	GLOBL("eighth", rodata)
+	for i := range 16 {
+		DATA(i, U8(uint8(i/8)))
+	}
+	GLOBL("bit", rodata)
+	for i := range 16 {
+		DATA(i, U8(1<<(i%8)))
 	}
 	GLOBL("twice", rodata)
 	for i := range s.lanes() {
