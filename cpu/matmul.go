@@ -220,6 +220,9 @@ func (s *stage) rowsTimes(q *product, in *input, lo, hi, worker int) {
 		step = 1 // groups are packed one at a time
 	}
 	for g := lo; g < hi; g += step {
+		if s.rawTimes(q, g, rows) {
+			continue
+		}
 		w := s.group(m, q.part, g, worker, 0)
 		if many := s.k.gemvRows[m.kind]; many != nil && rows > 1 && q.rows == nil {
 			n := m.cols / blockCols
@@ -233,17 +236,22 @@ func (s *stage) rowsTimes(q *product, in *input, lo, hi, worker int) {
 			if q.rows != nil {
 				row = int(q.rows[i])
 			}
-			if m.kind.float() {
-				s.k.gemv[m.kind](dst, w, bytesOf(&s.actFloat[row*in.cols]), m.cols, step, m.stride)
-				continue
-			}
-			n := m.cols / blockCols
-			s.k.gemv[m.kind](dst, w, &s.act[row*n*64], n, step, m.stride)
+			act, n := s.activations(m, row)
+			s.k.gemv[m.kind](dst, w, act, n, step, m.stride)
 		}
 	}
 	if q.sum != nil {
 		s.residual(q, &q.dst[lo*groupRows], q.ld, 0, in.rows, lo, hi)
 	}
+}
+
+// activations is the record of one row, and its blocks, or columns for float kinds.
+func (s *stage) activations(m *matrix, row int) (act *byte, n int) {
+	if m.kind.float() {
+		return bytesOf(&s.actFloat[row*m.cols]), m.cols
+	}
+	n = m.cols / blockCols
+	return &s.act[row*n*64], n
 }
 
 // panelsTimes multiplies groups g and g+1 with every panel of rows.
