@@ -417,10 +417,12 @@ sim_library() (
 sim() {
 	have g++ || die "sim: a C++ compiler is missing: ./build.sh deps"
 	mkdir -p bin/sim
-	[ "$(uname -m)" = x86_64 ] || die "sim: the software CUDA device computes with AVX2: it is for x86_64 alone"
+	[ "$(uname -m)" = x86_64 ] || die "sim: the software devices compute with AVX2: it is for x86_64 alone"
 	sim_library cuda libcuda.so.1 -O3 -march=x86-64-v3
 	sim_library nvml libnvidia-ml.so.1
-	say "bin/sim: libcuda.so.1 libnvidia-ml.so.1; the software Metal device comes with the Metal backend"
+	# -Wa,-I: where the assembler finds the headers that the library carries
+	sim_library metal libmetalsim.so -O2 -march=x86-64-v3 -Wa,-Iinternal/sim/metal
+	say "bin/sim: libcuda.so.1 libnvidia-ml.so.1 libmetalsim.so"
 }
 
 # gpu-bundle DIR: what a machine with a card needs, under 60 MiB

@@ -1,8 +1,8 @@
 //go:build unix
 
 // Package sim builds, for tests, the shared libraries that stand in for
-// NVIDIA's: the software CUDA device, its NVML, and drivers that are broken in
-// one way. A library is built once for its source, flags and compiler, and kept
+// NVIDIA's and Apple's: the software CUDA device, its NVML, drivers that are
+// broken in one way, and the software Metal device. A library is built once for its source, flags and compiler, and kept
 // in the user's cache folder.
 package sim
 
@@ -29,6 +29,23 @@ func CUDA(t testing.TB) string {
 		t.Skip("the software CUDA device computes with AVX2: it is for amd64 alone")
 	}
 	return library(t, "cuda", "libcuda.so.1", []string{"-O3", "-march=x86-64-v3"})
+}
+
+// Metal gives the path of the software Metal device, libmetalsim.so, which
+// compiles the programs that it runs: clang-19 must be there.
+func Metal(t testing.TB) string {
+	t.Helper()
+	if runtime.GOARCH != "amd64" || runtime.GOOS != "linux" {
+		t.Skip("the software Metal device is for Linux on amd64 alone")
+	}
+	if _, err := exec.LookPath("clang++-19"); err != nil {
+		if os.Getenv("DROVER_GOLDEN") == "" {
+			t.Skip("no clang++-19: the software Metal device is not tested")
+		}
+		t.Fatalf("no clang++-19 for the software Metal device: ./build.sh deps: %v", err)
+	}
+	// -Wa,-I: where the assembler finds the headers that the library carries
+	return library(t, "metal", "libmetalsim.so", []string{"-O2", "-march=x86-64-v3", "-Wa,-I" + filepath.Join(root(t), "internal", "sim", "metal")})
 }
 
 // NVML gives the path of the stand-in for NVML, for DROVER_NVML_LIBRARY, in
@@ -109,23 +126,28 @@ func root(t testing.TB) string {
 	}
 }
 
-// hash is of what a library depends on: words, and the C++ files of a folder.
+// hash is of what a library depends on: words, and the C++ files of a folder and
+// of its include folder.
 func hash(dir string, words []string) (string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return "", err
-	}
 	h := sha256.New()
 	fmt.Fprintf(h, "%q\n", words)
-	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); ext != ".cpp" && ext != ".h" {
-			continue
-		}
-		f, err := os.Open(filepath.Join(dir, e.Name()))
+	if _, err := os.Stat(dir); err != nil {
+		return "", err
+	}
+	var files []string
+	for _, pattern := range []string{"*.cpp", "*.h", filepath.Join("include", "*.h")} {
+		some, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(h, "%q\n", e.Name())
+		files = append(files, some...)
+	}
+	for _, path := range files {
+		f, err := os.Open(path)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "%q\n", filepath.Base(path))
 		_, err = io.Copy(h, f)
 		if err := errors.Join(err, f.Close()); err != nil {
 			return "", err
