@@ -20,8 +20,8 @@ namespace metalsim {
 namespace {
 
 const char* const flags =
-    " -x clcpp -cl-std=clc++2021 -cl-no-stdinc -Xclang -cl-ext=-cl_khr_fp64,-__opencl_c_fp64,+cl_khr_fp16 -w -O2 -gline-tables-only -march=x86-64-v3 -fPIC -fno-vectorize"
-    " -fno-slp-vectorize -ffp-contract=on -fsanitize=thread,alignment -fno-sanitize-trap=all -fsanitize-recover=alignment -mllvm -tsan-instrument-read-before-write"
+    " -x clcpp -cl-std=clc++2021 -cl-no-stdinc -Xclang -cl-ext=-cl_khr_fp64,-__opencl_c_fp64,+cl_khr_fp16 -Wno-everything -Werror=pre-c++17-compat -O2 -gline-tables-only -march=x86-64-v3 -fPIC -fno-vectorize"
+    " -fno-slp-vectorize -fstack-clash-protection -ffp-contract=on -fsanitize=thread,alignment -fno-sanitize-trap=all -fsanitize-recover=alignment -mllvm -tsan-instrument-read-before-write"
     " -mllvm -tsan-instrument-func-entry-exit=0 -mllvm -tsan-instrument-atomics=0"
     // each call of the source stays one, with an address of its own, or threads that part would not be told apart
     " -fno-optimize-sibling-calls -mllvm -simplifycfg-hoist-common=false -mllvm -simplifycfg-sink-common=false -mllvm -enable-tail-merge=false";

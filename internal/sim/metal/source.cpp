@@ -1,36 +1,28 @@
 #include "source.h"
 
-#include <cctype>
 #include <cstdlib>
-#include <cstring>
 #include <map>
 #include <set>
 
+#include "tokens.h"
+
 namespace metalsim {
 namespace {
-
-struct Token {
-  size_t begin, end;
-};
 
 struct Edit {
   size_t begin, end;
   std::string with;
 };
 
-struct Refused {
-  size_t at;
-  std::string why;
-};
-
-class Reader {
+class Reader : Tokens {
  public:
-  explicit Reader(const std::string& text) : text_(text) {}
+  explicit Reader(const std::string& text) : Tokens(text) {}
 
   Source read() {
     Source s;
     try {
       split();
+      check_strictly(*this);
       functions(s);
       entries(s);
     } catch (const Refused& r) {
@@ -42,8 +34,6 @@ class Reader {
   }
 
  private:
-  const std::string& text_;
-  std::vector<Token> tokens_;
   std::vector<Edit> edits_;
   struct Template {
     std::vector<Param> params;
@@ -52,60 +42,16 @@ class Reader {
   std::map<std::string, Template> templates_;
   int variables_ = 0;
 
-  bool is(size_t t, const char* what) const { return t < tokens_.size() && text_.compare(tokens_[t].begin, tokens_[t].end - tokens_[t].begin, what) == 0; }
-  std::string word(size_t t) const { return t < tokens_.size() ? text_.substr(tokens_[t].begin, tokens_[t].end - tokens_[t].begin) : ""; }
-  bool name(size_t t) const { return t < tokens_.size() && (isalpha(static_cast<unsigned char>(text_[tokens_[t].begin])) || text_[tokens_[t].begin] == '_'); }
-  [[noreturn]] void refuse(size_t t, const std::string& why) const { throw Refused{tokens_[t < tokens_.size() ? t : tokens_.size() - 1].begin, why}; }
-
-  // Tokens: names, numbers, strings, and single characters. Lines that begin with # are passed over.
-  void split() {
-    size_t i = 0, n = text_.size();
-    bool fresh = true;
-    while (i < n) {
-      char c = text_[i];
-      if (c == '\n') fresh = true;
-      if (isspace(static_cast<unsigned char>(c))) {
-        i++;
-        continue;
-      }
-      if (c == '#' && fresh) {
-        while (i < n && text_[i] != '\n') i++;
-        continue;
-      }
-      fresh = false;
-      size_t from = i++;
-      if (isalnum(static_cast<unsigned char>(c)) || c == '_') {
-        while (i < n && (isalnum(static_cast<unsigned char>(text_[i])) || text_[i] == '_' || (isdigit(static_cast<unsigned char>(c)) && text_[i] == '.'))) i++;
-      } else if (c == '"' || c == '\'') {
-        while (i < n && text_[i] != c) i += text_[i] == '\\' ? 2 : 1;
-        i++;
-      }
-      tokens_.push_back({from, i < n ? i : n});
-    }
-  }
-
-  // The token behind the bracket that closes the one at t.
-  size_t behind(size_t t, const char* open, const char* close) const {
-    int depth = 0;
-    for (size_t i = t; i < tokens_.size(); i++) {
-      if (is(i, open)) depth++;
-      if (is(i, close) && --depth == 0) return i + 1;
-    }
-    refuse(t, std::string("no ") + close + " for this " + open);
-  }
-
-  bool attribute(size_t t) const { return is(t, "[") && is(t + 1, "[") && tokens_[t + 1].begin == tokens_[t].begin + 1; }
-
   void functions(Source& s) {
     size_t declared = 0;  // first token of the declaration
     int depth = 0;
-    for (size_t t = 0; t < tokens_.size(); t++) {
+    for (size_t t = 0; t < tokens.size(); t++) {
       if (attribute(t)) {
         size_t end = behind(t, "[", "]");
-        std::string blank = text_.substr(tokens_[t].begin, tokens_[end - 1].end - tokens_[t].begin);
+        std::string blank = text.substr(tokens[t].begin, tokens[end - 1].end - tokens[t].begin);
         for (char& c : blank)
           if (c != '\n') c = ' ';
-        edits_.push_back({tokens_[t].begin, tokens_[end - 1].end, blank});
+        edits_.push_back({tokens[t].begin, tokens[end - 1].end, blank});
         t = end - 1;
       } else if (is(t, "{")) {
         depth++;
@@ -123,8 +69,8 @@ class Reader {
         // vec<T, 4>(...) is no constructor of C++
         size_t end = behind(t + 1, "<", ">");
         if (!is(end, "(") || is(t - 1, "operator")) continue;
-        edits_.push_back({tokens_[t].begin, tokens_[t].begin, "metal::make<"});
-        edits_.push_back({tokens_[end - 1].end, tokens_[end - 1].end, ">"});
+        edits_.push_back({tokens[t].begin, tokens[t].begin, "metal::make<"});
+        edits_.push_back({tokens[end - 1].end, tokens[end - 1].end, ">"});
       }
     }
   }
@@ -134,7 +80,7 @@ class Reader {
     bool is_template = is(declared, "template") && is(declared + 1, "<"), is_instance = is(declared, "template") && !is_template;
     std::string host_name;
     unsigned max_threads = 1024;
-    for (size_t t = declared; t < tokens_.size() && !is(t, "{") && !is(t, ";") && !(t > at && is(t, "(")); t++) {
+    for (size_t t = declared; t < tokens.size() && !is(t, "{") && !is(t, ";") && !(t > at && is(t, "(")); t++) {
       if (!attribute(t)) continue;
       if (is(t + 2, "host_name")) host_name = word(t + 4).substr(1, word(t + 4).size() - 2);
       if (is(t + 2, "max_total_threads_per_threadgroup")) max_threads = static_cast<unsigned>(atoi(word(t + 4).c_str()));
@@ -145,7 +91,7 @@ class Reader {
       return;
     }
     size_t open = at + 1;
-    while (open < tokens_.size() && !is(open, "(") && !is(open, ";")) open = attribute(open) ? behind(open, "[", "]") : open + 1;
+    while (open < tokens.size() && !is(open, "(") && !is(open, ";")) open = attribute(open) ? behind(open, "[", "]") : open + 1;
     if (!is(open, "(") || !name(open - 1)) refuse(at, "a kernel needs a name and parameters");
     std::string called = word(open - 1);
     size_t close = behind(open, "(", ")") - 1;
@@ -167,7 +113,7 @@ class Reader {
   // template [[host_name("h")]] kernel void f<...>(...); or kernel decltype(f<...>) f<...>;
   void instance(Source& s, size_t at, const std::string& host_name, unsigned max_threads) {
     size_t t = at + 1, found = 0, end = 0;
-    while (t < tokens_.size() && !is(t, ";")) {
+    while (t < tokens.size() && !is(t, ";")) {
       if (attribute(t)) {
         t = behind(t, "[", "]");
       } else if (name(t) && is(t + 1, "<")) {
@@ -183,7 +129,7 @@ class Reader {
     if (host_name.empty()) refuse(at, "an instance of a kernel needs [[host_name(\"...\")]]");
     auto it = templates_.find(word(found));
     if (it == templates_.end()) refuse(found, "no template of a kernel " + word(found));
-    std::string called = text_.substr(tokens_[found].begin, tokens_[end - 1].end - tokens_[found].begin);
+    std::string called = text.substr(tokens[found].begin, tokens[end - 1].end - tokens[found].begin);
     add(s, {host_name, called, it->second.params, max_threads < it->second.max_threads ? max_threads : it->second.max_threads}, at);
   }
 
@@ -244,7 +190,7 @@ class Reader {
   // threadgroup T a[4], b; becomes references to places in the memory of the running threadgroup
   void variable(size_t at) {
     size_t end = at;
-    while (end < tokens_.size() && !is(end, ";")) {
+    while (end < tokens.size() && !is(end, ";")) {
       if (is(end, "*") || is(end, "&") || is(end, "=") || is(end, "(")) {
         // constants in brackets may have any of these
         size_t open = at;
@@ -257,22 +203,22 @@ class Reader {
     size_t first = at + 1;
     while (first < end && !(name(first) && (is(first + 1, "[") || is(first + 1, ",") || is(first + 1, ";")))) first = is(first + 1, "<") ? behind(first + 1, "<", ">") : first + 1;
     if (first >= end || first == at + 1) return;  // no declaration that is understood: the compiler refuses it
-    std::string type = text_.substr(tokens_[at + 1].begin, tokens_[first].begin - tokens_[at + 1].begin), with;
+    std::string type = text.substr(tokens[at + 1].begin, tokens[first].begin - tokens[at + 1].begin), with;
     for (size_t t = first; t < end; t++) {
       std::string called = word(t), id = called + "_" + std::to_string(variables_++);
       size_t dims = t + 1;
       t = dims;
       while (is(t, "[")) t = behind(t, "[", "]");
-      std::string bounds = t > dims ? text_.substr(tokens_[dims].begin, tokens_[t - 1].end - tokens_[dims].begin) : "";
+      std::string bounds = t > dims ? text.substr(tokens[dims].begin, tokens[t - 1].end - tokens[dims].begin) : "";
       with += "typedef " + type + id + "_type" + bounds + "; static device " + id + "_type " + id +
               "_metalsim_variable __attribute__((section(\"metalsim_threadgroup\"), used, aligned(16))); threadgroup " + id + "_type& " + called + " = *(threadgroup " + id +
               "_type*)metalsim::variable((metalsim::address)&" + id + "_metalsim_variable); ";
       if (!is(t, ",") && !is(t, ";")) refuse(t, "threadgroup variable " + called + " cannot be read");
     }
     // on the lines that it had
-    for (size_t i = tokens_[at].begin; i < tokens_[end].end; i++)
-      if (text_[i] == '\n') with += '\n';
-    edits_.push_back({tokens_[at].begin, tokens_[end].end, with});
+    for (size_t i = tokens[at].begin; i < tokens[end].end; i++)
+      if (text[i] == '\n') with += '\n';
+    edits_.push_back({tokens[at].begin, tokens[end].end, with});
   }
 
   // A function metalsim_entry_N for each kernel, which gives it its arguments, and
@@ -298,31 +244,10 @@ class Reader {
     size_t at = 0;
     for (auto& e : edits_) {
       if (e.begin < at) continue;  // inside what is written anew already
-      out += text_.substr(at, e.begin - at) + e.with;
+      out += text.substr(at, e.begin - at) + e.with;
       at = e.end;
     }
-    return out + text_.substr(at);
-  }
-
-  // file:line:column, by the preprocessor's markers
-  std::string place(size_t at) const {
-    std::string file = "program_source";
-    long line = 1;
-    size_t begin = 0;
-    for (size_t i = 0; i < text_.size(); i = begin) {
-      size_t end = text_.find('\n', i);
-      if (end == text_.npos) end = text_.size();
-      if (at <= end) return file + ":" + std::to_string(line) + ":" + std::to_string(at - i + 1);
-      begin = end + 1;
-      if (text_[i] == '#' && i + 2 < end && isdigit(static_cast<unsigned char>(text_[i + 2]))) {
-        char* rest;
-        line = strtol(&text_[i + 2], &rest, 10);
-        if (const char* quote = strchr(rest, '"'); quote && quote < &text_[end]) file.assign(quote + 1, strchr(quote + 1, '"'));
-      } else {
-        line++;
-      }
-    }
-    return file;
+    return out + text.substr(at);
   }
 };
 
