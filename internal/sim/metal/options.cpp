@@ -50,6 +50,12 @@ Options read() {
     if (!set_check(o, one)) refuse("CHECK");
   o.order = strtoull(env("ORDER").c_str(), nullptr, 10);
   o.layout = strtoull(env("LAYOUT").c_str(), nullptr, 10);
+  if (std::string f = env("FAIL"); !f.empty()) {
+    size_t equals = f.find('=');
+    o.fail_number = strtoull(f.c_str(), nullptr, 10);
+    if (equals != f.npos) o.fail_code = strtoull(f.c_str() + equals + 1, nullptr, 10);
+    if (!o.fail_number || !o.fail_code) refuse("FAIL");
+  }
   o.counts = env("COUNTS");
   int threads = atoi(env("THREADS").c_str());
   o.threads = threads > 0 ? static_cast<unsigned>(threads) : std::thread::hardware_concurrency();

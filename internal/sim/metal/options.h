@@ -9,6 +9,8 @@
 //                            numbers seed when they run, and in which order simdgroups and lanes do
 //   DROVER_METALSIM_LAYOUT   seed of the places that elements of simdgroup matrices have (0: by row, two a lane)
 //   DROVER_METALSIM_COUNTS   a file, written after each command buffer: what kernels did, a line of JSON for each name
+//   DROVER_METALSIM_FAIL     N=CODE: the Nth command buffer fails with this MTLCommandBufferError (2: timeout, 3: page fault,
+//                            8: out of memory), having run
 //   DROVER_METALSIM_THREADS  host threads that run threadgroups (as many as the host has)
 //   DROVER_METALSIM_COMPILER compiler of MSL (clang++-19)
 //   DROVER_METALSIM_CACHE    folder of compiled programs (metalsim-UID in the system's temporary folder)
@@ -28,6 +30,7 @@ struct Options {
   bool check_convergence = false;  // convergence: simdgroup_load and simdgroup_store by part of a simdgroup
   uint64_t order = 0;
   uint64_t layout = 0;
+  uint64_t fail_number = 0, fail_code = 0;
   std::string counts;
   unsigned threads = 1;
   std::string compiler = "clang++-19";

@@ -141,6 +141,8 @@ void CommandBuffer::run() {
     d.number = ++dispatch_number();
     failure = execute(d);
   }
+  static uint64_t number = 0;
+  if (++number == options().fail_number && !failure.code) failure = {static_cast<int64_t>(options().fail_code), "this is DROVER_METALSIM_FAIL"};
   ended = now();
   write_counts();
   if (failure.code) error = new Error("MTLCommandBufferErrorDomain", failure.code, (label.empty() ? "" : label + ": ") + failure.text);

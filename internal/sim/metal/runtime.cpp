@@ -13,7 +13,6 @@
 
 namespace metalsim {
 
-constexpr uint64_t object_mark = 0x6d6574616c73696d;
 constexpr size_t kept_objects = 100000;  // after their last release
 
 // What the whole process shares; it is never destroyed.
@@ -102,7 +101,7 @@ Object::Object(Class& c) : mark_(object_mark), class_(&c) {
 }
 
 Method Object::find(Selector s) const {
-  if (mark_ != object_mark) fatal("message %s to what is no object", s);
+  if (!is_object()) fatal("message %s to what is no object", s);
   if (!alive()) fatal("message %s to a %s that has been released", s, class_name());
   auto& methods = is_class_ ? class_->class_methods : class_->methods;
   auto it = methods.find(s);
@@ -193,9 +192,13 @@ using metalsim::Registry;
 
 extern "C" {
 
-metalsim::Method metalsim_method(const Object* receiver, metalsim::Selector s) {
+// The method for the first arguments of a message. Where the method returns a
+// structure in memory, its address comes first, then the receiver.
+metalsim::Method metalsim_method(const void* first, const void* second, const void* third) {
   Registry::get().messages.fetch_add(1, std::memory_order_relaxed);
-  return receiver->find(s);
+  auto *receiver = static_cast<const Object*>(first), *behind = static_cast<const Object*>(second);
+  if (!receiver->is_object() && behind && behind->is_object()) return behind->find(static_cast<metalsim::Selector>(third));
+  return receiver->find(static_cast<metalsim::Selector>(second));
 }
 
 metalsim::Selector sel_registerName(const char* name) { return metalsim::registered(name); }
@@ -218,16 +221,18 @@ uint64_t metalsim_living(char* text, uint64_t n) {
 uint64_t metalsim_messages() { return metalsim::messages(); }
 
 // objc_msgSend(receiver, selector, ...): jumps to the method with every register
-// and the stack as they are; nil gives 0. objc_msgSend_stret is for methods that
-// return a structure in memory, whose address comes before the receiver.
+// and the stack as they are; nil gives 0. objc_msgSend_stret is what x86-64 has
+// for methods that return a structure in memory; arm64 has no other name for it,
+// so that here both names do both.
 void objc_msgSend();
 void objc_msgSend_stret();
 asm(R"(
-.macro SEND name, receiver, selector
-.globl \name
-.type \name, @function
-\name:
-  testq %\receiver, %\receiver
+.globl objc_msgSend, objc_msgSend_stret
+.type objc_msgSend, @function
+.type objc_msgSend_stret, @function
+objc_msgSend:
+objc_msgSend_stret:
+  testq %rdi, %rdi
   jz 1f
   pushq %rbp
   movq %rsp, %rbp
@@ -248,9 +253,6 @@ asm(R"(
   movups %xmm5, 144(%rsp)
   movups %xmm6, 160(%rsp)
   movups %xmm7, 176(%rsp)
-  movq %\selector, %r11
-  movq %\receiver, %rdi
-  movq %r11, %rsi
   call metalsim_method@PLT
   movq %rax, %r11
   movq (%rsp), %rdi
@@ -276,10 +278,7 @@ asm(R"(
   xorps %xmm0, %xmm0
   xorps %xmm1, %xmm1
   ret
-.size \name, . - \name
-.endm
-SEND objc_msgSend, rdi, rsi
-SEND objc_msgSend_stret, rsi, rdx
+.size objc_msgSend, . - objc_msgSend
 )");
 
 }  // extern "C"

@@ -27,6 +27,8 @@ struct Class {
   void add(std::unordered_map<Selector, Method>& to, const char* selector, Method f);
 };
 
+constexpr uint64_t object_mark = 0x6d6574616c73696d;
+
 // Made with one reference, which is its maker's.
 class Object {
  public:
@@ -37,6 +39,7 @@ class Object {
   const char* class_name() const { return class_->name; }
   bool alive() const { return references_ > 0; }
   Method find(Selector s) const;
+  bool is_object() const { return mark_ == object_mark; }
   void retain();
   void release();
   Object* autorelease();  // gives up one reference when the thread's pool is drained

@@ -62,6 +62,11 @@ template <class T> inline if_float<T> tanh(T x) {
   T e = __builtin_elementwise_exp(T(-2) * __builtin_elementwise_abs(x));
   return __builtin_elementwise_copysign((T(1) - e) / (T(1) + e), x);
 }
+template <class T> inline if_float<T> exp10(T x) { return __builtin_elementwise_pow(T(10), x); }
+template <class T> inline if_float<T> sinh(T x) { return (__builtin_elementwise_exp(x) - __builtin_elementwise_exp(-x)) * T(0.5f); }
+template <class T> inline if_float<T> cosh(T x) { return (__builtin_elementwise_exp(x) + __builtin_elementwise_exp(-x)) * T(0.5f); }
+template <class T> inline if_float<T> fmod(T x, T y) { return x - y * __builtin_elementwise_trunc(x / y); }
+template <class T> inline if_float<T> step(T edge, T x) { return x < edge ? T(0) : T(1); }
 template <class T> inline if_float<T> divide(T x, T y) { return x / y; }
 
 template <class T> inline T abs(T x) { return __builtin_elementwise_abs(x); }
@@ -110,6 +115,8 @@ inline typename vector_of<T>::element dot(T a, T b) {
   return s;
 }
 template <class T> inline auto length_squared(T a) { return dot(a, a); }
+template <class T> inline auto distance(T a, T b) { return sqrt(dot(a - b, a - b)); }
+template <class T> inline T normalize(T a) { return a * rsqrt(dot(a, a)); }
 template <class T> inline auto length(T a) { return sqrt(dot(a, a)); }
 
 template <class T> inline T popcount(T x) { return (T)__builtin_popcountl((ulong)x & (~0ul >> (64 - 8 * sizeof(T)))); }

@@ -115,6 +115,14 @@ inline T as_type(U u) {
   return __builtin_bit_cast(T, u);
 }
 
+template <class T, size_t N>
+struct array {
+  T elements[N];
+  constexpr size_t size() const { return N; }
+  T operator[](size_t i) const { return elements[i]; }
+  thread T& operator[](size_t i) thread { return elements[i]; }
+};
+
 template <class T, class U>
 struct is_same {
   static constexpr bool value = false;

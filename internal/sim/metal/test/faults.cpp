@@ -44,6 +44,14 @@ void error_object() {
   CHECK_EQ(send<u64>(error, "code"), u64{3});
 }
 
+void asked_for() {
+  Gpu g(program("y[i] = 1;"));
+  Id b = g.buffer(256);
+  CHECK_EQ(g.run("k", {b, b}, {1, 1, 1}, {64, 1, 1}), std::string());
+  CHECK_SAYS(g.run("k", {b, b}, {1, 1, 1}, {64, 1, 1}), "DROVER_METALSIM_FAIL");
+  CHECK_EQ(g.run("k", {b, b}, {1, 1, 1}, {64, 1, 1}), std::string());
+}
+
 void processor_faults() {
   CHECK_SAYS(run("y[i] = float(100 / (int(i) - 5));"), "thread (5,0,0)", "division of an integer by zero");
   CHECK_SAYS(run("float v[30000]; for (int n = 0; n < 30000; n++) v[n] = x[n & 63]; y[0] = v[int(y[1]) & 8191];", {1, 1, 1}, {1, 1, 1}), "stack overflow");
@@ -122,6 +130,7 @@ std::vector<Case> fault_cases() {
           {"overrun, checked", overrun, {"DROVER_METALSIM_CHECK=1"}},
           {"after error", after_error},
           {"command buffer error", error_object},
+          {"failure that is asked for", asked_for, {"DROVER_METALSIM_FAIL=2=2"}},
           {"processor faults", processor_faults},
           {"misaligned", misaligned},
           {"divergence", divergence},

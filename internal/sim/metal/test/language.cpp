@@ -169,10 +169,13 @@ void expressions() {
       {"numeric_limits<float>::max() == FLT_MAX ? 1.0f : 0.0f", 1},
       {"tanh(0.0f) + sign(-2.0f)", -1},
       {"float(half4(1, 2, 3, 4).xy.y) + float(ushort2(3, 4).x)", 5},
+      {"fmod(7.0f, 4.0f) + exp10(2.0f) + step(1.0f, 2.0f)", 104},
+      {"distance(float2(0, 3), float2(4, 0)) + normalize(float2(0, 2)).y", 6},
+      {"many[1] + float(many.size())", 5},
       {"table[2]", 30},
       {"nested(x)", 6},
   };
-  std::string body = "float2 v = float2(1, 2); v.y = 5; v.xy = v.yx; float4 w = 0; w.xy = v; w.z += 3; w[3] = 9;\n";
+  std::string body = "float2 v = float2(1, 2); v.y = 5; v.xy = v.yx; float4 w = 0; w.xy = v; w.z += 3; w[3] = 9; array<float, 3> many; many[1] = 2;\n";
   int n = 0;
   for (auto& e : all) body += "y[" + std::to_string(n++) + "] = " + e.text + ";\n";
   body += "y[" + std::to_string(n) + "] = w.x * 1000 + w.y * 100 + w.z * 10 + w.w;\n";
