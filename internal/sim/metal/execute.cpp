@@ -1,9 +1,11 @@
 // Threadgroups of a dispatch, spread over host threads.
 #include "execute.h"
 
+#include <pthread.h>
 #include <signal.h>
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -60,6 +62,44 @@ class Workers {
   }
 };
 
+// Ends dispatches that take too long: looks at the one that runs a few times a second.
+class Watch {
+ public:
+  static Watch& get() {
+    static auto* w = new Watch;
+    return *w;
+  }
+  void begin() {
+    std::lock_guard hold(lock_);
+    threads_.clear();
+    late_ = std::chrono::steady_clock::now() + std::chrono::seconds(options().timeout);
+  }
+  void enter() {
+    std::lock_guard hold(lock_);
+    threads_.push_back(pthread_self());
+  }
+  void leave() {
+    std::lock_guard hold(lock_);
+    threads_.erase(std::find(threads_.begin(), threads_.end(), pthread_self()));
+  }
+
+ private:
+  std::mutex lock_;
+  std::vector<pthread_t> threads_;  // that run the dispatch
+  std::chrono::steady_clock::time_point late_;
+
+  Watch() {
+    std::thread([this] {
+      while (true) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        std::lock_guard hold(lock_);
+        if (std::chrono::steady_clock::now() < late_) continue;
+        for (auto t : threads_) pthread_kill(t, timeout_signal());
+      }
+    }).detach();
+  }
+};
+
 Failure failed_before(const Dispatch& d) {
   for (unsigned i = 0; i < max_buffers; i++)
     if (auto& m = d.arguments[i].memory; m && m->released)
@@ -81,13 +121,16 @@ Failure execute(const Dispatch& d) {
   Failure failure;
   Counts all;
   uint64_t turn = options().order % 2 ? total - 1 : 0;  // threadgroups in the other direction
+  Watch::get().begin();
   Workers::get().run(static_cast<unsigned>(std::min<uint64_t>(total, options().threads)), [&] {
     Group g(d);
+    Watch::get().enter();
     for (uint64_t n; !stopped && (n = next++) < total;) {
       uint64_t i = turn ? turn - n : n;
       unsigned position[3] = {static_cast<unsigned>(i % d.groups[0]), static_cast<unsigned>(i / d.groups[0] % d.groups[1]), static_cast<unsigned>(i / d.groups[0] / d.groups[1])};
       if (!g.run(position)) stopped = true;
     }
+    Watch::get().leave();
     std::lock_guard hold(lock);
     if (g.failure.code && !failure.code) failure = g.failure;
     all.add(g.counts);

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <vector>
 
+#include "group.h"
 #include "runtime.h"
 
 namespace metalsim {
@@ -65,11 +66,19 @@ void prepare(Fiber& fiber, char* stack, void (*f)()) {
 
 namespace {
 
-constexpr int caught[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-struct sigaction before[4];
+const int caught[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, timeout_signal()};
+struct sigaction before[5];
 void (*on_fault)();
 
+bool in_program(const Fiber* f, uint64_t at) {
+  for (auto& c : f->group->dispatch().program->constants)
+    if (at - c.begin < c.size) return true;
+  return false;
+}
+
 void handle(int signal, siginfo_t* info, void* context) {
+  bool late = signal == timeout_signal();
+  if (late && !(running && in_program(running, static_cast<uint64_t>(static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP])))) return;
   if (running) {
     fault = {signal, reinterpret_cast<unsigned long>(info->si_addr), signal == SIGSEGV && info->si_code == SI_KERNEL};
     auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
@@ -79,7 +88,7 @@ void handle(int signal, siginfo_t* info, void* context) {
     running = nullptr;
     return;
   }
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < 5; i++) {
     if (caught[i] != signal) continue;
     if (before[i].sa_flags & SA_SIGINFO) before[i].sa_sigaction(signal, info, context);
     else if (before[i].sa_handler != SIG_DFL && before[i].sa_handler != SIG_IGN) before[i].sa_handler(signal);
@@ -89,6 +98,8 @@ void handle(int signal, siginfo_t* info, void* context) {
 
 }  // namespace
 
+int timeout_signal() { return SIGRTMAX - 1; }
+
 void catch_faults(void (*f)()) {
   static std::once_flag once;
   std::call_once(once, [f] {
@@ -96,7 +107,7 @@ void catch_faults(void (*f)()) {
     struct sigaction a = {};
     a.sa_sigaction = handle;
     a.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    for (int i = 0; i < 4; i++) sigaction(caught[i], &a, &before[i]);
+    for (int i = 0; i < 5; i++) sigaction(caught[i], &a, &before[i]);
   });
   static thread_local std::vector<char> stack;
   if (!stack.empty()) return;

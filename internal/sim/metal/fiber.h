@@ -57,5 +57,6 @@ struct Fault {
 extern thread_local Fiber* running;
 extern thread_local Fault fault;
 void catch_faults(void (*f)());
+int timeout_signal();  // ends the fiber of the host thread that it is sent to, unless that runs code of the device
 
 }  // namespace metalsim

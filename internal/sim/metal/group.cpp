@@ -31,6 +31,7 @@ void start() {
 // A fault of the processor ends the fiber here.
 void faulted() {
   Fiber* f = current_fiber();
+  if (fault.signal == timeout_signal()) f->group->stop(*f, "it runs longer than " + std::to_string(options().timeout) + " s", nullptr, 2);
   std::string what = fault.signal == SIGFPE ? "division of an integer by zero" : fault.signal == SIGILL ? "code that cannot be reached" : "";
   char text[64];
   snprintf(text, sizeof text, "access to address 0x%lx", fault.address);

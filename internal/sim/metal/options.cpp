@@ -60,6 +60,7 @@ Options read() {
   int threads = atoi(env("THREADS").c_str());
   o.threads = threads > 0 ? static_cast<unsigned>(threads) : std::thread::hardware_concurrency();
   if (o.threads < 1) o.threads = 1;
+  if (int seconds = atoi(env("TIMEOUT").c_str()); seconds > 0) o.timeout = seconds;
   o.cache = env("CACHE");
   if (o.cache.empty()) {
     const char* tmp = getenv("TMPDIR");

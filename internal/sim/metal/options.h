@@ -12,6 +12,7 @@
 //   DROVER_METALSIM_FAIL     N=CODE: the Nth command buffer fails with this MTLCommandBufferError (2: timeout, 3: page fault,
 //                            8: out of memory), having run
 //   DROVER_METALSIM_THREADS  host threads that run threadgroups (as many as the host has)
+//   DROVER_METALSIM_TIMEOUT  seconds after which a dispatch ends with a command buffer error (600)
 //   DROVER_METALSIM_COMPILER compiler of MSL (clang++-19)
 //   DROVER_METALSIM_CACHE    folder of compiled programs (metalsim-UID in the system's temporary folder)
 #pragma once
@@ -33,6 +34,7 @@ struct Options {
   uint64_t fail_number = 0, fail_code = 0;
   std::string counts;
   unsigned threads = 1;
+  int timeout = 600;
   std::string compiler = "clang++-19";
   std::string cache;
   std::string error;  // what is wrong with them

@@ -52,6 +52,11 @@ void asked_for() {
   CHECK_EQ(g.run("k", {b, b}, {1, 1, 1}, {64, 1, 1}), std::string());
 }
 
+void endless() {
+  CHECK_SAYS(run("if (i == 3) while (x[0] > 0) y[1] = x[0];"), "kernel k, threadgroup (0,0,0), thread (3,0,0): it runs longer than 1 s");
+  CHECK_EQ(run("y[i] = 1;"), std::string());
+}
+
 void processor_faults() {
   CHECK_SAYS(run("y[i] = float(100 / (int(i) - 5));"), "thread (5,0,0)", "division of an integer by zero");
   CHECK_SAYS(run("float v[30000]; for (int n = 0; n < 30000; n++) v[n] = x[n & 63]; y[0] = v[int(y[1]) & 8191];", {1, 1, 1}, {1, 1, 1}), "stack overflow");
@@ -131,6 +136,7 @@ std::vector<Case> fault_cases() {
           {"after error", after_error},
           {"command buffer error", error_object},
           {"failure that is asked for", asked_for, {"DROVER_METALSIM_FAIL=2=2"}},
+          {"endless", endless, {"DROVER_METALSIM_TIMEOUT=1"}},
           {"processor faults", processor_faults},
           {"misaligned", misaligned},
           {"divergence", divergence},
