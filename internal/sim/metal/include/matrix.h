@@ -50,7 +50,7 @@ typedef simdgroup_matrix<half, 8, 8> simdgroup_half8x8;
 typedef simdgroup_matrix<bfloat, 8, 8> simdgroup_bfloat8x8;
 #endif
 
-template <class T, int Columns, int Rows>
+template <class T, int Columns, int Rows = Columns>
 inline simdgroup_matrix<T, Columns, Rows> make_filled_simdgroup_matrix(T value) {
   simdgroup_matrix<T, Columns, Rows> m;
   m.elements = vec<T, 2>(value);

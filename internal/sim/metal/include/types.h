@@ -1,5 +1,9 @@
 // Address spaces, scalars and vectors. The program is C++ for OpenCL, whose
-// address spaces are MSL's under other names.
+// address spaces are MSL's under other names. It is stricter than MSL: a structure
+// in constant memory is used member by member, not copied; a scalar beside a vector
+// has no higher rank than the elements (uchar4(15), not 15, beside uchar4); vectors
+// convert by constructors alone (float4(h), not (float4)h), and in templates
+// vec<T, 4>(a, b, c, d) makes one. Accesses to variables of a thread go unchecked.
 #pragma once
 
 #define kernel

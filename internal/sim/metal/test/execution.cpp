@@ -126,7 +126,7 @@ void product(const char* type, const char* store, float tolerance) {
                                    "uint lane [[thread_index_in_simdgroup]]) {\n") +
                        "threadgroup " + type + " s[2][10 * 24];\nfor (uint i = lane; i < 240; i += 32) { s[0][i] = " + type + "(a[i]); s[1][i] = " + type + "(b[i]); }\n"
                        "simdgroup_barrier(mem_flags::mem_threadgroup);\n"
-                       "simdgroup_" + store + "8x8 acc = make_filled_simdgroup_matrix<" + store + ", 8, 8>(1);\nsimdgroup_" + type + "8x8 ma, mb;\n"
+                       "simdgroup_" + store + "8x8 acc = make_filled_simdgroup_matrix<" + store + ", 8>(1);\nsimdgroup_" + type + "8x8 ma, mb;\n"
                        "for (uint k = 0; k < 16; k += 8) { simdgroup_load(ma, s[0], 24, ulong2(k, 1)); simdgroup_load(mb, s[1], 24, ulong2(k, 0), true);\n"
                        "simdgroup_multiply_accumulate(acc, ma, mb, acc); }\nacc.thread_elements()[0] *= 2; acc.thread_elements()[1] *= 2;\n"
                        "threadgroup " + store + " out[64]; simdgroup_store(acc, out, 8); simdgroup_barrier(mem_flags::mem_threadgroup); c[lane] = out[lane]; c[lane + 32] = out[lane + 32]; }\n";
