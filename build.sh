@@ -174,6 +174,12 @@ software() {
 	sim && cuda_sim=$PWD/bin/sim/libcuda.so.1
 }
 
+# the Metal backend's Go side on the software Metal device, without cgo as on a Mac
+metal_bridge() (
+	export CGO_ENABLED=0
+	go vet -tags metalsim ./metal && gotest -noskip -tags metalsim ./metal
+)
+
 # every model of the reference data on the software card
 golden_cuda() (
 	export DROVER_CUDA_LIBRARY="$cuda_sim" DROVER_NVML_LIBRARY=none
@@ -317,6 +323,7 @@ test_all() {
 		part "golden $set" golden_set "$set"
 	done
 	part 'software devices' software
+	part 'metal bridge' metal_bridge
 	part 'golden cuda' golden_cuda
 	part 'cuda detectors' detectors
 	part 'cuda counts' cuda_counts

@@ -9,6 +9,8 @@ require (
 	golang.org/x/term v0.47.0
 )
 
+require github.com/ebitengine/purego v0.11.3
+
 require (
 	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
 	github.com/russross/blackfriday/v2 v2.1.0 // indirect

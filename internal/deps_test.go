@@ -49,7 +49,7 @@ func rules() []rule {
 		{dir: "cpu", imports: []string{"backend", "internal/quant"}, thirdOnes: []string{sys}, tests: conformance},
 		{dir: "cpu/_asm/...", thirdOnes: []string{avo}},
 		{dir: "cuda", imports: []string{"backend", "internal/quant"}, thirdOnes: []string{nvml}, tests: append(conformance, "internal/sim")},
-		{dir: "metal", imports: []string{"backend", "internal/quant"}, thirdOnes: []string{purego}, tests: conformance},
+		{dir: "metal", imports: []string{"backend", "internal/quant"}, thirdOnes: []string{purego}, tests: append(conformance, "internal/sim")},
 		{dir: "internal/device", imports: []string{"backend", "cpu", "cuda", "metal"}, tests: []string{"internal/quant", "internal/sim"}},
 
 		{dir: "internal/quant"},

@@ -1,0 +1,165 @@
+//go:build (darwin && arm64) || (linux && amd64 && metalsim)
+
+package metal
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"drover/backend"
+)
+
+// Families of GPUs (MTLGPUFamily): what an M1, an M2 and an M3 have.
+const (
+	apple7 = 1007
+	apple8 = 1008
+	apple9 = 1009
+)
+
+// gpu is one GPU, its command queue and the pipelines compiled so far.
+type gpu struct {
+	id, queue object
+	name      string
+	family    int    // the highest that it has, 1000 + N of appleN
+	working   uint64 // bytes that may be in use without slowing the system down
+	longest   uint64 // bytes of the longest buffer
+	shared    int    // bytes of threadgroup memory
+}
+
+// gpus lists the GPUs that can be used; the caller closes them.
+func gpus() (found []*gpu, err error) {
+	if err := openMetal(); err != nil {
+		return nil, err
+	}
+	pooled(func() {
+		all := objc.devices()
+		defer all.release()
+		for i := range int(all.send(sel.count)) {
+			id := object(all.send(sel.objectAtIndex, uintptr(i)))
+			g := &gpu{id: id, name: object(id.send(sel.name)).string(), working: uint64(id.send(sel.recommendedMaxWorkingSetSize)),
+				longest: uint64(id.send(sel.maxBufferLength)), shared: int(id.send(sel.maxThreadgroupMemoryLength))}
+			for f := apple7; f < apple9+8 && id.send(sel.supportsFamily, uintptr(f))&0xff != 0; f++ {
+				g.family = f
+			}
+			if g.family == 0 || id.send(sel.hasUnifiedMemory)&0xff == 0 {
+				err = errors.Join(err, fmt.Errorf("metal: %s is not an Apple GPU (M1 or later): it is left out", g.name))
+				continue
+			}
+			if g.queue = object(id.send(sel.newCommandQueue)); g.queue == 0 {
+				err = errors.Join(err, fmt.Errorf("metal: %s gives no command queue", g.name))
+				continue
+			}
+			id.send(sel.retain)
+			found = append(found, g)
+		}
+	})
+	return found, err
+}
+
+// free is what may still be taken, in bytes.
+func (g *gpu) free() uint64 {
+	used := uint64(g.id.send(sel.currentAllocatedSize))
+	return g.working - min(g.working, used)
+}
+
+func (g *gpu) close() {
+	g.queue.release()
+	g.id.release()
+}
+
+// compile makes a library of MSL source.
+func (g *gpu) compile(source string) (lib object, err error) {
+	pooled(func() {
+		options := object(classes.options.send(sel.new))
+		defer options.release()
+		options.send(sel.setFastMathEnabled, 0)
+		const version3 = 3 << 16
+		options.send(sel.setLanguageVersion, version3)
+		lib, err = g.id.create("compile the kernels", sel.newLibrary, uintptr(nsString(source)), uintptr(options))
+	})
+	return lib, err
+}
+
+// pipeline is one kernel, ready to run.
+type pipeline struct {
+	id      object
+	name    string
+	threads int // most threads in a threadgroup
+	shared  int // bytes of threadgroup memory that it declares itself
+}
+
+func (g *gpu) pipeline(lib object, name string) (p pipeline, err error) {
+	pooled(func() {
+		f := object(lib.send(sel.newFunction, uintptr(nsString(name))))
+		if f == 0 {
+			err = fmt.Errorf("BUG: metal: no kernel is called %s", name)
+			return
+		}
+		defer f.release()
+		var id object
+		if id, err = g.id.create("make the pipeline of "+name, sel.newPipeline, uintptr(f)); err == nil {
+			p = pipeline{id, name, int(id.send(sel.maxTotalThreadsPerThreadgroup)), int(id.send(sel.staticThreadgroupMemoryLength))}
+		}
+	})
+	return p, err
+}
+
+// buffer is memory that CPU and GPU share.
+type buffer struct {
+	id   object
+	data []byte
+}
+
+// take makes a buffer of n bytes, or fails with a *backend.MemoryError.
+func (g *gpu) take(n uint64) (buffer, error) {
+	if free := g.free(); n > free || n > g.longest {
+		return buffer{}, &backend.MemoryError{Device: "metal", Need: n, Free: min(free, g.longest)}
+	}
+	const shared = 0 // MTLResourceStorageModeShared, hazards tracked
+	id := object(g.id.send(sel.newBuffer, uintptr(n), shared))
+	if id == 0 {
+		return buffer{}, &backend.MemoryError{Device: "metal", Need: n, Free: g.free()}
+	}
+	p := id.send(sel.contents)
+	return buffer{id, unsafe.Slice(*(**byte)(unsafe.Pointer(&p)), n)}, nil
+}
+
+func (b buffer) release() { b.id.release() }
+
+// encoder writes dispatches into a command buffer.
+type encoder struct{ buffer, id object }
+
+// begin opens a command buffer; inside pooled.
+func (g *gpu) begin(label string) encoder {
+	b := object(g.queue.send(sel.commandBuffer))
+	b.send(sel.setLabel, uintptr(nsString(label)))
+	return encoder{b, object(b.send(sel.computeCommandEncoder))}
+}
+
+// bind sets argument i to a buffer from byte off on.
+func (e encoder) bind(i int, b buffer, off int) {
+	e.id.send(sel.setBuffer, uintptr(b.id), uintptr(off), uintptr(i))
+}
+
+// constants sets argument i to a copy of at most 4 KiB.
+func (e encoder) constants(i int, b []byte) {
+	e.id.send(sel.setBytes, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(i))
+}
+
+// dispatch runs a kernel over threadgroups of so many threads.
+func (e encoder) dispatch(p pipeline, groups, threads size) {
+	e.id.send(sel.setPipeline, uintptr(p.id))
+	e.id.sendSizes(sel.dispatch, groups, threads)
+}
+
+// finish commits the command buffer and waits for it; seconds is what the GPU took.
+func (e encoder) finish(doing string) (seconds float64, err error) {
+	e.id.send(sel.endEncoding)
+	e.buffer.send(sel.commit)
+	e.buffer.send(sel.waitUntilCompleted)
+	if err := nsError(doing, object(e.buffer.send(sel.err))); err != nil {
+		return 0, err
+	}
+	return e.buffer.float(sel.gpuEndTime) - e.buffer.float(sel.gpuStartTime), nil
+}

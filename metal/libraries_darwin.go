@@ -1,0 +1,6 @@
+package metal
+
+// libraries are those of the Objective-C runtime and of Metal.
+func libraries() ([2]string, error) {
+	return [2]string{"/usr/lib/libobjc.A.dylib", "/System/Library/Frameworks/Metal.framework/Metal"}, nil
+}
