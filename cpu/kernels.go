@@ -105,6 +105,10 @@ func (p panelKind) bytes() int { return [...]int{576, 640, 640, 768}[p] }
 
 func (k kind) float() bool { return k <= kindBF16 }
 
+// unpacked says that products with panels want blocks unpacked; I8's are panels
+// already.
+func (k kind) unpacked() bool { return !k.float() && k != kindI8 }
+
 // panel is the layout that unpack makes of k. I8 is a panel already.
 func (k kind) panel() panelKind {
 	switch k {

@@ -154,7 +154,7 @@ func (t *bed) product(kd kind, rows, cols int, weights []byte) (f func() time.Du
 	groups, r := min(len(weights), piece)/stride, pad(rows, panelRows)
 	m := &matrix{kind: kd, rows: groups * groupRows, cols: cols, groups: groups, parts: 1, stride: stride}
 	s := &stage{k: t.k, pool: newPool(1, places{}), act: make([]byte, (r+fewRows)*cols/blockCols*64), actFloat: make([]float32, r*cols),
-		panels: [][]byte{make([]byte, 2*cols/blockCols*panel16M.bytes())}}
+		panels: [][]byte{make([]byte, panelGroups*cols/blockCols*panel16M.bytes())}}
 	s.products.next = make([]counter, 1)
 	s.tasks.prep, s.tasks.multiply = s.prepRows, s.multiplyShares
 	ld := pad(m.rows, 2*groupRows)

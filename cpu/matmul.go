@@ -21,6 +21,13 @@ const unitBytes = 512 << 10
 // floatGroups is how many groups the float kernels keep in flight at once.
 const floatGroups = 4
 
+// panelGroups is the most groups that are multiplied with panels at once, and
+// panelBytes how much of the L2 cache their weights may take.
+const (
+	panelGroups = 4
+	panelBytes  = 512 << 10
+)
+
 // input is what a product's activations are made of: x (rows, cols) with rows
 // ld apart, after norm or silu(gate)*up.
 type input struct {
@@ -157,7 +164,7 @@ func (s *stage) multiply(list ...product) {
 	}
 	for i := range p.list {
 		q := &p.list[i]
-		q.step = 2
+		q.step = q.m.panelStep()
 		if p.in.tile == 1 {
 			q.step = max(1, min(unitBytes/q.m.stride, q.m.groups/(2*s.pool.n)))
 			if q.m.kind.float() {
@@ -190,7 +197,7 @@ func (s *stage) multiplyShares(worker int) {
 			if s.products.in.tile == 1 {
 				s.rowsTimes(q, &s.products.in, lo, hi, worker)
 			} else {
-				s.panelsTimes(q, &s.products.in, lo, worker)
+				s.panelsTimes(q, &s.products.in, lo, hi, worker)
 			}
 		}
 	}
@@ -254,31 +261,46 @@ func (s *stage) activations(m *matrix, row int) (act *byte, n int) {
 	return &s.act[row*n*64], n
 }
 
-// panelsTimes multiplies groups g and g+1 with every panel of rows.
-func (s *stage) panelsTimes(q *product, in *input, g, worker int) {
+// panelsTimes multiplies groups [lo, hi), two at a time, with every panel of rows.
+func (s *stage) panelsTimes(q *product, in *input, lo, hi, worker int) {
 	m := q.m
-	h := min(g+1, m.groups-1) // an odd last group fills the padding too
-	a, b := s.group(m, q.part, g, worker, 0), s.group(m, q.part, h, worker, 1)
-	if m.kind.float() {
-		for row := 0; row < in.rows; row += panelRows {
-			dst, ld := s.tile(q, row, min(row+panelRows, in.rows), g, h+1, worker)
-			s.k.gemmFloat[m.kind](dst, ld, a, b, bytesOf(&s.actFloat[row*in.cols]), m.cols)
-			s.addTile(q, row, min(row+panelRows, in.rows), g, h+1, worker)
-		}
-		return
-	}
 	n, kind := m.cols/blockCols, m.kind.panel()
-	if unpack := s.k.unpack[m.kind]; unpack != nil {
-		pa, pb := &s.panels[worker][0], &s.panels[worker][n*kind.bytes()]
-		unpack(pa, a, n)
-		unpack(pb, b, n)
-		a, b = pa, pb
+	var w [panelGroups]*byte
+	for g := lo; g < lo+pad(hi-lo, 2); g++ { // an odd last group fills the padding too
+		i := g - lo
+		w[i] = s.group(m, q.part, min(g, m.groups-1), worker, i%2)
+		if m.kind.unpacked() {
+			panel := &s.panels[worker][i*n*kind.bytes()]
+			s.k.unpack[m.kind](panel, w[i], n)
+			w[i] = panel
+		}
 	}
 	for row := 0; row < in.rows; row += panelRows {
-		dst, ld := s.tile(q, row, min(row+panelRows, in.rows), g, h+1, worker)
-		s.k.gemm[kind](dst, ld, a, b, &s.act[row*n*64], n)
-		s.addTile(q, row, min(row+panelRows, in.rows), g, h+1, worker)
+		for g := lo; g < hi; g += 2 {
+			a, b, end := w[g-lo], w[g-lo+1], min(row+panelRows, in.rows)
+			dst, ld := s.tile(q, row, end, g, min(g+2, m.groups), worker)
+			if m.kind.float() {
+				s.k.gemmFloat[m.kind](dst, ld, a, b, bytesOf(&s.actFloat[row*in.cols]), m.cols)
+			} else {
+				s.k.gemm[kind](dst, ld, a, b, &s.act[row*n*64], n)
+			}
+			s.addTile(q, row, end, g, min(g+2, m.groups), worker)
+		}
 	}
+}
+
+// panelStep is how many groups a unit of products with panels has: four read the
+// activations half as often as two, as long as they stay in the L2 cache. Where
+// weights are in the file and have no panel, the worker has room for two.
+func (m *matrix) panelStep() int {
+	size := m.stride
+	if m.kind.unpacked() {
+		size = m.cols / blockCols * m.kind.panel().bytes()
+	}
+	if panelGroups*size > panelBytes || m.mapped != nil && !m.kind.unpacked() {
+		return 2
+	}
+	return panelGroups
 }
 
 // tile is where gemm writes groups [lo, hi) of rows [row, end): to the product, or,

@@ -76,7 +76,7 @@ type stage struct {
 	out          []float32   // (r, padded dim)
 	logits       []float32   // (headRows, padded vocab)
 	cos, sin     []float32   // (rows, dims/2)
-	panels       [][]byte    // by worker: two unpacked groups,
+	panels       [][]byte    // by worker: unpacked groups,
 	tiles        [][]float32 // and (panelRows, 2*groupRows) of their product
 	raw          []rawGroups // by worker, where weights stay in the file
 	attending    attending
@@ -212,7 +212,7 @@ func (s *stage) layoutScratch(threads int) {
 	}
 	s.out = a.floats(wide * s.ld.dim)
 	// activations as wide as the widest matrix of each family; a worker's panel
-	// holds two unpacked groups
+	// holds the unpacked groups of a unit
 	quantised, float, panel := 0, 0, 0
 	for _, m := range s.matrices {
 		if m.kind.float() {
@@ -220,7 +220,7 @@ func (s *stage) layoutScratch(threads int) {
 			continue
 		}
 		quantised = max(quantised, m.cols/blockCols*64)
-		panel = max(panel, 2*m.cols/blockCols*m.kind.panel().bytes())
+		panel = max(panel, m.panelStep()*m.cols/blockCols*m.kind.panel().bytes())
 	}
 	s.act, s.actFloat = a.bytes((wide+fewRows)*quantised), a.floats(wide*float)
 	s.panels, s.tiles = make([][]byte, threads), make([][]float32, threads)
