@@ -348,14 +348,14 @@ func (s *stage) combineCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part
 
 // storeKey writes one head's key to its place in a page.
 func (k *kernels) storeKey(t quant.Type, page []byte, at int, x []float32, space []byte) {
-	k.store(t, space, x)
-	switch t {
-	case quant.F32:
+	if t == quant.F32 {
 		for d, v := range x {
 			le.PutUint32(page[(d*backend.PageRows+at)*4:], math.Float32bits(v))
 		}
 		return
-	case quant.F16:
+	}
+	k.store(t, space, x)
+	if t == quant.F16 {
 		for d := range x {
 			le.PutUint16(page[(d*backend.PageRows+at)*2:], le.Uint16(space[2*d:]))
 		}

@@ -16,9 +16,9 @@ import (
 
 // Options choose how the processor is used.
 type Options struct {
-	ISA     string // kernel set: generic, avx2, avxvnni, avx512, neon or i8mm; empty: the best this CPU has
+	ISA     string // kernel set, one of Sets; empty: the best this CPU has
 	Threads int    // workers; 0: one for each physical core that this process may use
-	Raw     bool   // weights stay as they lie in the file and are packed anew for each product
+	Raw     bool   // weights stay as they lie in the file
 	Memory  uint64 // bytes to pretend to have free; 0: what the system tells
 }
 
@@ -27,6 +27,9 @@ var ErrISA = errors.New("unknown kernel set")
 
 // ErrNoISA: this CPU, or this build, lacks the kernel set.
 var ErrNoISA = errors.New("kernel set not available on this CPU")
+
+// Sets names the kernel sets of all CPUs.
+func Sets() []string { return []string{"generic", "avx2", "avxvnni", "avx512", "neon", "i8mm"} }
 
 // Available names the kernel sets of this CPU, best first.
 func Available() []string {
@@ -45,7 +48,7 @@ func New(o Options) (backend.Device, error) {
 		i := slices.IndexFunc(sets, func(k *kernels) bool { return k.isa == o.ISA })
 		if i < 0 {
 			err := ErrISA
-			if slices.Contains([]string{"generic", "avx2", "avxvnni", "avx512", "neon", "i8mm"}, o.ISA) {
+			if slices.Contains(Sets(), o.ISA) {
 				err = ErrNoISA
 			}
 			return nil, fmt.Errorf("%w: %q (here: %s)", err, o.ISA, strings.Join(Available(), ", "))

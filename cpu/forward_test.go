@@ -244,7 +244,7 @@ func TestNewErrors(t *testing.T) {
 	if _, err := New(Options{ISA: "nonsense"}); !errors.Is(err, ErrISA) {
 		t.Errorf("an unknown set: %v", err)
 	}
-	for _, isa := range []string{"generic", "avx2", "avxvnni", "avx512", "neon", "i8mm"} {
+	for _, isa := range Sets() {
 		if _, err := New(Options{ISA: isa}); err != nil && !errors.Is(err, ErrNoISA) {
 			t.Errorf("%s: %v", isa, err)
 		}

@@ -265,7 +265,7 @@ func generic() *kernels {
 		k.gemv[kd] = func(dst *float32, w, act *byte, n, groups, stride int) {
 			gemvGeneric(kd, dst, w, act, n, groups, stride)
 		}
-		if kd < kindI8 {
+		if kd.unpacked() {
 			k.unpack[kd] = func(panel, w *byte, n int) { unpackGeneric(kd, panel, w, n) }
 		}
 	}

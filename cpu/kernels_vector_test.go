@@ -88,6 +88,9 @@ func newAttentionCase(t *testing.T, r *rand.Rand, k *kernels, f cacheFormat, lin
 			back[d] = float32(r.NormFloat64())
 		}
 		k.storeKey(f.typ, c.keys, i, back, space)
+		if err := quant.Quantize(f.typ, space, back); err != nil {
+			t.Fatal(err)
+		}
 		quant.Dequantize(f.typ, c.key[i*dim:(i+1)*dim], space)
 	}
 	if f.widen != nil {

@@ -10,10 +10,9 @@ import (
 	"drover/backend"
 )
 
-// Families of GPUs (MTLGPUFamily): what an M1, an M2 and an M3 have.
+// Families of GPUs (MTLGPUFamily): what an M1 and an M3 have.
 const (
 	apple7 = 1007
-	apple8 = 1008
 	apple9 = 1009
 )
 
@@ -86,7 +85,6 @@ type pipeline struct {
 	id      object
 	name    string
 	threads int // most threads in a threadgroup
-	shared  int // bytes of threadgroup memory that it declares itself
 }
 
 func (g *gpu) pipeline(lib object, name string) (p pipeline, err error) {
@@ -99,7 +97,7 @@ func (g *gpu) pipeline(lib object, name string) (p pipeline, err error) {
 		defer f.release()
 		var id object
 		if id, err = g.id.create("make the pipeline of "+name, sel.newPipeline, uintptr(f)); err == nil {
-			p = pipeline{id, name, int(id.send(sel.maxTotalThreadsPerThreadgroup)), int(id.send(sel.staticThreadgroupMemoryLength))}
+			p = pipeline{id, name, int(id.send(sel.maxTotalThreadsPerThreadgroup))}
 		}
 	})
 	return p, err

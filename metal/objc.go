@@ -36,44 +36,41 @@ var classes struct{ str, pool, options object }
 
 // sel has a field for every message of this package; open fills it.
 var sel struct {
-	alloc, new, init, retain, release, drain, count, objectAtIndex, stringWithUTF8String, utf8String selector
+	new, retain, release, drain, count, objectAtIndex, stringWithUTF8String, utf8String selector
 
 	localizedDescription, domain, code selector
 
-	name, registryID, hasUnifiedMemory, supportsFamily, recommendedMaxWorkingSetSize, currentAllocatedSize, maxBufferLength,
-	maxThreadgroupMemoryLength, newCommandQueue, newBuffer, newBufferNoCopy, newLibrary, newPipeline selector
+	name, hasUnifiedMemory, supportsFamily, recommendedMaxWorkingSetSize, currentAllocatedSize, maxBufferLength,
+	maxThreadgroupMemoryLength, newCommandQueue, newBuffer, newLibrary, newPipeline selector
 
 	setFastMathEnabled, setLanguageVersion, newFunction selector
 
-	maxTotalThreadsPerThreadgroup, threadExecutionWidth, staticThreadgroupMemoryLength selector
+	maxTotalThreadsPerThreadgroup, contents selector
 
-	contents, length selector
+	commandBuffer, computeCommandEncoder, commit, waitUntilCompleted, err, gpuStartTime, gpuEndTime, setLabel selector
 
-	commandBuffer, computeCommandEncoder, commit, waitUntilCompleted, status, err, gpuStartTime, gpuEndTime, setLabel selector
-
-	setPipeline, setBuffer, setBytes, setThreadgroupMemory, dispatch, endEncoding selector
+	setPipeline, setBuffer, setBytes, dispatch, endEncoding selector
 }
 
 func selectors() map[*selector]string {
 	s := &sel
 	return map[*selector]string{
-		&s.alloc: "alloc", &s.new: "new", &s.init: "init", &s.retain: "retain", &s.release: "release", &s.drain: "drain",
+		&s.new: "new", &s.retain: "retain", &s.release: "release", &s.drain: "drain",
 		&s.count: "count", &s.objectAtIndex: "objectAtIndex:", &s.stringWithUTF8String: "stringWithUTF8String:", &s.utf8String: "UTF8String",
 		&s.localizedDescription: "localizedDescription", &s.domain: "domain", &s.code: "code",
-		&s.name: "name", &s.registryID: "registryID", &s.hasUnifiedMemory: "hasUnifiedMemory", &s.supportsFamily: "supportsFamily:",
+		&s.name: "name", &s.hasUnifiedMemory: "hasUnifiedMemory", &s.supportsFamily: "supportsFamily:",
 		&s.recommendedMaxWorkingSetSize: "recommendedMaxWorkingSetSize", &s.currentAllocatedSize: "currentAllocatedSize",
 		&s.maxBufferLength: "maxBufferLength", &s.maxThreadgroupMemoryLength: "maxThreadgroupMemoryLength",
 		&s.newCommandQueue: "newCommandQueue", &s.newBuffer: "newBufferWithLength:options:",
-		&s.newBufferNoCopy: "newBufferWithBytesNoCopy:length:options:deallocator:",
-		&s.newLibrary:      "newLibraryWithSource:options:error:", &s.newPipeline: "newComputePipelineStateWithFunction:error:",
+		&s.newLibrary: "newLibraryWithSource:options:error:", &s.newPipeline: "newComputePipelineStateWithFunction:error:",
 		&s.setFastMathEnabled: "setFastMathEnabled:", &s.setLanguageVersion: "setLanguageVersion:", &s.newFunction: "newFunctionWithName:",
-		&s.maxTotalThreadsPerThreadgroup: "maxTotalThreadsPerThreadgroup", &s.threadExecutionWidth: "threadExecutionWidth",
-		&s.staticThreadgroupMemoryLength: "staticThreadgroupMemoryLength", &s.contents: "contents", &s.length: "length",
-		&s.commandBuffer: "commandBuffer", &s.computeCommandEncoder: "computeCommandEncoder", &s.commit: "commit",
-		&s.waitUntilCompleted: "waitUntilCompleted", &s.status: "status", &s.err: "error",
+		&s.maxTotalThreadsPerThreadgroup: "maxTotalThreadsPerThreadgroup",
+		&s.contents:                      "contents",
+		&s.commandBuffer:                 "commandBuffer", &s.computeCommandEncoder: "computeCommandEncoder", &s.commit: "commit",
+		&s.waitUntilCompleted: "waitUntilCompleted", &s.err: "error",
 		&s.gpuStartTime: "GPUStartTime", &s.gpuEndTime: "GPUEndTime", &s.setLabel: "setLabel:",
 		&s.setPipeline: "setComputePipelineState:", &s.setBuffer: "setBuffer:offset:atIndex:", &s.setBytes: "setBytes:length:atIndex:",
-		&s.setThreadgroupMemory: "setThreadgroupMemoryLength:atIndex:", &s.dispatch: "dispatchThreadgroups:threadsPerThreadgroup:",
+		&s.dispatch:    "dispatchThreadgroups:threadsPerThreadgroup:",
 		&s.endEncoding: "endEncoding",
 	}
 }

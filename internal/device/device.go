@@ -36,7 +36,7 @@ func refuse(kind error, format string, args ...any) error {
 
 // Options are wishes for the devices found.
 type Options struct {
-	ISA     string // the CPU's kernel set: generic, avx2, avxvnni, avx512, neon, i8mm; empty: the best this CPU has
+	ISA     string // the CPU's kernel set, one of cpu.Sets; empty: the best this CPU has
 	Threads int    // CPU threads; 0: one a core
 	Raw     bool   // the CPU computes from the weights as they lie in the file
 }
@@ -184,7 +184,7 @@ func ofKind(kind string, o Options) ([]backend.Device, error) {
 // checkISA holds a kernel set's name against those that exist, and those that
 // this CPU runs.
 func checkISA(isa string) error {
-	known, here := []string{"generic", "avx2", "avxvnni", "avx512", "neon", "i8mm"}, cpu.Available()
+	known, here := cpu.Sets(), cpu.Available()
 	switch {
 	case isa == "" || slices.Contains(here, isa):
 		return nil
