@@ -1,0 +1,172 @@
+// matvec.metal: y[column][row] (+)= W x (+ bias) for 1 to 8 columns, decoding, and
+// the same for a gate and an up matrix with the activation.
+//
+// The limit is bandwidth. A simdgroup takes four rows (of a gate and an up matrix two
+// each) and reads them once for all columns: lane l has strips l, l+32, ... of every
+// row, so that its lanes read neighbouring memory, and four rows' loads are under way
+// at once. Weights are made f32 exactly (weights.metal), x is f32 as it lies in
+// scratch, and sums are f32: per lane in ascending order by fma, then simd_sum.
+//
+// A column's result has the same bits whatever the number of columns.
+
+constant constexpr int simdgroup_rows = 4;
+
+// Rows is where four rows of weights begin.
+struct Rows {
+	device const uchar *w[simdgroup_rows];
+};
+
+// multiply is the lane's part of the products of four rows and N columns, which
+// begin at x + at[column].
+template <class F, int N>
+inline void multiply(thread float (&sum)[simdgroup_rows][N], thread const Rows &rows, device const float *x, thread const uint (&at)[N], uint cols, uint lane,
+                     threadgroup const float *table) {
+	for (uint strip = lane; 16 * strip < cols; strip += 32) {
+		typename F::Raw raw[simdgroup_rows];
+#pragma unroll
+		for (int r = 0; r < simdgroup_rows; r++)
+			raw[r] = F::load(rows.w[r], strip, cols);
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			float4 w[simdgroup_rows];
+#pragma unroll
+			for (int r = 0; r < simdgroup_rows; r++)
+				w[r] = quad(raw[r], i, table);
+#pragma unroll
+			for (int j = 0; j < N; j++) {
+				float4 v = input4<F>(x + at[j], 16 * strip + 4 * i, cols);
+#pragma unroll
+				for (int r = 0; r < simdgroup_rows; r++)
+					sum[r][j] = fma(w[r].w, v.w, fma(w[r].z, v.z, fma(w[r].y, v.y, fma(w[r].x, v.x, sum[r][j]))));
+			}
+		}
+	}
+}
+
+// sums is multiply for the columns of c, added over the lanes.
+template <class F, int N>
+inline void sums(thread float (&sum)[simdgroup_rows][N], thread const Rows &rows, constant Product &p, thread const Columns &c, device const uchar *scratch, uint lane,
+                 threadgroup const float *table) {
+	uint at[N];
+#pragma unroll
+	for (int j = 0; j < N; j++) {
+		at[j] = input_of(c, j) * uint(p.ldx);
+#pragma unroll
+		for (int r = 0; r < simdgroup_rows; r++)
+			sum[r][j] = 0;
+	}
+	multiply<F, N>(sum, rows, (device const float *)(scratch + p.x), at, uint(p.cols), lane, table);
+#pragma unroll
+	for (int r = 0; r < simdgroup_rows; r++)
+#pragma unroll
+		for (int j = 0; j < N; j++)
+			sum[r][j] = simd_sum(sum[r][j]);
+}
+
+// product is four rows of a matrix, from `first` on, and N columns: lane r*N + j stores one result.
+template <class F, int N>
+inline void product(constant Product &p, thread const Place &at, uint first, thread const Columns &c, device uchar *scratch, device const uchar *constants, uint lane,
+                    threadgroup const float *table) {
+	Rows rows;
+#pragma unroll
+	for (int r = 0; r < simdgroup_rows; r++)
+		rows.w[r] = at.w + min(first + r, at.rows - 1) * row_bytes<F>(uint(p.cols));
+	float sum[simdgroup_rows][N], mine = 0;
+	sums<F, N>(sum, rows, p, c, scratch, lane, table);
+#pragma unroll
+	for (int i = 0; i < simdgroup_rows * N; i++)
+		mine = lane == uint(i) ? sum[i / N][i % N] : mine;
+	uint row = first + lane / N, column = lane % N;
+	if (lane >= simdgroup_rows * N || row >= at.rows || column >= c.n)
+		return;
+	if (at.bias)
+		mine += ((device const float *)(constants + at.bias))[row];
+	device float *y = floats(scratch, at.y) + (ulong(slot_of(c, column)) * at.ldy + row);
+	*y = p.add ? *y + mine : mine;
+}
+
+// Gate is act = silu(m[0] x) * (m[1] x), (n, ldact) f32.
+struct Gate {
+	Product p;
+	ulong act;
+	int ldact, spare;
+};
+
+// gate is two rows of the activation, from `first` on, and N columns.
+template <class F, int N>
+inline void gate(constant Gate &g, device const uchar *w0, device const uchar *w1, uint first, thread const Columns &c, device uchar *scratch, uint lane,
+                 threadgroup const float *table) {
+	constant Product &p = g.p;
+	uint count = uint(p.m[0].rows);
+	Rows rows;
+#pragma unroll
+	for (int r = 0; r < 2; r++) {
+		ulong row = min(first + r, count - 1) * row_bytes<F>(uint(p.cols));
+		rows.w[2 * r] = w0 + ulong(c.expert) * p.m[0].stride + row;
+		rows.w[2 * r + 1] = w1 + ulong(c.expert) * p.m[1].stride + row;
+	}
+	float sum[simdgroup_rows][N], gated = 0, up = 0;
+	sums<F, N>(sum, rows, p, c, scratch, lane, table);
+#pragma unroll
+	for (int i = 0; i < 2 * N; i++) {
+		gated = lane == uint(i) ? sum[i / N * 2][i % N] : gated;
+		up = lane == uint(i) ? sum[i / N * 2 + 1][i % N] : up;
+	}
+	uint row = first + lane / N, column = lane % N;
+	if (lane >= 2 * N || row >= count || column >= c.n)
+		return;
+	floats(scratch, g.act)[ulong(slot_of(c, column)) * uint(g.ldact) + row] = silu(gated) * up;
+}
+
+// FOR_COLUMNS calls f<FORMAT, N> with the least N that has room for n columns: of those
+// of an expert there may be fewer than the batch has.
+#define FOR_COLUMNS(n, f, ...) \
+	if ((n) == 1) \
+		f<FORMAT, 1>(__VA_ARGS__); \
+	else if ((n) == 2) \
+		f<FORMAT, 2>(__VA_ARGS__); \
+	else if ((n) <= 4) \
+		f<FORMAT, 4>(__VA_ARGS__); \
+	else \
+		f<FORMAT, 8>(__VA_ARGS__)
+
+// --- kernels. Grid: x = blocks of 8 rows of every matrix (4 of a gate and an up
+// matrix), z = active experts at most; two simdgroups. The kernels for one column
+// need a third of the registers of those for 2 to 8, so that more of them run.
+
+#define MATVEC(RUN) \
+	threadgroup float table[16]; \
+	Columns c = columns_of(p, scratch, group.z); \
+	if (c.expert < 0) \
+		return; \
+	copy_table<FORMAT>(table, t); \
+	Place at = place(p, w0, w1, w2, group.x, 2 * simdgroup_rows, c.expert); \
+	uint first = at.first + simdgroup * simdgroup_rows; \
+	if (first >= at.rows) \
+		return; \
+	RUN
+
+[[max_total_threads_per_threadgroup(64)]] kernel void JOIN(matvec, NAME)(constant Product &p [[buffer(0)]], PRODUCT_BUFFERS, PRODUCT_POSITION) {
+	MATVEC((product<FORMAT, 1>(p, at, first, c, scratch, constants, lane, table)));
+}
+[[max_total_threads_per_threadgroup(64)]] kernel void JOIN(matvec8, NAME)(constant Product &p [[buffer(0)]], PRODUCT_BUFFERS, PRODUCT_POSITION) {
+	MATVEC(FOR_COLUMNS(c.n, product, p, at, first, c, scratch, constants, lane, table));
+}
+
+#define MATVEC_GATE(RUN) \
+	threadgroup float table[16]; \
+	Columns c = columns_of(g.p, scratch, group.z); \
+	if (c.expert < 0) \
+		return; \
+	copy_table<FORMAT>(table, t); \
+	uint first = group.x * simdgroup_rows + simdgroup * 2; \
+	if (first >= uint(g.p.m[0].rows)) \
+		return; \
+	RUN
+
+[[max_total_threads_per_threadgroup(64)]] kernel void JOIN(matvec_gate, NAME)(constant Gate &g [[buffer(0)]], PRODUCT_BUFFERS, PRODUCT_POSITION) {
+	MATVEC_GATE((gate<FORMAT, 1>(g, w0, w1, first, c, scratch, lane, table)));
+}
+[[max_total_threads_per_threadgroup(64)]] kernel void JOIN(matvec8_gate, NAME)(constant Gate &g [[buffer(0)]], PRODUCT_BUFFERS, PRODUCT_POSITION) {
+	MATVEC_GATE(FOR_COLUMNS(c.n, gate, g, w0, w1, first, c, scratch, lane, table));
+}
