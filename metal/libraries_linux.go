@@ -15,3 +15,6 @@ func libraries() ([2]string, error) {
 	}
 	return [2]string{path, path}, nil
 }
+
+// simulated: this build runs on the software Metal device.
+const simulated = true

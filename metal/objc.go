@@ -41,7 +41,7 @@ var sel struct {
 	localizedDescription, domain, code selector
 
 	name, hasUnifiedMemory, supportsFamily, recommendedMaxWorkingSetSize, currentAllocatedSize, maxBufferLength,
-	maxThreadgroupMemoryLength, newCommandQueue, newBuffer, newLibrary, newPipeline selector
+	maxThreadgroupMemoryLength, newCommandQueue, newBuffer, newBufferInPlace, newLibrary, newPipeline selector
 
 	setFastMathEnabled, setLanguageVersion, newFunction selector
 
@@ -49,7 +49,7 @@ var sel struct {
 
 	commandBuffer, computeCommandEncoder, commit, waitUntilCompleted, err, gpuStartTime, gpuEndTime, setLabel selector
 
-	setPipeline, setBuffer, setBytes, dispatch, endEncoding selector
+	setPipeline, setBuffer, setBufferOffset, setBytes, dispatch, endEncoding selector
 }
 
 func selectors() map[*selector]string {
@@ -62,14 +62,16 @@ func selectors() map[*selector]string {
 		&s.recommendedMaxWorkingSetSize: "recommendedMaxWorkingSetSize", &s.currentAllocatedSize: "currentAllocatedSize",
 		&s.maxBufferLength: "maxBufferLength", &s.maxThreadgroupMemoryLength: "maxThreadgroupMemoryLength",
 		&s.newCommandQueue: "newCommandQueue", &s.newBuffer: "newBufferWithLength:options:",
-		&s.newLibrary: "newLibraryWithSource:options:error:", &s.newPipeline: "newComputePipelineStateWithFunction:error:",
+		&s.newBufferInPlace: "newBufferWithBytesNoCopy:length:options:deallocator:",
+		&s.newLibrary:       "newLibraryWithSource:options:error:", &s.newPipeline: "newComputePipelineStateWithFunction:error:",
 		&s.setFastMathEnabled: "setFastMathEnabled:", &s.setLanguageVersion: "setLanguageVersion:", &s.newFunction: "newFunctionWithName:",
 		&s.maxTotalThreadsPerThreadgroup: "maxTotalThreadsPerThreadgroup",
 		&s.contents:                      "contents",
 		&s.commandBuffer:                 "commandBuffer", &s.computeCommandEncoder: "computeCommandEncoder", &s.commit: "commit",
 		&s.waitUntilCompleted: "waitUntilCompleted", &s.err: "error",
 		&s.gpuStartTime: "GPUStartTime", &s.gpuEndTime: "GPUEndTime", &s.setLabel: "setLabel:",
-		&s.setPipeline: "setComputePipelineState:", &s.setBuffer: "setBuffer:offset:atIndex:", &s.setBytes: "setBytes:length:atIndex:",
+		&s.setPipeline: "setComputePipelineState:", &s.setBuffer: "setBuffer:offset:atIndex:", &s.setBufferOffset: "setBufferOffset:atIndex:",
+		&s.setBytes:    "setBytes:length:atIndex:",
 		&s.dispatch:    "dispatchThreadgroups:threadsPerThreadgroup:",
 		&s.endEncoding: "endEncoding",
 	}

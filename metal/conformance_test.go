@@ -1,0 +1,67 @@
+//go:build linux && amd64 && metalsim
+
+package metal
+
+import (
+	"os"
+	"testing"
+
+	"drover/backend"
+	"drover/backend/backendtest"
+	"drover/internal/quant"
+	"drover/internal/sim"
+)
+
+// devices are the software device's GPU as so many devices.
+func devices(t testing.TB, n int) []*device {
+	t.Helper()
+	if err := os.Setenv("DROVER_METAL_LIBRARY", sim.Metal(t)); err != nil { // for good: it is opened once
+		t.Fatal(err)
+	}
+	var all []*device
+	for range n {
+		found, err := Devices()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, found[0].(*device))
+	}
+	return all
+}
+
+// with is a device of so much memory: what others hold of the same GPU is not its.
+func (d *device) with(memory uint64) *device {
+	g := *d.gpu
+	g.working = memory + g.working - d.free()
+	return &device{gpu: &g, libraries: map[string]*library{}}
+}
+
+// TestConformance holds the kernels to the contract on the software device.
+func TestConformance(t *testing.T) {
+	all := devices(t, 2)
+	backendtest.Run(t, all[0], backendtest.Options{Name: "metal-apple8", Same: []backend.Device{all[1]}, Class: class, Tolerance: tolerance,
+		Small: func(memory uint64) backend.Device { return all[0].with(memory) }})
+}
+
+// class is the row class of a batch.
+func class(rows int) int {
+	if rows > decodeRows {
+		return 1
+	}
+	return 0
+}
+
+// tolerance is for inputs of products, and of attention in prompts, rounded to f16;
+// F32 weights are multiplied in f32.
+func tolerance(typ, k, v quant.Type) backendtest.Tolerance {
+	switch {
+	case typ == quant.F32 && k == quant.F32 && v == quant.F32:
+		return backendtest.ToleranceOf(typ, k, v)
+	}
+	if k == quant.Q8_0 || v == quant.Q8_0 {
+		return backendtest.Tolerance{NMSE: 5e-4, Why: "the same, and values on the other side of a rounding in the cache: up to 2e-4"}
+	}
+	return backendtest.Tolerance{NMSE: 4e-5, Why: "activations, queries, softmax and scaled weights rounded to f16: 1e-7 to 1e-5"}
+}
+
+var _ backend.Device = (*device)(nil)
