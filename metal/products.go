@@ -107,12 +107,14 @@ func gateLaunch(rows, active int) launch {
 }
 
 // matmulLaunch is for matrices of so many rows each and n rows of a batch; columns
-// names the kernel. Both give the same bits: the small one is for few rows, and
-// for so few threadgroups that a GPU would not be full.
-func matmulLaunch(rows []int, n, active int) (columns int, l launch) {
+// names the kernel. With experts, active is how many there can be at most, and mean how
+// many of the rows an expert has on average; without, 1 and n. Both kernels give the same
+// bits: the small one is for few rows, and for so few threadgroups that a GPU
+// would not be full.
+func matmulLaunch(rows []int, n, active, mean int) (columns int, l launch) {
 	across := tiles(rows, 64)
 	columns = 64
-	if n <= 32 || across*ceil(n, 64)*active < 128 {
+	if mean <= 32 || across*ceil(mean, 64)*active < 128 {
 		columns = 32
 	}
 	return columns, launch{size{uintptr(ceil(n, columns)), uintptr(across), uintptr(active)}, size{128, 1, 1}}
