@@ -8,6 +8,7 @@
 #   deps [--yes]  installs the optional tools (Debian, Ubuntu, Fedora, Homebrew)
 #   kernels [MODULE...]  the GPU kernels' PTX and their report, in cuda/kernels
 #   sim           the software devices of the tests, in bin/sim
+#   metalsim      bin/drover-metalsim: drover on the software Metal device (Linux, x86_64)
 #   gpu-bundle DIR  binaries, reference data and run.sh for a machine with a card and no Go
 #   gpu [PART...]   the same, here: run.sh on this machine's card
 #   release       archives for every platform with checksums, in bin/release
@@ -432,6 +433,12 @@ sim() {
 	say "bin/sim: libcuda.so.1 libnvidia-ml.so.1 libmetalsim.so"
 }
 
+# drover with the Metal backend, which here runs on bin/sim/libmetalsim.so
+metalsim() {
+	have clang++-19 || die "metalsim: clang-19, which compiles the kernels, is missing: ./build.sh deps"
+	sim && CGO_ENABLED=0 go build -tags metalsim -trimpath -o bin/drover-metalsim ./cmd/drover
+}
+
 # gpu-bundle DIR: what a machine with a card needs, under 60 MiB
 gpu_bundle() {
 	[ $# -eq 1 ] || die "usage: build.sh gpu-bundle DIR"
@@ -488,5 +495,6 @@ kernels | 'kernels '*) shift; need_go; kernels build "$@" ;;
 gpu-bundle*) shift; gpu_bundle "$@" ;;
 gpu | 'gpu '*) shift; gpu "$@" ;;
 sim) sim ;;
-*) die "unknown target \"$*\"; targets: (none), test, test all, test full, deps [--yes], kernels [MODULE...], sim, gpu-bundle DIR, gpu [PART...], release" ;;
+metalsim) prepare && metalsim && say "built bin/drover-metalsim" ;;
+*) die "unknown target \"$*\"; targets: (none), test, test all, test full, deps [--yes], kernels [MODULE...], sim, metalsim, gpu-bundle DIR, gpu [PART...], release" ;;
 esac

@@ -39,7 +39,7 @@ func (d *device) with(memory uint64) *device {
 // TestConformance holds the kernels to the contract on the software device.
 func TestConformance(t *testing.T) {
 	all := devices(t, 2)
-	backendtest.Run(t, all[0], backendtest.Options{Name: "metal-apple8", Same: []backend.Device{all[1]}, Class: class, Tolerance: tolerance,
+	backendtest.Run(t, all[0], backendtest.Options{Name: "metal-apple8", Same: []backend.Device{all[1]}, Class: class, Tolerance: allowed,
 		Small: func(memory uint64) backend.Device { return all[0].with(memory) }})
 }
 
@@ -51,9 +51,9 @@ func class(rows int) int {
 	return 0
 }
 
-// tolerance is for inputs of products, and of attention in prompts, rounded to f16;
+// allowed is for inputs of products, and of attention in prompts, rounded to f16;
 // F32 weights are multiplied in f32.
-func tolerance(typ, k, v quant.Type) backendtest.Tolerance {
+func allowed(typ, k, v quant.Type) backendtest.Tolerance {
 	switch {
 	case typ == quant.F32 && k == quant.F32 && v == quant.F32:
 		return backendtest.ToleranceOf(typ, k, v)

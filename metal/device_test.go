@@ -175,19 +175,22 @@ func TestNil(t *testing.T) {
 	}
 }
 
-// TestLeaks: what is made is released, whether it works or not.
-func TestLeaks(t *testing.T) {
-	oneGPU(t)
+// living says which objects the software device has.
+func living(t *testing.T) string {
+	t.Helper()
 	device, err := purego.Dlopen(os.Getenv("DROVER_METAL_LIBRARY"), purego.RTLD_NOW)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var report func(text *byte, n uint64) uint64
 	purego.RegisterLibFunc(&report, device, "metalsim_living")
-	living := func() string {
-		text := make([]byte, 1<<12)
-		return string(text[:report(&text[0], uint64(len(text)))])
-	}
+	text := make([]byte, 1<<12)
+	return string(text[:report(&text[0], uint64(len(text)))])
+}
+
+// TestLeaks: what is made is released, whether it works or not.
+func TestLeaks(t *testing.T) {
+	oneGPU(t)
 	use := func() {
 		found, err := gpus()
 		if err != nil {
@@ -230,9 +233,9 @@ func TestLeaks(t *testing.T) {
 		p.id.release()
 	}
 	use()
-	before := living()
+	before := living(t)
 	use()
-	if after := living(); after != before {
+	if after := living(t); after != before {
 		t.Errorf("living before:\n%s\nand after:\n%s", before, after)
 	}
 }

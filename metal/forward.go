@@ -15,7 +15,7 @@ type pass struct {
 	r      backend.Range
 	rows   int
 	prompt bool // its class
-	in     inputs
+	in     parts
 	cuts   int // of the context, that some row of a decode batch sees, from firstCut on
 	first  int // firstCut
 
@@ -32,7 +32,7 @@ func (s *stage) Forward(ctx context.Context, run int, b *backend.Batch) (err err
 		return err
 	}
 	rows := len(b.Tokens)
-	s.pass = pass{b: b, r: s.runs[run], rows: rows, prompt: rows > decodeRows, in: newInputs(rows, len(b.Seqs), len(b.Out), s.maxPages)}
+	s.pass = pass{b: b, r: s.runs[run], rows: rows, prompt: rows > decodeRows, in: newParts(rows, len(b.Seqs), len(b.Out), s.maxPages)}
 	s.fillIn(&s.pass)
 	pooled(func() { err = s.forward(ctx) })
 	return err

@@ -2,9 +2,9 @@ package metal
 
 import "drover/backend"
 
-// inputs is where the parts of a batch lie among the stage's inputs: offsets in
+// parts is where the parts of a batch lie among the stage's inputs: offsets in
 // 32-bit words, for so many rows, sequences and outs.
-type inputs struct {
+type parts struct {
 	tokens, pos, slot, seq int // (rows)
 	out                    int // (outs): row of x
 	tiles                  int // of prompt attention: (first row, rows) each
@@ -13,8 +13,8 @@ type inputs struct {
 	maxPages               int
 }
 
-func newInputs(rows, seqs, outs, maxPages int) inputs {
-	i := inputs{maxPages: maxPages}
+func newParts(rows, seqs, outs, maxPages int) parts {
+	i := parts{maxPages: maxPages}
 	tiles, pages := tileWords*rows, seqs*maxPages // a tile has a row or more
 	for _, part := range []struct {
 		at *int
@@ -27,7 +27,7 @@ func newInputs(rows, seqs, outs, maxPages int) inputs {
 }
 
 // fill writes a batch to words, but for its tiles.
-func (in inputs) fill(w []int32, b *backend.Batch) {
+func (in parts) fill(w []int32, b *backend.Batch) {
 	copy(w[in.tokens:], b.Tokens)
 	copy(w[in.pos:], b.Pos)
 	copy(w[in.out:], b.Out)

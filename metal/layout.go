@@ -280,7 +280,7 @@ func (s *layout) placeScratch() {
 		s.keys, s.stats = a.bytes(8*uint64(rows)*uint64(parts*topPart)), a.floats(2*rows*parts)
 		s.topIDs, s.topValues, s.logSums = a.ints(rows*c.Vocab), a.floats(rows*c.Vocab), a.floats(rows)
 	}
-	s.inputWords = newInputs(l.Rows, l.Seqs, l.Outs, s.maxPages).words
+	s.inputWords = newParts(l.Rows, l.Seqs, l.Outs, s.maxPages).words
 	s.inputs = a.ints(s.inputWords)
 }
 

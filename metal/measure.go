@@ -18,8 +18,8 @@ type Measurement struct {
 	_          uint32
 }
 
-// bench is what Measure runs on.
-type bench struct {
+// meter is what Measure runs on.
+type meter struct {
 	d    *device
 	data buffer
 	ctx  context.Context
@@ -52,7 +52,7 @@ func (d *device) Measure(ctx context.Context) (backend.Rates, error) {
 		return backend.Rates{}, err
 	}
 	defer data.release()
-	b := &bench{d: d, data: data, ctx: ctx}
+	b := &meter{d: d, data: data, ctx: ctx}
 	var r backend.Rates
 	for _, step := range []func(){
 		func() { r.Launch = b.launches(nothing) },
@@ -70,7 +70,7 @@ func (d *device) Measure(ctx context.Context) (backend.Rates, error) {
 }
 
 // time is the seconds that the GPU takes for what write writes.
-func (b *bench) time(write func(e encoder)) (seconds float64) {
+func (b *meter) time(write func(e encoder)) (seconds float64) {
 	pooled(func() {
 		if b.err != nil {
 			return
@@ -87,7 +87,7 @@ func (b *bench) time(write func(e encoder)) (seconds float64) {
 // rate is units a second of work of n units, where n is doubled from 1 to most or
 // until once takes long: a slow device is not asked for what a fast one needs to show
 // its speed.
-func (b *bench) rate(most uint64, write func(e encoder, n uint64)) float64 {
+func (b *meter) rate(most uint64, write func(e encoder, n uint64)) float64 {
 	n := uint64(1)
 	for n < most && b.err == nil && b.time(func(e encoder) { write(e, n) }) < measured {
 		n = min(2*n, most)
@@ -106,13 +106,13 @@ func (b *bench) rate(most uint64, write func(e encoder, n uint64)) float64 {
 
 func (e encoder) measure(p *pipeline, m Measurement, groups, threads uintptr) {
 	args := m
-	e.constants(argArgs, bytesOf(&args))
+	e.constants(argArgs, bytesFrom(&args))
 	e.dispatch(*p, size{groups, 1, 1}, size{threads, 1, 1})
 }
 
 // launches is the seconds that a dispatch takes beside those before and after it,
 // the messages that write it among them.
-func (b *bench) launches(k *pipeline) float64 {
+func (b *meter) launches(k *pipeline) float64 {
 	n := 1
 	for b.err == nil {
 		began := time.Now()
@@ -130,7 +130,7 @@ func (b *bench) launches(k *pipeline) float64 {
 }
 
 // matrixRate is in operations a second, of half products with sums in float.
-func (b *bench) matrixRate(k *pipeline) float64 {
+func (b *meter) matrixRate(k *pipeline) float64 {
 	const perRound, simds = 8 * 1024, 8 // operations of a simdgroup's round, simdgroups of a threadgroup
 	groups := uintptr(256)
 	if simulated {
@@ -143,7 +143,7 @@ func (b *bench) matrixRate(k *pipeline) float64 {
 
 // memoryRate is in bytes a second, over memory that no cache holds; ways is 1 to
 // read, 2 to write as well.
-func (b *bench) memoryRate(k *pipeline, ways uint64) float64 {
+func (b *meter) memoryRate(k *pipeline, ways uint64) float64 {
 	groups := uint64(1024)
 	unit := func() uint64 { return 256 * 16 * groups } // what the threads read in one round
 	for groups > 1 && unit() > uint64(len(b.data.data))/8 {
@@ -160,7 +160,7 @@ func (b *bench) memoryRate(k *pipeline, ways uint64) float64 {
 
 // formatRates is bytes of weights a second in products by one row, in the formats
 // that models are mostly in.
-func (b *bench) formatRates() map[quant.Type]float64 {
+func (b *meter) formatRates() map[quant.Type]float64 {
 	const cols, unit, inputs = 4096, 256, 1 << 16 // a unit is 256 rows; activations and results lie last
 	rates := map[quant.Type]float64{}
 	for _, t := range []quant.Type{quant.F16, quant.Q8_0, quant.Q4_0, quant.Q4_K, quant.Q6_K} {
@@ -179,7 +179,7 @@ func (b *bench) formatRates() map[quant.Type]float64 {
 			for i := range 3 {
 				e.bind(argWeights+i, b.data, 0)
 			}
-			e.constants(argArgs, bytesOf(&p))
+			e.constants(argArgs, bytesFrom(&p))
 			l := matvecLaunch([]int{int(n * unit)}, 1)
 			e.dispatch(*w.matvec[0], l.groups, l.threads)
 		})

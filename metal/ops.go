@@ -40,7 +40,12 @@ func (q *queue) multiply(all products) {
 			dispatch(q, decodeKernel(p.k.matvec, q.s.pass.n), matvecLaunch(p.rows, q.active(p)), &args)
 			continue
 		}
-		columns, l := matmulLaunch(p.rows, q.s.pass.n, q.active(p))
+		n, active := q.s.pass.n, q.active(p)
+		mean := n
+		if p.experts > 0 {
+			mean = ceil(n*q.s.c.ExpertsUsed, active)
+		}
+		columns, l := matmulLaunch(p.rows, n, active, mean)
 		k := p.k.matmul64
 		if columns == 32 {
 			k = p.k.matmul32

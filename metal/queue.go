@@ -79,7 +79,7 @@ func dispatch[T any](q *queue, p *pipeline, l launch, args *T) {
 	if q.err != nil {
 		return
 	}
-	from := bytesOf(args)
+	from := bytesFrom(args)
 	n := len(from)
 	if n > argBytes {
 		panic("BUG: arguments of " + p.name + " do not fit")
@@ -97,8 +97,8 @@ func dispatch[T any](q *queue, p *pipeline, l launch, args *T) {
 	q.enc.run(l.groups, l.threads)
 }
 
-// bytesOf is a kernel's arguments as it reads them.
-func bytesOf[T any](args *T) []byte {
+// bytesFrom is a kernel's arguments as it reads them.
+func bytesFrom[T any](args *T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(args)), unsafe.Sizeof(*args))
 }
 
