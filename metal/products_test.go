@@ -603,7 +603,7 @@ func TestExperts(t *testing.T) {
 func TestGate(t *testing.T) {
 	eachFormat(t, func(b *bench, typ quant.Type) {
 		rows, cols := shapes(typ)[0][0], shapes(typ)[0][1]
-		gate, up := b.random(typ, rows, cols, experts, 3), b.random(typ, rows, cols, experts, 4)
+		gate, up := b.random(typ, rows, cols, 1, 3), b.random(typ, rows, cols, 1, 4)
 		l := gateLaunch(rows, 1)
 		b.clear()
 		in := b.inputs(decodeRows, cols, 6)
@@ -627,6 +627,7 @@ func TestGate(t *testing.T) {
 			}
 			b.near(b.f.gateName(n), got, want, tolerance)
 		}
+		gate, up = b.random(typ, rows, cols, experts, 3), b.random(typ, rows, cols, experts, 4)
 		for _, n := range []int{1, 7} {
 			b.clear()
 			x := b.mixture(n, cols, 1)
@@ -717,13 +718,14 @@ func TestExtremes(t *testing.T) {
 	})
 }
 
-// TestProductsWatched runs the tests of one format of each kind again where the
-// software device looks for races and for threadgroup memory that is not written, gives
-// matrices another layout, and runs threads in other orders.
+// TestProductsWatched runs the tests of one format of each kind again on a GPU of the
+// oldest family, without bfloat, where the software device looks for races and for
+// threadgroup memory that is not written, gives matrices another layout, and runs
+// threads in another order.
 func TestProductsWatched(t *testing.T) {
 	oneGPU(t)
-	cmd := exec.Command(os.Args[0], "-test.run=^(TestEmbed|TestMatvec|TestMatmul|TestExperts|TestGate)$/^(f32|f16|q4_k|mxfp4|Q6_K|BF16)$", "-test.v")
-	cmd.Env = append(os.Environ(), "DROVER_METALSIM_CHECK=1", "DROVER_METALSIM_LAYOUT=5", "DROVER_METALSIM_ORDER=3")
+	cmd := exec.Command(os.Args[0], "-test.run=^(TestEmbed|TestMatvec|TestMatmul|TestExperts|TestGate)$/^(f32|bf16|q4_k|mxfp4|BF16|Q6_K)$", "-test.v")
+	cmd.Env = append(os.Environ(), "DROVER_METALSIM_FAMILY=apple7", "DROVER_METALSIM_BFLOAT=0", "DROVER_METALSIM_CHECK=1", "DROVER_METALSIM_LAYOUT=5", "DROVER_METALSIM_ORDER=3")
 	said, err := cmd.CombinedOutput()
 	if err != nil || bytes.Count(said, []byte("--- PASS: TestM")) < 8 {
 		t.Errorf("%v\n%s", err, said)

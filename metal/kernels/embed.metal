@@ -7,7 +7,7 @@ struct Embed {
 };
 
 // Grid: x = strips/64, y = n.
-template <class F> inline void embed(constant Embed &p, device const uchar *w, device uchar *scratch, uint2 group, uint t, threadgroup const float *table) {
+template <class F> inline void embed(constant Embed &p, device const uchar *w, device uchar *scratch, uint2 group, uint t, threadgroup const half *table) {
 	uint strip = group.x * 64 + t, dim = uint(p.dim);
 	if (16 * strip >= dim)
 		return;
@@ -28,7 +28,7 @@ template <class F> inline void embed(constant Embed &p, device const uchar *w, d
 
 [[max_total_threads_per_threadgroup(64)]] kernel void JOIN(embed, NAME)(constant Embed &p [[buffer(0)]], device const uchar *w [[buffer(1)]], device uchar *scratch [[buffer(4)]],
 		uint3 group [[threadgroup_position_in_grid]], uint t [[thread_index_in_threadgroup]]) {
-	threadgroup float table[16];
+	threadgroup half table[16];
 	copy_table<FORMAT>(table, t);
 	embed<FORMAT>(p, w, scratch, group.xy, t, table);
 }

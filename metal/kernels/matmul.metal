@@ -26,7 +26,7 @@ template <> inline float4 tile_value<float>(float4 w) { return w; }
 template <> inline half4 tile_value<half>(float4 w) { return half4(clamp(w, float4(-65504), float4(65504))); }
 
 // put_weights writes strip 0 or 1 of a step's row.
-template <class F> inline void put_weights(threadgroup typename F::Tile *tile, thread const typename F::Raw &raw, uint row, uint strip, threadgroup const float *table) {
+template <class F> inline void put_weights(threadgroup typename F::Tile *tile, thread const typename F::Raw &raw, uint row, uint strip, threadgroup const half *table) {
 #pragma unroll
 	for (uint i = 0; i < 4; i++) {
 		vec<typename F::Tile, 4> v = tile_value<typename F::Tile>(quad(raw, i, table));
@@ -84,7 +84,7 @@ inline void store(thread simdgroup_float8x8 (&acc)[C / 16][4], constant Product 
 
 template <class F, int C>
 inline void matmul(constant Product &p, thread const Place &at, thread const Columns &c, uint begin, device uchar *scratch, device const uchar *constants, uint t, uint lane,
-                   uint simdgroup, threadgroup typename F::Tile *w, threadgroup float4 *x, threadgroup const float *table) {
+                   uint simdgroup, threadgroup typename F::Tile *w, threadgroup float4 *x, threadgroup const half *table) {
 	uint cols = uint(p.cols), row = t % tile_rows, strip = t / tile_rows;
 	device const uchar *weights = at.w + min(at.first + row, at.rows - 1) * row_bytes<F>(cols);
 	// this thread's part of a step: a strip of a row, and four values, from 4*(t%8) on, of every 16th column
@@ -126,7 +126,7 @@ inline void matmul(constant Product &p, thread const Place &at, thread const Col
 // Grid: x = blocks of C columns, so that threadgroups that run at the same time share weights, y = blocks of 64 rows
 // of every matrix, z = active experts at most.
 #define MATMUL(C) \
-	threadgroup float table[16]; \
+	threadgroup half table[16]; \
 	threadgroup FORMAT::Tile w[w_elements]; \
 	threadgroup float4 x[C * tile_k / 4]; \
 	Columns c = columns_of(p, scratch, group.z); \

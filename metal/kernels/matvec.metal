@@ -4,8 +4,9 @@
 // The limit is bandwidth. A simdgroup takes four rows (of a gate and an up matrix two
 // each) and reads them once for all columns: lane l has strips l, l+32, ... of every
 // row, so that its lanes read neighbouring memory, and four rows' loads are under way
-// at once. Weights are made f32 exactly (weights.metal), x is f32 as it lies in
-// scratch, and sums are f32: per lane in ascending order by fma, then simd_sum.
+// at once. The values of a strip, integers in f16 but for real formats, are multiplied by
+// x, f32 as it lies in scratch, and their sum by the scale, which spares a product
+// a weight; sums are f32, per lane in ascending order by fma, then simd_sum.
 //
 // A column's result has the same bits whatever the number of columns.
 
@@ -16,29 +17,39 @@ struct Rows {
 	device const uchar *w[simdgroup_rows];
 };
 
+// dot4 is sum + a . b in a fixed order.
+inline float dot4(float4 a, float4 b, float sum) { return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum)))); }
+
 // multiply is the lane's part of the products of four rows and N columns, which
 // begin at x + at[column].
 template <class F, int N>
 inline void multiply(thread float (&sum)[simdgroup_rows][N], thread const Rows &rows, device const float *x, thread const uint (&at)[N], uint cols, uint lane,
-                     threadgroup const float *table) {
+                     threadgroup const half *table) {
 	for (uint strip = lane; 16 * strip < cols; strip += 32) {
 		typename F::Raw raw[simdgroup_rows];
 #pragma unroll
 		for (int r = 0; r < simdgroup_rows; r++)
 			raw[r] = F::load(rows.w[r], strip, cols);
+		vec<typename F::Value, 4> w[simdgroup_rows][4];
 #pragma unroll
-		for (int i = 0; i < 4; i++) {
-			float4 w[simdgroup_rows];
+		for (int r = 0; r < simdgroup_rows; r++)
 #pragma unroll
-			for (int r = 0; r < simdgroup_rows; r++)
-				w[r] = quad(raw[r], i, table);
+			for (int i = 0; i < 4; i++)
+				w[r][i] = values(raw[r], i, table);
 #pragma unroll
-			for (int j = 0; j < N; j++) {
+		for (int j = 0; j < N; j++) {
+			float part[simdgroup_rows] = {0, 0, 0, 0}, total = 0;
+#pragma unroll
+			for (int i = 0; i < 4; i++) {
 				float4 v = input4<F>(x + at[j], 16 * strip + 4 * i, cols);
+				total += (v.x + v.y) + (v.z + v.w);
 #pragma unroll
 				for (int r = 0; r < simdgroup_rows; r++)
-					sum[r][j] = fma(w[r].w, v.w, fma(w[r].z, v.z, fma(w[r].y, v.y, fma(w[r].x, v.x, sum[r][j]))));
+					part[r] = dot4(float4(w[r][i]), v, part[r]);
 			}
+#pragma unroll
+			for (int r = 0; r < simdgroup_rows; r++)
+				sum[r][j] = scaled(raw[r], part[r], total, sum[r][j]);
 		}
 	}
 }
@@ -46,7 +57,7 @@ inline void multiply(thread float (&sum)[simdgroup_rows][N], thread const Rows &
 // sums is multiply for the columns of c, added over the lanes.
 template <class F, int N>
 inline void sums(thread float (&sum)[simdgroup_rows][N], thread const Rows &rows, constant Product &p, thread const Columns &c, device const uchar *scratch, uint lane,
-                 threadgroup const float *table) {
+                 threadgroup const half *table) {
 	uint at[N];
 #pragma unroll
 	for (int j = 0; j < N; j++) {
@@ -66,7 +77,7 @@ inline void sums(thread float (&sum)[simdgroup_rows][N], thread const Rows &rows
 // product is four rows of a matrix, from `first` on, and N columns: lane r*N + j stores one result.
 template <class F, int N>
 inline void product(constant Product &p, thread const Place &at, uint first, thread const Columns &c, device uchar *scratch, device const uchar *constants, uint lane,
-                    threadgroup const float *table) {
+                    threadgroup const half *table) {
 	Rows rows;
 #pragma unroll
 	for (int r = 0; r < simdgroup_rows; r++)
@@ -95,7 +106,7 @@ struct Gate {
 // gate is two rows of the activation, from `first` on, and N columns.
 template <class F, int N>
 inline void gate(constant Gate &g, device const uchar *w0, device const uchar *w1, uint first, thread const Columns &c, device uchar *scratch, uint lane,
-                 threadgroup const float *table) {
+                 threadgroup const half *table) {
 	constant Product &p = g.p;
 	uint count = uint(p.m[0].rows);
 	Rows rows;
@@ -135,7 +146,7 @@ inline void gate(constant Gate &g, device const uchar *w0, device const uchar *w
 // need a third of the registers of those for 2 to 8, so that more of them run.
 
 #define MATVEC(RUN) \
-	threadgroup float table[16]; \
+	threadgroup half table[16]; \
 	Columns c = columns_of(p, scratch, group.z); \
 	if (c.expert < 0) \
 		return; \
@@ -154,7 +165,7 @@ inline void gate(constant Gate &g, device const uchar *w0, device const uchar *w
 }
 
 #define MATVEC_GATE(RUN) \
-	threadgroup float table[16]; \
+	threadgroup half table[16]; \
 	Columns c = columns_of(g.p, scratch, group.z); \
 	if (c.expert < 0) \
 		return; \

@@ -4,9 +4,10 @@
 // after the other; INT8 is our own, for formats that have none here. Everything
 // reads strips, 16 neighbouring columns: no format has more than one scale for those.
 // load fetches a strip, as wide as the blocks' alignment allows, and brings its
-// integers to bytes; quad makes four columns of it numbers, which are those of
-// quant.Dequantize to the bit. Loading four rows before the first quad keeps
-// many loads under way.
+// integers to bytes. values makes four columns of it numbers without their scale;
+// scaled adds a strip's sum of products of such. quad is four weights, those of
+// quant.Dequantize to the bit. Loading four rows before the first values keeps many
+// loads under way.
 //
 // Bytes become numbers without conversions, of which a GPU has few units: the
 // bits 0x6400 + q are the f16 number 1024 + q, two of them a word.
@@ -34,32 +35,48 @@ struct Bfloats {
 	ushort4 v[4];
 };
 
-// numbers is the bytes of a word less zero.
-inline float4 numbers(uint bytes, int zero) {
+// numbers is the bytes of a word less zero, exactly.
+inline half4 numbers(uint bytes, int zero) {
 	half less = half(1024 + zero);
 	half2 even = as_type<half2>((bytes & 0x00ff00ff) | 0x64006400) - less, odd = as_type<half2>((bytes >> 8 & 0x00ff00ff) | 0x64006400) - less;
-	return float4(even.x, odd.x, even.y, odd.y);
+	return half4(even.x, odd.x, even.y, odd.y);
 }
 
-template <int zero> inline float4 quad(thread const Signed<zero> &s, int i, threadgroup const float *) { return s.scale * numbers(s.q[i], zero); }
-inline float4 quad(thread const Offset &s, int i, threadgroup const float *) { return fma(numbers(s.q[i], 0), float4(s.scale), float4(s.least)); }
-inline float4 quad(thread const Indices &s, int i, threadgroup const float *table) {
+template <int zero> inline half4 values(thread const Signed<zero> &s, int i, threadgroup const half *) { return numbers(s.q[i], zero); }
+inline half4 values(thread const Offset &s, int i, threadgroup const half *) { return numbers(s.q[i], 0); }
+inline half4 values(thread const Indices &s, int i, threadgroup const half *table) {
 	uint q = s.q[i];
-	return s.scale * float4(table[q & 15], table[q >> 8 & 15], table[q >> 16 & 15], table[q >> 24]);
+	return half4(table[q & 15], table[q >> 8 & 15], table[q >> 16 & 15], table[q >> 24]);
 }
-inline float4 quad(thread const Floats &s, int i, threadgroup const float *) { return s.v[i]; }
-inline float4 quad(thread const Halves &s, int i, threadgroup const float *) { return float4(s.v[i]); }
-inline float4 quad(thread const Bfloats &s, int i, threadgroup const float *) { return as_type<float4>(uint4(s.v[i]) << 16); }
+inline float4 values(thread const Floats &s, int i, threadgroup const half *) { return s.v[i]; }
+inline half4 values(thread const Halves &s, int i, threadgroup const half *) { return s.v[i]; }
+inline float4 values(thread const Bfloats &s, int i, threadgroup const half *) { return as_type<float4>(uint4(s.v[i]) << 16); }
+
+// scaled is sum + the products of a strip's weights: sum of values times inputs is
+// part, the sum of inputs is total.
+template <int zero> inline float scaled(thread const Signed<zero> &s, float part, float, float sum) { return fma(s.scale, part, sum); }
+inline float scaled(thread const Offset &s, float part, float total, float sum) { return fma(s.least, total, fma(s.scale, part, sum)); }
+inline float scaled(thread const Indices &s, float part, float, float sum) { return fma(s.scale, part, sum); }
+inline float scaled(thread const Floats &, float part, float, float sum) { return sum + part; }
+inline float scaled(thread const Halves &, float part, float, float sum) { return sum + part; }
+inline float scaled(thread const Bfloats &, float part, float, float sum) { return sum + part; }
+
+template <int zero> inline float4 quad(thread const Signed<zero> &s, int i, threadgroup const half *table) { return s.scale * float4(values(s, i, table)); }
+inline float4 quad(thread const Offset &s, int i, threadgroup const half *table) { return fma(float4(values(s, i, table)), float4(s.scale), float4(s.least)); }
+inline float4 quad(thread const Indices &s, int i, threadgroup const half *table) { return s.scale * float4(values(s, i, table)); }
+inline float4 quad(thread const Floats &s, int i, threadgroup const half *table) { return values(s, i, table); }
+inline float4 quad(thread const Halves &s, int i, threadgroup const half *table) { return float4(values(s, i, table)); }
+inline float4 quad(thread const Bfloats &s, int i, threadgroup const half *table) { return values(s, i, table); }
 
 // The tables of Indices, by F::table: none, IQ4_NL's, and twice the values of E2M1.
-// They are read from threadgroup memory: 16 floats are in 16 banks.
-constant float tables[3][16] = {
+// They are read from threadgroup memory, whose banks each have two of 16 numbers.
+constant half tables[3][16] = {
 	{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
 	{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113},
 	{0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12},
 };
 // copy_table is for all threads of a threadgroup, at least 16.
-template <class F> inline void copy_table(threadgroup float *table, uint thread_index) {
+template <class F> inline void copy_table(threadgroup half *table, uint thread_index) {
 	if (F::table == 0)
 		return;
 	if (thread_index < 16)
@@ -90,7 +107,8 @@ inline uint4 fifth(uint bits) { return (uint4(bits & 15, bits >> 4 & 15, bits >>
 struct F32 {
 	enum { columns = 1, bytes = 4, table = 0 };
 	typedef Floats Raw;
-	typedef float Tile; // as what matmul multiplies
+	typedef float Value; // of values
+	typedef float Tile;  // as what matmul multiplies
 	static Floats load(device const uchar *row, uint strip, uint cols) {
 		device const float *p = (device const float *)row + 16 * strip;
 		Floats s;
@@ -109,6 +127,7 @@ struct F32 {
 struct BF16 {
 	enum { columns = 1, bytes = 2, table = 0 };
 	typedef Bfloats Raw;
+	typedef float Value;
 	typedef float Tile;
 	static Bfloats load(device const uchar *row, uint strip, uint cols) {
 		device const ushort *p = (device const ushort *)row + 16 * strip;
@@ -128,6 +147,7 @@ struct BF16 {
 struct F16 {
 	enum { columns = 1, bytes = 2, table = 0 };
 	typedef Halves Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Halves load(device const uchar *row, uint strip, uint cols) {
 		Bfloats bits = BF16::load(row, strip, cols);
@@ -144,6 +164,7 @@ struct F16 {
 struct Q8_0 {
 	enum { columns = 32, bytes = 34, table = 0 };
 	typedef Signed<128> Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 2 * bytes;
@@ -154,6 +175,7 @@ struct Q8_0 {
 struct Q4_0 {
 	enum { columns = 32, bytes = 18, table = 0 };
 	typedef Signed<8> Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 2 * bytes;
@@ -164,6 +186,7 @@ struct Q4_0 {
 struct Q4_1 {
 	enum { columns = 32, bytes = 20, table = 0 };
 	typedef Offset Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 2 * bytes;
@@ -174,6 +197,7 @@ struct Q4_1 {
 struct Q5_0 {
 	enum { columns = 32, bytes = 22, table = 0 };
 	typedef Signed<16> Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 2 * bytes;
@@ -184,6 +208,7 @@ struct Q5_0 {
 struct Q5_1 {
 	enum { columns = 32, bytes = 24, table = 0 };
 	typedef Offset Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 2 * bytes;
@@ -194,6 +219,7 @@ struct Q5_1 {
 struct IQ4_NL {
 	enum { columns = 32, bytes = 18, table = 1 };
 	typedef Indices Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 2 * bytes;
@@ -207,6 +233,7 @@ inline float e8m0_half(uint e) { return as_type<float>(e < 2 ? 0x00200000u << e 
 struct MXFP4 {
 	enum { columns = 32, bytes = 17, table = 2 };
 	typedef Indices Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 2 * bytes;
@@ -219,6 +246,7 @@ struct MXFP4 {
 struct Q2_K {
 	enum { columns = 256, bytes = 84, table = 0 };
 	typedef Offset Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 16 * bytes;
@@ -231,6 +259,7 @@ struct Q2_K {
 struct Q3_K {
 	enum { columns = 256, bytes = 110, table = 0 };
 	typedef Signed<4> Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 16 * bytes;
@@ -256,6 +285,7 @@ inline float2 scale_and_min(uint4 head, uint g) {
 struct Q4_K {
 	enum { columns = 256, bytes = 144, table = 0 };
 	typedef Offset Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 16 * bytes;
@@ -268,6 +298,7 @@ struct Q4_K {
 struct Q5_K {
 	enum { columns = 256, bytes = 176, table = 0 };
 	typedef Offset Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 16 * bytes;
@@ -281,6 +312,7 @@ struct Q5_K {
 struct Q6_K {
 	enum { columns = 256, bytes = 210, table = 0 };
 	typedef Signed<32> Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 16 * bytes;
@@ -293,6 +325,7 @@ struct Q6_K {
 struct IQ4_XS {
 	enum { columns = 256, bytes = 136, table = 1 };
 	typedef Indices Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 16 * bytes;
@@ -306,6 +339,7 @@ struct IQ4_XS {
 struct INT8 {
 	enum { columns = 64, bytes = 80, table = 0 };
 	typedef Signed<128> Raw;
+	typedef half Value;
 	typedef half Tile;
 	static Raw load(device const uchar *row, uint strip, uint) {
 		device const uchar *b = row + strip / 4 * bytes;
