@@ -227,7 +227,7 @@ func reason(out []byte) string {
 	return best
 }
 
-// plantFaults plants each of the faults.txt of both packages, or those whose names
+// plantFaults plants each of the faults.txt of both packages, or those whose package and name
 // contain one of the words.
 func plantFaults(modules []module, words []string) error {
 	var faults []fault
@@ -244,7 +244,7 @@ func plantFaults(modules []module, words []string) error {
 	}
 	if len(words) > 0 {
 		faults = slices.DeleteFunc(faults, func(f fault) bool {
-			return !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(f.name, w) })
+			return !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(f.pkg+" "+f.name, w) })
 		})
 	}
 	if len(faults) == 0 {

@@ -1,4 +1,4 @@
-//go:build linux && amd64 && metalsim
+//go:build (darwin && arm64) || (linux && amd64 && metalsim)
 
 package metal
 
@@ -9,25 +9,10 @@ import (
 	"drover/backend"
 	"drover/backend/backendtest"
 	"drover/internal/quant"
-	"drover/internal/sim"
 )
 
-// devices are the software device's GPU as so many devices.
-func devices(t testing.TB, n int) []*device {
-	t.Helper()
-	if err := os.Setenv("DROVER_METAL_LIBRARY", sim.Metal(t)); err != nil { // for good: it is opened once
-		t.Fatal(err)
-	}
-	var all []*device
-	for range n {
-		found, err := Devices()
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, found[0].(*device))
-	}
-	return all
-}
+// onMac reports whether the tests run on a real GPU.
+const onMac = !simulated
 
 // with is a device of so much memory: what others hold of the same GPU is not its.
 func (d *device) with(memory uint64) *device {
@@ -36,12 +21,15 @@ func (d *device) with(memory uint64) *device {
 	return &device{gpu: &g, libraries: map[string]*library{}}
 }
 
-// TestConformance holds the kernels to the contract on the software device.
+// TestConformance holds the kernels to the contract.
 func TestConformance(t *testing.T) {
 	all := devices(t, 2)
 	o := backendtest.Options{Name: "metal-apple8", Same: []backend.Device{all[1]}, Class: class, Tolerance: allowed,
 		Small: func(memory uint64) backend.Device { return all[0].with(memory) }}
-	if os.Getenv("DROVER_FULL") != "1" { // formats differ in how a block is read, which TestMatvec, TestMatmul and TestExperts ask of each
+	switch {
+	case onMac:
+		o.Name, o.Card, o.Small = "metal-mac", true, nil
+	case os.Getenv("DROVER_FULL") != "1": // formats differ in how a block is read, which TestMatvec, TestMatmul and TestExperts ask of each
 		o.Types = []quant.Type{quant.F32, quant.F16, quant.BF16, quant.Q8_0, quant.Q4_0, quant.Q5_1, quant.Q2_K, quant.Q4_K, quant.Q6_K, quant.IQ4_XS, quant.MXFP4, quant.IQ3_S}
 	}
 	backendtest.Run(t, all[0], o)

@@ -1,4 +1,4 @@
-//go:build linux && amd64 && metalsim
+//go:build (darwin && arm64) || (linux && amd64 && metalsim)
 
 package metal
 
