@@ -10,7 +10,7 @@
 #   sim           the software devices of the tests, in bin/sim
 #   metalsim      bin/drover-metalsim: drover on the software Metal device (Linux, x86_64)
 #   gpu-bundle DIR  binaries, reference data and run.sh for a machine with a card and no Go
-#   gpu [PART...]   the same, here: run.sh on this machine's card
+#   gpu [PART...]   the same, here: run.sh on this machine's card; on a Mac docs/on-a-mac.md
 #   release       archives for every platform with checksums, in bin/release
 set -eu
 cd "$(dirname "$0")"
@@ -486,6 +486,11 @@ gpu_bundle() {
 }
 
 gpu() {
+	if [ "$(uname -s)" = Darwin ]; then
+		prepare
+		.ci/mac.sh "$@"
+		return
+	fi
 	gpu_bundle bin/gpu
 	OUT=$PWD/bin/gpu/out bin/gpu/run.sh "$@"
 }

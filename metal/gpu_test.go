@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 
+	"drover/backend"
+	"drover/internal/quant"
 	"drover/internal/sim"
 )
 
@@ -53,4 +55,29 @@ func devices(t testing.TB, n int) []*device {
 		all = append(all, found[0].(*device))
 	}
 	return all
+}
+
+// TestCompile: the compiler takes every kernel, and each has the threads that it is
+// dispatched with.
+func TestCompile(t *testing.T) {
+	d := devices(t, 1)[0]
+	k := &stageKernels{}
+	sets := []*set{rowKernels(k)}
+	for i := range formats {
+		sets = append(sets, (&weightKernels{f: &formats[i]}).set())
+	}
+	caches := []quant.Type{quant.F32, quant.F16, quant.Q8_0}
+	for i, kt := range caches {
+		for j, vt := range caches {
+			// heads of 64 to 256 values, groups of 1 to 8 heads
+			headDim, group := 64<<((i+j)%3), 1<<((i+2*j)%4)
+			c := &backend.Config{Heads: 8 * group, KVHeads: 8, HeadDim: headDim}
+			sets = append(sets, cacheKernels(k, &layout{c: c, lim: backend.Limits{Rows: 512, K: kt, V: vt}})...)
+		}
+	}
+	for _, s := range sets {
+		if err := d.fill(s); err != nil {
+			t.Error(err)
+		}
+	}
 }
