@@ -133,18 +133,21 @@ func (g *gpu) inPlace(p unsafe.Pointer, n uint64) buffer {
 func (b buffer) release() { b.id.release() }
 
 // encoder writes dispatches into a command buffer.
-type encoder struct{ buffer, id object }
+type encoder struct {
+	buffer, id object
+	m          *message
+}
 
 // begin opens a command buffer; inside pooled.
 func (g *gpu) begin(label string) encoder {
 	b := object(g.queue.send(sel.commandBuffer))
 	b.send(sel.setLabel, uintptr(nsString(label)))
-	return encoder{b, object(b.send(sel.computeCommandEncoder))}
+	return encoder{b, object(b.send(sel.computeCommandEncoder)), &message{}}
 }
 
 // bind sets argument i to a buffer from byte off on.
 func (e encoder) bind(i int, b buffer, off int) {
-	e.id.send(sel.setBuffer, uintptr(b.id), uintptr(off), uintptr(i))
+	e.send(sel.setBuffer, uintptr(b.id), uintptr(off), uintptr(i))
 }
 
 // constants sets argument i to a copy of at most 4 KiB.
@@ -153,12 +156,12 @@ func (e encoder) constants(i int, b []byte) {
 }
 
 // move sets the offset of argument i, which is bound.
-func (e encoder) move(i, off int) { e.id.send(sel.setBufferOffset, uintptr(off), uintptr(i)) }
+func (e encoder) move(i, off int) { e.send(sel.setBufferOffset, uintptr(off), uintptr(i)) }
 
 // use sets the kernel that run runs over threadgroups of so many threads.
-func (e encoder) use(p pipeline) { e.id.send(sel.setPipeline, uintptr(p.id)) }
+func (e encoder) use(p pipeline) { e.send(sel.setPipeline, uintptr(p.id)) }
 
-func (e encoder) run(groups, threads size) { e.id.sendSizes(sel.dispatch, groups, threads) }
+func (e encoder) run(groups, threads size) { e.sendSizes(sel.dispatch, groups, threads) }
 
 func (e encoder) dispatch(p pipeline, groups, threads size) {
 	e.use(p)

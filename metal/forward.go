@@ -4,7 +4,6 @@ package metal
 
 import (
 	"context"
-	"fmt"
 
 	"drover/backend"
 )
@@ -82,7 +81,7 @@ func (s *stage) forward(ctx context.Context) error {
 			q.err = err
 			break
 		}
-		q.label = fmt.Sprintf("block %d of a batch of %d rows", block, p.rows)
+		q.block = block
 		s.block(p, block)
 	}
 	q.finish()

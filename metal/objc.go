@@ -129,6 +129,22 @@ func (o object) send(s selector, args ...uintptr) uintptr {
 	return r
 }
 
+// message is room for one message after the other, so that those of every dispatch
+// allocate nothing; words and sizes lie in memory that does not move.
+type message struct {
+	words [12]uintptr
+	sizes [2]size
+}
+
+// send sends a message of integers and pointers, none of them to Go's memory, to the
+// encoder.
+func (e encoder) send(s selector, args ...uintptr) {
+	w := &e.m.words
+	w[0], w[1] = uintptr(e.id), uintptr(s)
+	n := 2 + copy(w[2:], args)
+	purego.SyscallN(objc.message, w[:n]...)
+}
+
 func (o object) release() { o.send(sel.release) }
 
 // float is the answer to a message that gives a double.

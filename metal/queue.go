@@ -16,6 +16,7 @@ type queue struct {
 	s     *stage
 	enc   encoder // into the command buffer that is open, if one is
 	label string  // of it
+	block int     // under way
 	units float64 // of work in it: rows of blocks
 	slot  int     // of args, that the next dispatch takes
 
@@ -51,6 +52,7 @@ func (q *queue) bind(i int, b buffer, at uint64) { q.wanted[i] = binding{b.id, a
 // open begins a command buffer, if none is open.
 func (q *queue) open() {
 	if q.enc.id == 0 {
+		q.label = fmt.Sprintf("a batch of %d rows from block %d on", q.s.pass.rows, q.block)
 		q.enc = q.s.d.begin(q.label)
 		q.bound, q.pipeline = [arguments]binding{}, 0
 	}

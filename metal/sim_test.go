@@ -170,7 +170,7 @@ func TestCommandBufferErrors(t *testing.T) {
 		memory, lost bool
 	}{{code: 2}, {code: 3}, {code: 8, memory: true}, {code: 11, lost: true}} {
 		got := inChild(t, fmt.Sprintf("DROVER_METALSIM_FAIL=2=%d", c.code))
-		if !strings.Contains(got, "run block 1 of a batch of 12 rows") || !strings.HasSuffix(got, fmt.Sprintf("memory=%v lost=%v", c.memory, c.lost)) {
+		if !strings.Contains(got, "run a batch of 12 rows from block 1 on") || !strings.HasSuffix(got, fmt.Sprintf("memory=%v lost=%v", c.memory, c.lost)) {
 			t.Errorf("code %d: %s", c.code, got)
 		}
 	}
@@ -187,5 +187,18 @@ func TestOrder(t *testing.T) {
 		if got := inChild(t, "DROVER_METALSIM_"+env); got != want {
 			t.Errorf("%s: %s, want %s", env, got, want)
 		}
+	}
+}
+
+// A decoded token allocates for its command buffer alone, not for its layers.
+func TestForwardAllocates(t *testing.T) {
+	d := devices(t, 1)[0]
+	count := func(layers int) float64 {
+		m := backendtest.Llama(quant.Q4_0, layers, 64, 4, 2, 96, 100, 0)
+		s, b := loadStage(t, d, m, tinyLimits()), rowsBatch(m, 0, 1)
+		return testing.AllocsPerRun(5, func() { forward(t, s, b) })
+	}
+	if one, four := count(1), count(4); one != four || one > 40 {
+		t.Errorf("%v allocations with one layer, %v with four", one, four)
 	}
 }
