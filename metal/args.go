@@ -106,6 +106,18 @@ func (s promptShape) launch(tiles, kvHeads int) launch {
 	return launch{size{uintptr(kvHeads * s.parts), uintptr(tiles), 1}, size{128, 1, 1}}
 }
 
+// Router is kernels/mixture.metal's: Norm, and the product with a router in f32.
+type Router struct {
+	X, Out, Weight, Logits        uint64
+	Dim, LdX, LdOut, Experts, LdL int32
+	Eps                           float32
+}
+
+// routerLaunch is for n rows of dim values; the threads are those of norm.
+func routerLaunch(n, dim, experts int) launch {
+	return launch{size{uintptr(ceil(experts, 16)), uintptr(n), 1}, normLaunch(n, dim).threads}
+}
+
 // Route is kernels/mixture.metal's route and list_experts.
 type Route struct {
 	Logits, Weights, Chosen, List uint64
@@ -121,10 +133,12 @@ func listLaunch(experts int) launch {
 	return launch{size{uintptr(ceil(experts+1, 8)), 1, 1}, size{256, 1, 1}}
 }
 
-// Mix is kernels/mixture.metal's mix_experts: X[row] += weighted sum of its slots of Y.
+// Mix is kernels/mixture.metal's mix_experts, X[row] += weighted sum of its slots of Y,
+// and mix_norm, which goes on as Norm does.
 type Mix struct {
-	X, Y, Weights       uint64
-	Used, Dim, LdX, LdY int32
+	X, Y, Weights, Out, Weight uint64
+	Used, Dim, LdX, LdY, LdOut int32
+	Eps                        float32
 }
 
 func mixLaunch(n, dim int) launch {

@@ -164,17 +164,15 @@ func (s *stage) feedForward(p *pass, w *blockProducts) {
 // mixture is x += the weighted sum of the experts that the router chose.
 func (s *stage) mixture(p *pass, w *blockProducts) {
 	q, l := &s.queue, w.layer
-	// norm
-	q.norm(l.ffnNorm)
-	// router
-	q.multiply(w.router)
+	// norm, router
+	q.router(w)
 	// choice of experts, their work list
 	q.route()
 	// gate, up, silu * up
 	q.activate(w, s.c.ExpertsUsed)
 	// down
 	q.multiply(w.down)
-	// weighted sum, residual
+	// weighted sum, residual; norm of the attention that follows
 	q.mix()
 	q.trace(l.index, backend.OpFFNOut, s.hiddenRow(), s.ld.dim, s.c.Dim)
 }

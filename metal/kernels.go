@@ -10,7 +10,7 @@ import (
 
 // stageKernels are the pipelines of a stage.
 type stageKernels struct {
-	norm, act, combine, route, list, mix, topParts, topMerge *pipeline
+	norm, act, combine, router, route, list, mix, mixNorm, topParts, topMerge *pipeline
 
 	rope, attention, prompt *pipeline // prompt is nil where rows of a prompt go through attention
 
@@ -81,9 +81,11 @@ func rowKernels(k *stageKernels) *set {
 	s.add("norm", mostNormThreads, &k.norm)
 	s.add("act", 256, &k.act)
 	s.add("combine", 256, &k.combine)
+	s.add("router", mostNormThreads, &k.router)
 	s.add("route", 256, &k.route)
 	s.add("list_experts", 256, &k.list)
 	s.add("mix_experts", 256, &k.mix)
+	s.add("mix_norm", mostNormThreads, &k.mixNorm)
 	s.add("top_parts", 256, &k.topParts)
 	s.add("top_merge", 256, &k.topMerge)
 	return s

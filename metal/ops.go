@@ -23,11 +23,29 @@ func (q *queue) embed() {
 		&Embed{X: s.hiddenRow(), Tokens: s.input(p.in.tokens), N: int32(p.n), Dim: int32(s.c.Dim), LdX: int32(s.ld.dim)})
 }
 
-// norm writes the tile's rows, normalised.
+// norm writes the tile's rows, normalised, unless mix has done it.
 func (q *queue) norm(weight *vector) {
 	s := q.s
+	if q.normed {
+		q.normed = false
+		return
+	}
 	dispatch(q, s.kernels.norm, normLaunch(s.pass.n, s.c.Dim),
 		&Norm{X: s.hiddenRow(), Out: s.in, Weight: weight.at, Dim: int32(s.c.Dim), LdX: int32(s.ld.dim), LdOut: int32(s.ld.dim), Eps: s.c.NormEps})
+}
+
+// router writes the tile's rows, normalised, and their products with the router: of
+// few rows in one dispatch.
+func (q *queue) router(w *blockProducts) {
+	s, c, l := q.s, q.s.c, w.layer
+	if s.pass.prompt || l.router.f.name != "f32" {
+		q.norm(l.ffnNorm)
+		q.multiply(w.router)
+		return
+	}
+	q.weights([]*matrix{l.router})
+	dispatch(q, s.kernels.router, routerLaunch(s.pass.n, c.Dim, c.Experts), &Router{X: s.hiddenRow(), Out: s.in, Weight: l.ffnNorm.at, Logits: s.routed,
+		Dim: int32(c.Dim), LdX: int32(s.ld.dim), LdOut: int32(s.ld.dim), Experts: int32(c.Experts), LdL: int32(s.ld.experts), Eps: c.NormEps})
 }
 
 // multiply multiplies the tile's rows by every matrix.
@@ -150,11 +168,19 @@ func (q *queue) route() {
 	}
 }
 
-// mix adds the experts' results to the hidden state.
+// mix adds the experts' results to the hidden state, and of few rows writes what the
+// attention that follows in the run begins with.
 func (q *queue) mix() {
-	s, c := q.s, q.s.c
-	dispatch(q, s.kernels.mix, mixLaunch(s.pass.n, c.Dim), &Mix{X: s.hiddenRow(), Y: s.mixed, Weights: s.shares,
-		Used: int32(c.ExpertsUsed), Dim: int32(c.Dim), LdX: int32(s.ld.dim), LdY: int32(s.ld.dim)})
+	s, c, p := q.s, q.s.c, &q.s.pass
+	args := &Mix{X: s.hiddenRow(), Y: s.mixed, Weights: s.shares, Used: int32(c.ExpertsUsed), Dim: int32(c.Dim), LdX: int32(s.ld.dim), LdY: int32(s.ld.dim)}
+	next := q.block + 1
+	if p.prompt || next == p.r.Hi || next == c.Blocks()-1 {
+		dispatch(q, s.kernels.mix, mixLaunch(p.n, c.Dim), args)
+		return
+	}
+	args.Out, args.Weight, args.LdOut, args.Eps = s.in, s.byBlock[next].layer.attnNorm.at, int32(s.ld.dim), c.NormEps
+	dispatch(q, s.kernels.mixNorm, normLaunch(p.n, c.Dim), args)
+	q.normed = true
 }
 
 // traced is what a block's trace has kept: tiles of rows go together.

@@ -20,6 +20,8 @@ type queue struct {
 	units float64 // of work in it: rows of blocks
 	slot  int     // of args, that the next dispatch takes
 
+	normed bool // the next norm is done
+
 	wanted, bound [arguments]binding // by the next dispatch; in the encoder
 	pipeline      object             // likewise
 

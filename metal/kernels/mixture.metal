@@ -1,19 +1,53 @@
-// route, list_experts and mix_experts: the mixture of experts around its products
-// (internal/ref's experts).
+// router, route, list_experts, mix_experts and mix_norm: the mixture of experts around
+// its products (internal/ref's experts).
 //
-// route: logits (n, ldl) f32 -> of each row the used experts with the largest,
+// router, for few rows: x -> rows normalised, as norm does it, and their product with
+// the router, f32 (experts, dim) at buffer(1), logits (n, ldl). route: logits (n, ldl) f32 -> of each row the used experts with the largest,
 // ties by lower id, chosen (n, used), and the softmax over these, weights
 // (n, used). list_experts: chosen -> the list that the products of the experts
 // go by: {active experts, used, 0, 0}, expert[experts] (the active ones,
 // ascending), first[experts+1] (an active expert's slots are order[first[i]] up to
 // order[first[i+1]]), order[n*used] (slots = row*used + rank, ascending). A dispatch
 // of route with one threadgroup makes the list too. mix_experts: x[row] += sum over ranks,
-// in order, of weight*y[slot].
+// in order, of weight*y[slot]. mix_norm, for few rows: the same, and then what norm does
+// for the block that follows.
 //
 // A simdgroup chooses for a row, the logits in its registers; a simdgroup lists an
 // expert. The limit is latency.
 
 constant constexpr int most_experts = 512, route_simds = 8;
+
+struct RouterArgs {
+	ulong x, out, weight, logits; // weight: of the norm, among the constants
+	int dim, ldx, ldout, experts, ldl;
+	float eps;
+};
+
+// A threadgroup has a row and 16 experts, one a simdgroup at a time.
+[[max_total_threads_per_threadgroup(512)]] kernel void router(constant RouterArgs &a [[buffer(0)]], device const uchar *weights [[buffer(1)]],
+		device uchar *scratch [[buffer(4)]], device const uchar *constants [[buffer(6)]], uint2 group [[threadgroup_position_in_grid]],
+		uint t [[thread_index_in_threadgroup]], uint2 size [[threads_per_threadgroup]]) {
+	threadgroup float part[32];
+	int dim = a.dim, whole = dim & ~3, lane = (int)t % 32, simds = (int)size.x / 32;
+	device const float *x = at<float>(scratch, a.x) + (ulong)group.y * a.ldx;
+	device const float *w = (device const float *)(constants + a.weight);
+	if (group.x == 0)
+		norm_row(x, w, at<float>(scratch, a.out) + (ulong)group.y * a.ldout, dim, a.eps, part, t, size.x);
+	float scale = norm_scale(x, dim, a.eps, part, t, size.x);
+	for (int e = 16 * (int)group.x + (int)t / 32; e < min(a.experts, 16 * (int)group.x + 16); e += simds) {
+		device const float *row = (device const float *)weights + (ulong)e * dim;
+		float sum = 0;
+		for (int k = 4 * lane; k < whole; k += 128) {
+			float4 v = *(device const float4 *)(x + k) * scale * *(device const float4 *)(w + k);
+			sum = fma(v.x, row[k], fma(v.y, row[k + 1], fma(v.z, row[k + 2], fma(v.w, row[k + 3], sum))));
+		}
+		if (whole + lane < dim)
+			sum = fma(x[whole + lane] * scale * w[whole + lane], row[whole + lane], sum);
+		sum = simd_sum(sum);
+		if (lane == 0)
+			at<float>(scratch, a.logits)[(ulong)group.y * a.ldl + e] = sum;
+	}
+}
 
 struct RouteArgs {
 	ulong logits, weights, chosen, list;
@@ -122,17 +156,32 @@ inline void build(constant RouteArgs &a, device uchar *scratch, threadgroup atom
 
 struct MixArgs {
 	ulong x, y, weights;
-	int used, dim, ldx, ldy;
+	ulong out, weight; // of mix_norm
+	int used, dim, ldx, ldy, ldout;
+	float eps;
 };
 
-[[max_total_threads_per_threadgroup(256)]] kernel void mix_experts(constant MixArgs &a [[buffer(0)]], device uchar *scratch [[buffer(4)]], uint2 i [[thread_position_in_grid]]) {
-	int k = (int)i.x, row = (int)i.y;
-	if (k >= a.dim)
-		return;
+// mixed is column k of a row.
+inline float mixed(constant MixArgs &a, device uchar *scratch, int row, int k) {
 	float sum = 0;
 	for (int rank = 0; rank < a.used; rank++) {
 		int slot = row * a.used + rank;
 		sum = fma(at<float>(scratch, a.weights)[slot], at<float>(scratch, a.y)[(ulong)slot * a.ldy + k], sum);
 	}
-	at<float>(scratch, a.x)[(ulong)row * a.ldx + k] += sum;
+	return sum;
+}
+
+[[max_total_threads_per_threadgroup(256)]] kernel void mix_experts(constant MixArgs &a [[buffer(0)]], device uchar *scratch [[buffer(4)]], uint2 i [[thread_position_in_grid]]) {
+	if ((int)i.x < a.dim)
+		at<float>(scratch, a.x)[(ulong)i.y * a.ldx + i.x] += mixed(a, scratch, (int)i.y, (int)i.x);
+}
+
+[[max_total_threads_per_threadgroup(512)]] kernel void mix_norm(constant MixArgs &a [[buffer(0)]], device uchar *scratch [[buffer(4)]], device const uchar *constants [[buffer(6)]],
+		uint row [[threadgroup_position_in_grid]], uint t [[thread_index_in_threadgroup]], uint threads [[threads_per_threadgroup]]) {
+	threadgroup float part[32];
+	device float *x = at<float>(scratch, a.x) + (ulong)row * a.ldx;
+	for (int k = (int)t; k < a.dim; k += (int)threads)
+		x[k] += mixed(a, scratch, (int)row, k);
+	threadgroup_barrier(mem_flags::mem_device);
+	norm_row(x, (device const float *)(constants + a.weight), at<float>(scratch, a.out) + (ulong)row * a.ldout, a.dim, a.eps, part, t, threads);
 }
