@@ -166,6 +166,7 @@ func rowSource() string { return text("outputs", "cache", "norm", "act", "combin
 
 func cacheSource(k, v quant.Type, op string, defines ...string) string {
 	var all strings.Builder
+	all.WriteString(stdlib)
 	for _, d := range defines {
 		all.WriteString("#define " + d + "\n")
 	}

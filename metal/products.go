@@ -61,9 +61,12 @@ func text(names ...string) string {
 	return all.String()
 }
 
+// stdlib comes before definitions, which would reach into it.
+const stdlib = "#include <metal_stdlib>\n"
+
 // source is the format's library.
 func (f *format) source() string {
-	return "#define FORMAT " + strings.ToUpper(f.name) + "\n#define NAME " + f.name + "\n" + text("dev", "weights", "matvec", "matmul", "embed")
+	return stdlib + "#define FORMAT " + strings.ToUpper(f.name) + "\n#define NAME " + f.name + "\n" + text("dev", "weights", "matvec", "matmul", "embed")
 }
 
 // matvecName is the kernel for n rows of a batch of the decode class.

@@ -33,6 +33,9 @@ template <class T> constexpr int stride_of(int n) { return n + 16 / (int)sizeof(
 constant constexpr int key_stride = stride_of<Key>(WIDTH), value_stride = stride_of<Value>(WIDTH), score_stride = step_rows + 4,
 		weight_stride = stride_of<Value>(step_rows), chunk = 32, query_stride = stride_of<Key>(chunk), out_stride = chunk + 4;
 
+// matrices must stay in registers, which have no addresses
+#define UNROLLED _Pragma("clang loop unroll(full)")
+
 constexpr int larger(int a, int b) { return a > b ? a : b; }
 
 // bytes of the tile, which holds keys, then values; before that queries and behind
@@ -124,11 +127,13 @@ inline float weigh(thread Line &line, threadgroup const float *scores, threadgro
 	simdgroup_matrix<float, 8, 8> out[WIDTH / 8];
 	threadgroup Key *mine = keys + 8 * simd * query_stride;
 	device const float *from = at<float>(scratch, a.q) + (ulong)row * a.ldq + head * head_dim;
+	UNROLLED
 	for (int c = 0; c < WIDTH / chunk; c++) {
 		int k = c * chunk + lane % 4 * 8;
 		for (int i = 0; i < 8; i++)
 			mine[lane / 4 * query_stride + lane % 4 * 8 + i] = (Key)(there && k < head_dim ? from[k + i] * a.scale : 0.f);
 		simdgroup_barrier(mem_flags::mem_threadgroup);
+		UNROLLED
 		for (int i = 0; i < chunk / 8; i++) {
 			simdgroup_load(q[c * (chunk / 8) + i], mine + 8 * i, query_stride);
 			out[c * (chunk / 8) + i] = make_filled_simdgroup_matrix<float, 8, 8>(0.f);
@@ -149,6 +154,7 @@ inline float weigh(thread Line &line, threadgroup const float *scores, threadgro
 		if (sees)
 			for (int j = 0; j < step_rows / 8; j++) {
 				simdgroup_matrix<float, 8, 8> s = make_filled_simdgroup_matrix<float, 8, 8>(0.f);
+				UNROLLED
 				for (int k = 0; k < WIDTH / 8; k++) {
 					simdgroup_matrix<Key, 8, 8> key;
 					simdgroup_load(key, keys + 8 * j * key_stride + 8 * k, key_stride, ulong2(0), true);
@@ -171,12 +177,14 @@ inline float weigh(thread Line &line, threadgroup const float *scores, threadgro
 		if (smaller) {
 			simdgroup_matrix<float, 8, 8> factors;
 			simdgroup_load(factors, diagonal, 8);
+			UNROLLED
 			for (int k = 0; k < WIDTH / 8; k++)
 				simdgroup_multiply(out[k], factors, out[k]);
 		}
 		for (int j = 0; j < step_rows / 8; j++) {
 			simdgroup_matrix<Value, 8, 8> weight;
 			simdgroup_load(weight, weights + 8 * j, weight_stride);
+			UNROLLED
 			for (int k = 0; k < WIDTH / 8; k++) {
 				simdgroup_matrix<Value, 8, 8> value;
 				simdgroup_load(value, values + 8 * j * value_stride + 8 * k, value_stride);
@@ -192,7 +200,9 @@ inline float weigh(thread Line &line, threadgroup const float *scores, threadgro
 	sum += simd_shuffle_xor(sum, 2);
 	threadgroup float *results = (threadgroup float *)tile + 8 * simd * out_stride;
 	device float *to = at<float>(scratch, a.out) + (ulong)row * a.ldout + head * head_dim;
+	UNROLLED
 	for (int c = 0; c < WIDTH / chunk; c++) {
+		UNROLLED
 		for (int i = 0; i < chunk / 8; i++)
 			simdgroup_store(out[c * (chunk / 8) + i], results + 8 * i, out_stride);
 		simdgroup_barrier(mem_flags::mem_threadgroup);

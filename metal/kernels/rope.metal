@@ -13,9 +13,9 @@ struct RopeArgs {
 };
 
 [[max_total_threads_per_threadgroup(128)]] kernel void NAME(rope)(constant RopeArgs &a [[buffer(0)]], device uchar *scratch [[buffer(4)]], device uchar *cache [[buffer(5)]], device const uchar *constants [[buffer(6)]],
-		uint2 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]], uint thread_count [[threads_per_threadgroup]]) {
+		uint2 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]], uint2 size [[threads_per_threadgroup]]) {
 	threadgroup float rows[2][256];
-	int head = (int)group.x, t = (int)thread_index, threads = (int)thread_count, pairs = a.dims / 2, head_dim = a.head_dim;
+	int head = (int)group.x, t = (int)thread_index, threads = (int)size.x, pairs = a.dims / 2, head_dim = a.head_dim;
 	int slot = at<int>(scratch, a.slot)[group.y], pos = at<int>(scratch, a.pos)[group.y];
 	device const float *cos = (device const float *)(constants + a.cos) + (ulong)pos * pairs;
 	device const float *sin = (device const float *)(constants + a.sin) + (ulong)pos * pairs;
