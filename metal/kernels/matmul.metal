@@ -92,6 +92,9 @@ inline void matmul(constant Product &p, thread const Place &at, thread const Col
 #pragma unroll
 	for (int i = 0; i < C / 16; i++)
 		input[i] = (device const float *)(scratch + p.x) + ulong(input_of(c, begin + t / 8 + 16 * i)) * uint(p.ldx);
+	// what this simdgroup multiplies
+	uint rows = simdgroup % 2 * 32, columns = simdgroup / 2 * (C / 2);
+	bool busy = at.first + rows < at.rows && begin + columns < c.n;
 	simdgroup_float8x8 acc[C / 16][4];
 #pragma unroll
 	for (int i = 0; i < C / 16; i++)
@@ -117,10 +120,12 @@ inline void matmul(constant Product &p, thread const Place &at, thread const Col
 			for (int i = 0; i < C / 16; i++)
 				values[i] = input4<F>(input[i], k + tile_k + t % 8 * 4, cols);
 		}
-		multiply_step<typename F::Tile, C>(acc, w, (threadgroup const float *)x, simdgroup % 2 * 4, simdgroup / 2 * (C / 16));
+		if (busy)
+			multiply_step<typename F::Tile, C>(acc, w, (threadgroup const float *)x, rows / 8, columns / 8);
 	}
 	threadgroup_barrier(mem_flags::mem_threadgroup);
-	store<C>(acc, p, at, c, at.first + simdgroup % 2 * 32, begin + simdgroup / 2 * (C / 2), scratch, constants, lane, (threadgroup float *)x + 256 * simdgroup);
+	if (busy)
+		store<C>(acc, p, at, c, at.first + rows, begin + columns, scratch, constants, lane, (threadgroup float *)x + 256 * simdgroup);
 }
 
 // Grid: x = blocks of C columns, so that threadgroups that run at the same time share weights, y = blocks of 64 rows

@@ -6,7 +6,8 @@
 // row, so that its lanes read neighbouring memory, and four rows' loads are under way
 // at once. The values of a strip, integers in f16 but for real formats, are multiplied by
 // x, f32 as it lies in scratch, and their sum by the scale, which spares a product
-// a weight; sums are f32, per lane in ascending order by fma, then simd_sum.
+// a weight; sums are f32, per lane in ascending order by fma, then over the lanes in a
+// tree that is the same for every number of columns.
 //
 // A column's result has the same bits whatever the number of columns.
 
@@ -23,7 +24,7 @@ inline float dot4(float4 a, float4 b, float sum) { return fma(a.w, b.w, fma(a.z,
 // multiply is the lane's part of the products of four rows and N columns, which
 // begin at x + at[column].
 template <class F, int N>
-inline void multiply(thread float (&sum)[simdgroup_rows][N], thread const Rows &rows, device const float *x, thread const uint (&at)[N], uint cols, uint lane,
+inline void multiply(thread float (&sum)[simdgroup_rows * N], thread const Rows &rows, device const float *x, thread const uint (&at)[N], uint cols, uint lane,
                      threadgroup const half *table) {
 	for (uint strip = lane; 16 * strip < cols; strip += 32) {
 		typename F::Raw raw[simdgroup_rows];
@@ -49,32 +50,45 @@ inline void multiply(thread float (&sum)[simdgroup_rows][N], thread const Rows &
 			}
 #pragma unroll
 			for (int r = 0; r < simdgroup_rows; r++)
-				sum[r][j] = scaled(raw[r], part[r], total, sum[r][j]);
+				sum[r * N + j] = scaled(raw[r], part[r], total, sum[r * N + j]);
 		}
 	}
 }
 
-// sums is multiply for the columns of c, added over the lanes.
-template <class F, int N>
-inline void sums(thread float (&sum)[simdgroup_rows][N], thread const Rows &rows, constant Product &p, thread const Columns &c, device const uchar *scratch, uint lane,
-                 threadgroup const half *table) {
-	uint at[N];
+// over_lanes gives lane l the sum over all lanes of value l*M/32: lanes that differ in a bit
+// share the values between them, half each, so that 32 sums take 31 shuffles.
+template <int M> inline float over_lanes(thread float (&v)[M], uint lane) {
+	int n = M;
 #pragma unroll
-	for (int j = 0; j < N; j++) {
-		at[j] = input_of(c, j) * uint(p.ldx);
+	for (ushort bit = 16; bit > 0; bit /= 2) {
+		bool upper = lane & bit;
+		n /= 2;
 #pragma unroll
-		for (int r = 0; r < simdgroup_rows; r++)
-			sum[r][j] = 0;
+		for (int i = 0; i < n; i++)
+			v[i] = (upper ? v[i + n] : v[i]) + simd_shuffle_xor(upper ? v[i] : v[i + n], bit);
+		if (n == 0)
+			v[0] += simd_shuffle_xor(v[0], bit);
 	}
-	multiply<F, N>(sum, rows, (device const float *)(scratch + p.x), at, uint(p.cols), lane, table);
-#pragma unroll
-	for (int r = 0; r < simdgroup_rows; r++)
-#pragma unroll
-		for (int j = 0; j < N; j++)
-			sum[r][j] = simd_sum(sum[r][j]);
+	return v[0];
 }
 
-// product is four rows of a matrix, from `first` on, and N columns: lane r*N + j stores one result.
+// sums is the products of four rows and the columns of c: lanes 8r.. have those of
+// row r, lane 8r + 8j/N that of column j.
+template <class F, int N>
+inline float sums(thread const Rows &rows, constant Product &p, thread const Columns &c, device const uchar *scratch, uint lane, threadgroup const half *table) {
+	uint at[N];
+	float sum[simdgroup_rows * N];
+#pragma unroll
+	for (int j = 0; j < N; j++)
+		at[j] = input_of(c, j) * uint(p.ldx);
+#pragma unroll
+	for (int i = 0; i < simdgroup_rows * N; i++)
+		sum[i] = 0;
+	multiply<F, N>(sum, rows, (device const float *)(scratch + p.x), at, uint(p.cols), lane, table);
+	return over_lanes(sum, lane);
+}
+
+// product is four rows of a matrix, from `first` on, and N columns.
 template <class F, int N>
 inline void product(constant Product &p, thread const Place &at, uint first, thread const Columns &c, device uchar *scratch, device const uchar *constants, uint lane,
                     threadgroup const half *table) {
@@ -82,18 +96,14 @@ inline void product(constant Product &p, thread const Place &at, uint first, thr
 #pragma unroll
 	for (int r = 0; r < simdgroup_rows; r++)
 		rows.w[r] = at.w + min(first + r, at.rows - 1) * row_bytes<F>(uint(p.cols));
-	float sum[simdgroup_rows][N], mine = 0;
-	sums<F, N>(sum, rows, p, c, scratch, lane, table);
-#pragma unroll
-	for (int i = 0; i < simdgroup_rows * N; i++)
-		mine = lane == uint(i) ? sum[i / N][i % N] : mine;
-	uint row = first + lane / N, column = lane % N;
-	if (lane >= simdgroup_rows * N || row >= at.rows || column >= c.n)
+	float sum = sums<F, N>(rows, p, c, scratch, lane, table);
+	uint row = first + lane / 8, column = lane % 8 * N / 8;
+	if (lane % (8 / N) != 0 || row >= at.rows || column >= c.n)
 		return;
 	if (at.bias)
-		mine += ((device const float *)(constants + at.bias))[row];
+		sum += ((device const float *)(constants + at.bias))[row];
 	device float *y = floats(scratch, at.y) + (ulong(slot_of(c, column)) * at.ldy + row);
-	*y = p.add ? *y + mine : mine;
+	*y = p.add ? *y + sum : sum;
 }
 
 // Gate is act = silu(m[0] x) * (m[1] x), (n, ldact) f32.
@@ -116,17 +126,11 @@ inline void gate(constant Gate &g, device const uchar *w0, device const uchar *w
 		rows.w[2 * r] = w0 + ulong(c.expert) * p.m[0].stride + row;
 		rows.w[2 * r + 1] = w1 + ulong(c.expert) * p.m[1].stride + row;
 	}
-	float sum[simdgroup_rows][N], gated = 0, up = 0;
-	sums<F, N>(sum, rows, p, c, scratch, lane, table);
-#pragma unroll
-	for (int i = 0; i < 2 * N; i++) {
-		gated = lane == uint(i) ? sum[i / N * 2][i % N] : gated;
-		up = lane == uint(i) ? sum[i / N * 2 + 1][i % N] : up;
-	}
-	uint row = first + lane / N, column = lane % N;
-	if (lane >= 2 * N || row >= count || column >= c.n)
+	float sum = sums<F, N>(rows, p, c, scratch, lane, table), up = simd_shuffle_xor(sum, 8);
+	uint row = first + lane / 16, column = lane % 8 * N / 8;
+	if (lane / 8 % 2 != 0 || lane % (8 / N) != 0 || row >= count || column >= c.n)
 		return;
-	floats(scratch, g.act)[ulong(slot_of(c, column)) * uint(g.ldact) + row] = silu(gated) * up;
+	floats(scratch, g.act)[ulong(slot_of(c, column)) * uint(g.ldact) + row] = silu(sum) * up;
 }
 
 // FOR_COLUMNS calls f<FORMAT, N> with the least N that has room for n columns: of those
