@@ -33,7 +33,7 @@ func child() string {
 	if err != nil {
 		return err.Error()
 	}
-	m := backendtest.Llama(quant.Q4_0, 1, 256, 4, 2, 96, 100, 4)
+	m := sharpened(backendtest.Llama(quant.Q4_0, 1, 256, 4, 2, 96, 100, 4))
 	s, err := found[0].Load(context.Background(), m, whole(m), tinyLimits(), nil)
 	if err != nil {
 		return err.Error()
