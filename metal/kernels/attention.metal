@@ -116,15 +116,17 @@ inline void values(thread const Item &m, threadgroup const float *weights, int h
 		}
 	}
 	simdgroup_barrier(mem_flags::mem_none);
-	for (int s = 1; s < together; s++)
+	for (int n = together; n > 1; n = (n + 1) / 2) {
+		int apart = (n + 1) / 2;
+		ushort from = (ushort)((lane + apart * pieces) & 31);
 		for (int h = 0; h < HEADS; h++) {
-			ushort from = (ushort)((lane + s * pieces) & 31);
 			float4 x = simd_shuffle(low[h], from), y = simd_shuffle(high[h], from);
-			if (sub == 0) {
+			if (sub + apart < n) {
 				low[h] += x;
 				high[h] += y;
 			}
 		}
+	}
 }
 
 // store adds the simdgroups' sums, 4..7 to 0..3, then these in order. sums is (4,
