@@ -40,11 +40,8 @@ func child() string {
 	}
 	defer s.Close()
 	sum := sha256.New()
-	for pos, rows := range []int{0: 12, 12: 1} {
-		if rows == 0 {
-			continue
-		}
-		b := rowsBatch(m, pos, rows)
+	for _, part := range [][2]int{{0, 40}, {40, 1}} { // more than a step of attention
+		b := rowsBatch(m, part[0], part[1])
 		if err := s.Forward(context.Background(), 0, b); err != nil {
 			return fmt.Sprintf("%v memory=%v lost=%v", err, errors.Is(err, backend.ErrMemory), errors.Is(err, backend.ErrLost))
 		}
@@ -170,7 +167,7 @@ func TestCommandBufferErrors(t *testing.T) {
 		memory, lost bool
 	}{{code: 2}, {code: 3}, {code: 8, memory: true}, {code: 11, lost: true}} {
 		got := inChild(t, fmt.Sprintf("DROVER_METALSIM_FAIL=2=%d", c.code))
-		if !strings.Contains(got, "run a batch of 12 rows from block 1 on") || !strings.HasSuffix(got, fmt.Sprintf("memory=%v lost=%v", c.memory, c.lost)) {
+		if !strings.Contains(got, "run a batch of 40 rows from block 1 on") || !strings.HasSuffix(got, fmt.Sprintf("memory=%v lost=%v", c.memory, c.lost)) {
 			t.Errorf("code %d: %s", c.code, got)
 		}
 	}
