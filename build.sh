@@ -186,7 +186,7 @@ metal() (
 # nothing promises: every kernel on one shape or more
 metal_detectors() (
 	export CGO_ENABLED=0 DROVER_METALSIM_CHECK=1 DROVER_METALSIM_ORDER=3 DROVER_METALSIM_LAYOUT=5
-	gotest -noskip -count=1 -timeout 20m -tags metalsim -run '^TestConformance$/^(gqa|moe)$/^(F32|Q4_K)$|^TestAttention$|^TestCuts$' ./metal
+	gotest -noskip -count=1 -timeout 20m -tags metalsim -run '^TestConformance$/^(gqa|moe)$/^(F32|Q4_K)$|^Test(Attention|Cuts|Matvec|Matmul|Embed|Experts|Gate)$' ./metal
 )
 
 # a model of each kind of format on the software Metal device, through the binary
