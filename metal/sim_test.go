@@ -132,6 +132,11 @@ func TestStageLeaks(t *testing.T) {
 		if _, err := small.Load(context.Background(), m, whole(m), tinyLimits(), nil); !errors.Is(err, backend.ErrMemory) {
 			t.Errorf("a load beyond the working set: %v", err)
 		}
+		short := d.with(1 << 30)
+		short.libraries, short.longest = d.libraries, 1<<16
+		if _, err := short.Load(context.Background(), m, whole(m), tinyLimits(), nil); !errors.Is(err, backend.ErrMemory) {
+			t.Errorf("a buffer longer than there can be: %v", err)
+		}
 		s, err := d.Load(context.Background(), m, whole(m), tinyLimits(), nil)
 		if err != nil {
 			t.Fatal(err)
