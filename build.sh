@@ -8,8 +8,9 @@
 #   deps [--yes]  installs the optional tools (Debian, Ubuntu, Fedora, Homebrew)
 #   kernels [MODULE...]  the GPU kernels' PTX and their report, in cuda/kernels
 #   sim           the software devices of the tests, in bin/sim
+#   metalsim      bin/drover-metalsim: drover on the software Metal device (Linux, x86_64)
 #   gpu-bundle DIR  binaries, reference data and run.sh for a machine with a card and no Go
-#   gpu [PART...]   the same, here: run.sh on this machine's card
+#   gpu [PART...]   the same, here: run.sh on this machine's card; on a Mac docs/on-a-mac.md
 #   release       archives for every platform with checksums, in bin/release
 set -eu
 cd "$(dirname "$0")"
@@ -71,7 +72,7 @@ format() (
 
 vet() {
 	go vet ./... || return 1
-	for sources in '.ci/gotest.go .ci/gotest_test.go' '.ci/counts.go .ci/counts_test.go' "$kernels_source .ci/kernels_test.go .ci/faults_test.go"; do
+	for sources in '.ci/gotest.go .ci/gotest_test.go' '.ci/counts.go .ci/counts_test.go' '.ci/metal_counts.go .ci/metal_counts_test.go' '.ci/macho.go .ci/macho_test.go' "$kernels_source .ci/kernels_test.go .ci/faults_test.go"; do
 		go vet $sources && go test $sources || return 1
 	done
 }
@@ -137,9 +138,10 @@ cross() (
 		echo "$platform"
 		(
 			export CGO_ENABLED=0 GOOS="${platform%/*}" GOARCH="${platform#*/}"
-			go build -o /dev/null ./cmd/drover && go vet ./...
+			go build -o "$scratch/$GOOS" ./cmd/drover && go vet ./...
 		) || return 1
 	done
+	go run .ci/macho.go "$scratch/darwin"
 )
 
 # What the conformance suite ran on each device, by the parts above, is what
@@ -171,13 +173,33 @@ golden_set() (
 
 # the software devices, for the parts below
 software() {
-	sim && cuda_sim=$PWD/bin/sim/libcuda.so.1
+	sim && cuda_sim=$PWD/bin/sim/libcuda.so.1 && metalsim
 }
 
-# the Metal backend's Go side on the software Metal device, without cgo as on a Mac
-metal_bridge() (
-	export CGO_ENABLED=0
-	go vet -tags metalsim ./metal && gotest -noskip -tags metalsim ./metal
+# the Metal backend on the software Metal device, without cgo as on a Mac
+metal() (
+	export CGO_ENABLED=0 DROVER_CONFORMANCE="$tables"
+	go vet -tags metalsim ./metal && gotest -noskip -count=1 -timeout 20m -tags metalsim ./metal
+)
+
+# races on threadgroup memory, reads there of what nobody wrote, and orders that
+# nothing promises: every kernel on one shape or more
+metal_detectors() (
+	export CGO_ENABLED=0 DROVER_METALSIM_CHECK=1 DROVER_METALSIM_ORDER=3 DROVER_METALSIM_LAYOUT=5
+	gotest -noskip -count=1 -timeout 20m -tags metalsim -run '^TestConformance$/^(gqa|moe)$/^(F32|Q4_K)$|^Test(Attention|Cuts|Matvec|Matmul|Embed|Experts|Gate)$' ./metal
+)
+
+# a model of each kind of format on the software Metal device, through the binary
+golden_metal() (
+	golden --drover bin/drover-metalsim --device metal --only logits,nll,greedy --prompts once --models 's260k-f*' &&
+		golden --drover bin/drover-metalsim --device metal --only logits,nll --prompts once --models 's260k-w256-*'
+)
+
+# what a token costs on the software Metal device is what docs/metal-counts.txt says
+metal_counts() (
+	go run .ci/metal_counts.go bin/drover-metalsim bin/sim/libmetalsim.so >bin/metal-counts.txt || return 1
+	diff -u docs/metal-counts.txt bin/metal-counts.txt ||
+		{ say "docs/metal-counts.txt is not what was counted here; if it should be: cp bin/metal-counts.txt docs/"; return 1; }
 )
 
 # every model of the reference data on the software card
@@ -317,13 +339,16 @@ test_all() {
 	part noasm noasm
 	part race race
 	part 'arm64 under qemu' qemu
+	part metal metal
 	part conformance conformance
 	part golden golden
 	for set in $(kernel_sets); do
 		part "golden $set" golden_set "$set"
 	done
 	part 'software devices' software
-	part 'metal bridge' metal_bridge
+	part 'golden metal' golden_metal
+	part 'metal detectors' metal_detectors
+	part 'metal counts' metal_counts
 	part 'golden cuda' golden_cuda
 	part 'cuda detectors' detectors
 	part 'cuda counts' cuda_counts
@@ -338,6 +363,7 @@ test_full() {
 	part vet vet
 	part build build
 	part tests tests -count=1 -timeout 0
+	part metal metal
 	part 'planted faults' kernels faults
 	part fuzz fuzz 60s
 	missing
@@ -432,6 +458,12 @@ sim() {
 	say "bin/sim: libcuda.so.1 libnvidia-ml.so.1 libmetalsim.so"
 }
 
+# drover with the Metal backend, which here runs on bin/sim/libmetalsim.so
+metalsim() {
+	have clang++-19 || die "metalsim: clang-19, which compiles the kernels, is missing: ./build.sh deps"
+	sim && CGO_ENABLED=0 go build -tags metalsim -trimpath -o bin/drover-metalsim ./cmd/drover
+}
+
 # gpu-bundle DIR: what a machine with a card needs, under 60 MiB
 gpu_bundle() {
 	[ $# -eq 1 ] || die "usage: build.sh gpu-bundle DIR"
@@ -454,6 +486,11 @@ gpu_bundle() {
 }
 
 gpu() {
+	if [ "$(uname -s)" = Darwin ]; then
+		prepare
+		.ci/mac.sh "$@"
+		return
+	fi
 	gpu_bundle bin/gpu
 	OUT=$PWD/bin/gpu/out bin/gpu/run.sh "$@"
 }
@@ -488,5 +525,6 @@ kernels | 'kernels '*) shift; need_go; kernels build "$@" ;;
 gpu-bundle*) shift; gpu_bundle "$@" ;;
 gpu | 'gpu '*) shift; gpu "$@" ;;
 sim) sim ;;
-*) die "unknown target \"$*\"; targets: (none), test, test all, test full, deps [--yes], kernels [MODULE...], sim, gpu-bundle DIR, gpu [PART...], release" ;;
+metalsim) prepare && metalsim && say "built bin/drover-metalsim" ;;
+*) die "unknown target \"$*\"; targets: (none), test, test all, test full, deps [--yes], kernels [MODULE...], sim, metalsim, gpu-bundle DIR, gpu [PART...], release" ;;
 esac

@@ -14,18 +14,19 @@ import (
 	"time"
 )
 
-// fault is a mistake planted in a copy of the kernels, which the tests of
-// package cuda must catch.
+// fault is a mistake planted in a copy of the kernels, which the tests of their
+// package must catch.
 type fault struct {
+	pkg               string // cuda or metal
 	name, file, tests string
-	modules           []string
-	was, is           string // the text it edits, which must be there once
+	modules           []string // of cuda; metal's kernels are compiled by its tests
+	was, is           string   // the text it edits, which must be there once
 }
 
-// parseFaults reads faults.txt: a name at the start of a line, then indented
-// "file", "modules" and "tests" (a regular expression of names), and the lines
+// parseFaults reads a package's faults.txt: a name at the start of a line, then indented
+// "file", for cuda "modules", and "tests" (a regular expression of names), and the lines
 // to take away ("-") and to put there ("+"), as they stand after the sign.
-func parseFaults(text string) ([]fault, error) {
+func parseFaults(pkg, text string) ([]fault, error) {
 	var faults []fault
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
@@ -33,7 +34,7 @@ func parseFaults(text string) ([]fault, error) {
 			continue
 		}
 		if line[0] != '\t' {
-			faults = append(faults, fault{name: line})
+			faults = append(faults, fault{pkg: pkg, name: line})
 			continue
 		}
 		if len(faults) == 0 {
@@ -58,8 +59,8 @@ func parseFaults(text string) ([]fault, error) {
 		}
 	}
 	for _, f := range faults {
-		if f.file == "" || f.tests == "" || f.was == "" || len(f.modules) == 0 {
-			return nil, fmt.Errorf("faults.txt: %s: file, modules, tests and a line with \"-\" are needed", f.name)
+		if f.file == "" || f.tests == "" || f.was == "" || (len(f.modules) == 0) != (pkg == "metal") {
+			return nil, fmt.Errorf("faults.txt: %s: file, tests, a line with \"-\" and for cuda modules are needed", f.name)
 		}
 	}
 	return faults, nil
@@ -97,7 +98,7 @@ func (f *fault) apply(dir string) error {
 // faultTier is the tier that the software device of the tests takes.
 const faultTier = "sm_80"
 
-// tester builds and runs package cuda's tests with other kernels.
+// tester builds and runs a package's tests with other kernels.
 type tester struct {
 	root, scratch, compiler string
 	modules                 []module
@@ -108,43 +109,24 @@ type tester struct {
 
 // plant builds the tests with the fault in them and wants them to fail.
 func (t *tester) plant(number int, f fault) (caught string, err error) {
-	if err := t.clean(f.tests); err != nil {
+	if err := t.clean(f.pkg, f.tests); err != nil {
 		return "", fmt.Errorf("%s: without the fault: %w", f.name, err)
 	}
 	dir := filepath.Join(t.scratch, fmt.Sprint(number))
-	if err := os.CopyFS(dir, os.DirFS(folder)); err != nil {
+	from := filepath.Join(f.pkg, "kernels")
+	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
 		return "", err
 	}
 	if err := f.apply(dir); err != nil {
 		return "", err
 	}
-	list, err := units(t.modules, f.modules)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", f.name, err)
-	}
-	replace, same := map[string]string{}, true
-	for _, u := range list {
-		if u.arch != faultTier {
-			continue
-		}
-		if u.compile(t.compiler, dir); u.err != nil {
-			return "", fmt.Errorf("%s: %w", f.name, u.err)
-		}
-		same = same && !u.changed()
-		packed, err := u.pack()
-		if err != nil {
+	replace := map[string]string{filepath.Join(t.root, from, f.file): filepath.Join(dir, f.file)}
+	if f.pkg == "cuda" {
+		if replace, err = t.compile(f, dir); err != nil {
 			return "", err
 		}
-		file := filepath.Join(dir, filepath.Base(u.path()))
-		if err := os.WriteFile(file, packed, 0o666); err != nil {
-			return "", err
-		}
-		replace[filepath.Join(t.root, u.path())] = file
 	}
-	if same {
-		return "", fmt.Errorf("%s: the compiler makes the same of it", f.name)
-	}
-	out, err := t.test(dir, f.tests, replace)
+	out, err := t.test(dir, f.pkg, f.tests, replace)
 	if err == nil {
 		return "", fmt.Errorf("%s: not caught by %s", f.name, f.tests)
 	}
@@ -155,29 +137,60 @@ func (t *tester) plant(number int, f fault) (caught string, err error) {
 	return reason(out), nil
 }
 
+// compile makes PTX of the kernels in dir, and says which files it takes the place of.
+func (t *tester) compile(f fault, dir string) (replace map[string]string, err error) {
+	list, err := units(t.modules, f.modules)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.name, err)
+	}
+	replace, same := map[string]string{}, true
+	for _, u := range list {
+		if u.arch != faultTier {
+			continue
+		}
+		if u.compile(t.compiler, dir); u.err != nil {
+			return nil, fmt.Errorf("%s: %w", f.name, u.err)
+		}
+		same = same && !u.changed()
+		packed, err := u.pack()
+		if err != nil {
+			return nil, err
+		}
+		file := filepath.Join(dir, filepath.Base(u.path()))
+		if err := os.WriteFile(file, packed, 0o666); err != nil {
+			return nil, err
+		}
+		replace[filepath.Join(t.root, u.path())] = file
+	}
+	if same {
+		return nil, fmt.Errorf("%s: the compiler makes the same of it", f.name)
+	}
+	return replace, nil
+}
+
 // clean runs the tests without a fault, once for each set of them.
-func (t *tester) clean(tests string) error {
+func (t *tester) clean(pkg, tests string) error {
 	t.lock.Lock()
 	defer t.lock.Unlock()
-	if err, ok := t.baseline[tests]; ok {
+	if err, ok := t.baseline[pkg+tests]; ok {
 		return err
 	}
 	dir := filepath.Join(t.scratch, "clean")
 	err := os.MkdirAll(dir, 0o777)
 	if err == nil {
 		var out []byte
-		if out, err = t.test(dir, tests, nil); err != nil {
+		if out, err = t.test(dir, pkg, tests, nil); err != nil {
 			err = fmt.Errorf("%s: %w\n%s", tests, err, out)
 		} else if bytes.Contains(out, []byte("no tests to run")) {
 			err = fmt.Errorf("there are no tests %s", tests)
 		}
 	}
-	t.baseline[tests] = err
+	t.baseline[pkg+tests] = err
 	return err
 }
 
 // test builds and runs; an *exec.ExitError is the tests' own failure.
-func (t *tester) test(dir, tests string, replace map[string]string) ([]byte, error) {
+func (t *tester) test(dir, pkg, tests string, replace map[string]string) ([]byte, error) {
 	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		return nil, err
@@ -186,12 +199,16 @@ func (t *tester) test(dir, tests string, replace map[string]string) ([]byte, err
 	if err := os.WriteFile(file, overlay, 0o666); err != nil {
 		return nil, err
 	}
-	binary := filepath.Join(dir, "cuda.test")
-	if out, err := exec.Command("go", "test", "-c", "-overlay", file, "-o", binary, "./cuda").CombinedOutput(); err != nil {
+	binary := filepath.Join(dir, pkg+".test")
+	build := exec.Command("go", "test", "-c", "-overlay", file, "-o", binary, "./"+pkg)
+	if pkg == "metal" {
+		build.Args, build.Env = slices.Insert(build.Args, 3, "-tags", "metalsim"), append(os.Environ(), "CGO_ENABLED=0")
+	}
+	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("go test -c: %v\n%s", err, out)
 	}
 	cmd := exec.Command(binary, "-test.run", tests, "-test.timeout", "10m", "-test.failfast")
-	cmd.Dir = filepath.Join(t.root, "cuda")
+	cmd.Dir = filepath.Join(t.root, pkg)
 	return cmd.CombinedOutput()
 }
 
@@ -210,20 +227,24 @@ func reason(out []byte) string {
 	return best
 }
 
-// plantFaults plants each of faults.txt, or those whose names contain one of
-// the words.
+// plantFaults plants each of the faults.txt of both packages, or those whose package and name
+// contain one of the words.
 func plantFaults(modules []module, words []string) error {
-	text, err := os.ReadFile(folder + "/faults.txt")
-	if err != nil {
-		return err
-	}
-	faults, err := parseFaults(string(text))
-	if err != nil {
-		return err
+	var faults []fault
+	for _, pkg := range []string{"cuda", "metal"} {
+		text, err := os.ReadFile(filepath.Join(pkg, "kernels", "faults.txt"))
+		if err != nil {
+			return err
+		}
+		some, err := parseFaults(pkg, string(text))
+		if err != nil {
+			return err
+		}
+		faults = append(faults, some...)
 	}
 	if len(words) > 0 {
 		faults = slices.DeleteFunc(faults, func(f fault) bool {
-			return !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(f.name, w) })
+			return !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(f.pkg+" "+f.name, w) })
 		})
 	}
 	if len(faults) == 0 {

@@ -25,7 +25,7 @@ off by one
 `
 
 func TestFaults(t *testing.T) {
-	faults, err := parseFaults(twoFaults)
+	faults, err := parseFaults("cuda", twoFaults)
 	if err != nil || len(faults) != 2 {
 		t.Fatalf("%d faults, %v", len(faults), err)
 	}
@@ -53,41 +53,47 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"\tfile x\n", "a\n\tfile x\n", "a\n\tcolour red\n"} {
-		if _, err := parseFaults(bad); err == nil {
+		if _, err := parseFaults("cuda", bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
+	}
+	if _, err := parseFaults("metal", twoFaults); err == nil {
+		t.Error("modules of metal are taken")
 	}
 }
 
 // The faults that are planted still find what they edit.
 func TestFaultsApply(t *testing.T) {
 	t.Chdir("..")
-	text, err := os.ReadFile(filepath.Join(folder, "faults.txt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	faults, err := parseFaults(string(text))
-	if err != nil || len(faults) == 0 {
-		t.Fatalf("%d faults, %v", len(faults), err)
-	}
 	modules, err := readModules()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range faults {
-		dir := t.TempDir()
-		text, err := os.ReadFile(filepath.Join(folder, f.file))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, f.file), text, 0o666)
-		}
-		if err == nil {
-			err = f.apply(dir)
-		}
-		if err == nil {
-			_, err = units(modules, f.modules)
-		}
+	for _, pkg := range []string{"cuda", "metal"} {
+		kernels := filepath.Join(pkg, "kernels")
+		text, err := os.ReadFile(filepath.Join(kernels, "faults.txt"))
 		if err != nil {
-			t.Error(err)
+			t.Fatal(err)
+		}
+		faults, err := parseFaults(pkg, string(text))
+		if err != nil || len(faults) == 0 {
+			t.Fatalf("%d faults, %v", len(faults), err)
+		}
+		for _, f := range faults {
+			dir := t.TempDir()
+			text, err := os.ReadFile(filepath.Join(kernels, f.file))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, f.file), text, 0o666)
+			}
+			if err == nil {
+				err = f.apply(dir)
+			}
+			if err == nil && pkg == "cuda" {
+				_, err = units(modules, f.modules)
+			}
+			if err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }

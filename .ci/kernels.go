@@ -5,7 +5,7 @@
 //	kernels check                 compiles again and compares with what is committed
 //	kernels assemble              assembles what is committed and compares with the report
 //	kernels compile MODULE TIER   one module's PTX, on standard output
-//	kernels faults [WORD...]      plants the mistakes of faults.txt; the tests must catch each
+//	kernels faults [WORD...]      plants the mistakes of cuda's and metal's faults.txt; the tests must catch each
 //
 // cuda/kernels/modules.txt says what is compiled, rules.txt what must hold.
 package main

@@ -123,21 +123,31 @@ func (g *gpu) take(n uint64) (buffer, error) {
 	return buffer{id, unsafe.Slice(*(**byte)(unsafe.Pointer(&p)), n)}, nil
 }
 
+// inPlace makes a buffer of whole pages of memory that stays mapped as long as the
+// buffer lives; id is 0 where the system cannot.
+func (g *gpu) inPlace(p unsafe.Pointer, n uint64) buffer {
+	const shared, noDeallocator = 0, 0
+	return buffer{object(g.id.send(sel.newBufferInPlace, uintptr(p), uintptr(n), shared, noDeallocator)), unsafe.Slice((*byte)(p), n)}
+}
+
 func (b buffer) release() { b.id.release() }
 
 // encoder writes dispatches into a command buffer.
-type encoder struct{ buffer, id object }
+type encoder struct {
+	buffer, id object
+	m          *message
+}
 
 // begin opens a command buffer; inside pooled.
 func (g *gpu) begin(label string) encoder {
 	b := object(g.queue.send(sel.commandBuffer))
 	b.send(sel.setLabel, uintptr(nsString(label)))
-	return encoder{b, object(b.send(sel.computeCommandEncoder))}
+	return encoder{b, object(b.send(sel.computeCommandEncoder)), &message{}}
 }
 
 // bind sets argument i to a buffer from byte off on.
 func (e encoder) bind(i int, b buffer, off int) {
-	e.id.send(sel.setBuffer, uintptr(b.id), uintptr(off), uintptr(i))
+	e.send(sel.setBuffer, uintptr(b.id), uintptr(off), uintptr(i))
 }
 
 // constants sets argument i to a copy of at most 4 KiB.
@@ -145,19 +155,39 @@ func (e encoder) constants(i int, b []byte) {
 	e.id.send(sel.setBytes, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(i))
 }
 
-// dispatch runs a kernel over threadgroups of so many threads.
+// move sets the offset of argument i, which is bound.
+func (e encoder) move(i, off int) { e.send(sel.setBufferOffset, uintptr(off), uintptr(i)) }
+
+// use sets the kernel that run runs over threadgroups of so many threads.
+func (e encoder) use(p pipeline) { e.send(sel.setPipeline, uintptr(p.id)) }
+
+func (e encoder) run(groups, threads size) { e.sendSizes(sel.dispatch, groups, threads) }
+
 func (e encoder) dispatch(p pipeline, groups, threads size) {
-	e.id.send(sel.setPipeline, uintptr(p.id))
-	e.id.sendSizes(sel.dispatch, groups, threads)
+	e.use(p)
+	e.run(groups, threads)
 }
 
-// finish commits the command buffer and waits for it; seconds is what the GPU took.
-func (e encoder) finish(doing string) (seconds float64, err error) {
-	e.id.send(sel.endEncoding)
+// end closes the encoder of a command buffer that is given up, commit of one that
+// is to run.
+func (e encoder) end() { e.id.send(sel.endEncoding) }
+
+func (e encoder) commit() {
+	e.end()
 	e.buffer.send(sel.commit)
+}
+
+// wait waits for a committed command buffer; seconds is what the GPU took.
+func (e encoder) wait(doing string) (seconds float64, err error) {
 	e.buffer.send(sel.waitUntilCompleted)
 	if err := nsError(doing, object(e.buffer.send(sel.err))); err != nil {
 		return 0, err
 	}
 	return e.buffer.float(sel.gpuEndTime) - e.buffer.float(sel.gpuStartTime), nil
+}
+
+// finish commits the command buffer and waits for it.
+func (e encoder) finish(doing string) (seconds float64, err error) {
+	e.commit()
+	return e.wait(doing)
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/ebitengine/purego"
 
 	"drover/backend"
-	"drover/internal/sim"
 )
 
 // The tests of this file drive the software Metal device.
@@ -40,19 +39,6 @@ kernel void where(device uint *to [[buffer(0)]], uint3 group [[threadgroup_posit
 }
 `
 
-func oneGPU(t *testing.T) *gpu {
-	t.Helper()
-	if err := os.Setenv("DROVER_METAL_LIBRARY", sim.Metal(t)); err != nil { // for good: it is opened once
-		t.Fatal(err)
-	}
-	found, err := gpus()
-	if err != nil || len(found) != 1 {
-		t.Fatalf("%d GPUs, %v", len(found), err)
-	}
-	t.Cleanup(found[0].close)
-	return found[0]
-}
-
 func (g *gpu) mustCompile(t *testing.T, name string) pipeline {
 	t.Helper()
 	lib, err := g.compile(source)
@@ -66,16 +52,6 @@ func (g *gpu) mustCompile(t *testing.T, name string) pipeline {
 	}
 	t.Cleanup(p.id.release)
 	return p
-}
-
-func (g *gpu) mustTake(t *testing.T, n int) buffer {
-	t.Helper()
-	b, err := g.take(uint64(n))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.release)
-	return b
 }
 
 func TestDevice(t *testing.T) {
@@ -175,19 +151,22 @@ func TestNil(t *testing.T) {
 	}
 }
 
-// TestLeaks: what is made is released, whether it works or not.
-func TestLeaks(t *testing.T) {
-	oneGPU(t)
+// living says which objects the software device has.
+func living(t *testing.T) string {
+	t.Helper()
 	device, err := purego.Dlopen(os.Getenv("DROVER_METAL_LIBRARY"), purego.RTLD_NOW)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var report func(text *byte, n uint64) uint64
 	purego.RegisterLibFunc(&report, device, "metalsim_living")
-	living := func() string {
-		text := make([]byte, 1<<12)
-		return string(text[:report(&text[0], uint64(len(text)))])
-	}
+	text := make([]byte, 1<<12)
+	return string(text[:report(&text[0], uint64(len(text)))])
+}
+
+// TestLeaks: what is made is released, whether it works or not.
+func TestLeaks(t *testing.T) {
+	oneGPU(t)
 	use := func() {
 		found, err := gpus()
 		if err != nil {
@@ -230,9 +209,9 @@ func TestLeaks(t *testing.T) {
 		p.id.release()
 	}
 	use()
-	before := living()
+	before := living(t)
 	use()
-	if after := living(); after != before {
+	if after := living(t); after != before {
 		t.Errorf("living before:\n%s\nand after:\n%s", before, after)
 	}
 }

@@ -3,15 +3,27 @@
 package metal
 
 import (
-	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 )
 
-// libraries are the software Metal device, both of them.
+// libraries are the software Metal device, both of them: what DROVER_METAL_LIBRARY
+// names, or sim/libmetalsim.so beside the program.
 func libraries() ([2]string, error) {
 	path := os.Getenv("DROVER_METAL_LIBRARY")
 	if path == "" {
-		return [2]string{}, errors.New("metal: DROVER_METAL_LIBRARY must name the software Metal device (./build.sh sim makes it)")
+		program, err := os.Executable()
+		if err != nil {
+			return [2]string{}, fmt.Errorf("metal: %w", err)
+		}
+		path = filepath.Join(filepath.Dir(program), "sim", "libmetalsim.so")
+		if _, err := os.Stat(path); err != nil {
+			return [2]string{}, fmt.Errorf("metal: DROVER_METAL_LIBRARY must name the software Metal device (./build.sh metalsim makes it): %w", err)
+		}
 	}
 	return [2]string{path, path}, nil
 }
+
+// simulated: this build runs on the software Metal device.
+const simulated = true

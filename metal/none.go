@@ -1,3 +1,5 @@
+//go:build !(darwin && arm64) && !(linux && amd64 && metalsim)
+
 // Package metal runs stages on Apple GPUs through the Metal framework. This
 // file stands for it in a build without that backend.
 package metal

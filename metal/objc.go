@@ -41,7 +41,7 @@ var sel struct {
 	localizedDescription, domain, code selector
 
 	name, hasUnifiedMemory, supportsFamily, recommendedMaxWorkingSetSize, currentAllocatedSize, maxBufferLength,
-	maxThreadgroupMemoryLength, newCommandQueue, newBuffer, newLibrary, newPipeline selector
+	maxThreadgroupMemoryLength, newCommandQueue, newBuffer, newBufferInPlace, newLibrary, newPipeline selector
 
 	setFastMathEnabled, setLanguageVersion, newFunction selector
 
@@ -49,7 +49,7 @@ var sel struct {
 
 	commandBuffer, computeCommandEncoder, commit, waitUntilCompleted, err, gpuStartTime, gpuEndTime, setLabel selector
 
-	setPipeline, setBuffer, setBytes, dispatch, endEncoding selector
+	setPipeline, setBuffer, setBufferOffset, setBytes, dispatch, endEncoding selector
 }
 
 func selectors() map[*selector]string {
@@ -62,14 +62,16 @@ func selectors() map[*selector]string {
 		&s.recommendedMaxWorkingSetSize: "recommendedMaxWorkingSetSize", &s.currentAllocatedSize: "currentAllocatedSize",
 		&s.maxBufferLength: "maxBufferLength", &s.maxThreadgroupMemoryLength: "maxThreadgroupMemoryLength",
 		&s.newCommandQueue: "newCommandQueue", &s.newBuffer: "newBufferWithLength:options:",
-		&s.newLibrary: "newLibraryWithSource:options:error:", &s.newPipeline: "newComputePipelineStateWithFunction:error:",
+		&s.newBufferInPlace: "newBufferWithBytesNoCopy:length:options:deallocator:",
+		&s.newLibrary:       "newLibraryWithSource:options:error:", &s.newPipeline: "newComputePipelineStateWithFunction:error:",
 		&s.setFastMathEnabled: "setFastMathEnabled:", &s.setLanguageVersion: "setLanguageVersion:", &s.newFunction: "newFunctionWithName:",
 		&s.maxTotalThreadsPerThreadgroup: "maxTotalThreadsPerThreadgroup",
 		&s.contents:                      "contents",
 		&s.commandBuffer:                 "commandBuffer", &s.computeCommandEncoder: "computeCommandEncoder", &s.commit: "commit",
 		&s.waitUntilCompleted: "waitUntilCompleted", &s.err: "error",
 		&s.gpuStartTime: "GPUStartTime", &s.gpuEndTime: "GPUEndTime", &s.setLabel: "setLabel:",
-		&s.setPipeline: "setComputePipelineState:", &s.setBuffer: "setBuffer:offset:atIndex:", &s.setBytes: "setBytes:length:atIndex:",
+		&s.setPipeline: "setComputePipelineState:", &s.setBuffer: "setBuffer:offset:atIndex:", &s.setBufferOffset: "setBufferOffset:atIndex:",
+		&s.setBytes:    "setBytes:length:atIndex:",
 		&s.dispatch:    "dispatchThreadgroups:threadsPerThreadgroup:",
 		&s.endEncoding: "endEncoding",
 	}
@@ -125,6 +127,22 @@ func (o object) send(s selector, args ...uintptr) uintptr {
 	n := 2 + copy(a[2:], args)
 	r, _, _ := purego.SyscallN(objc.message, a[:n]...)
 	return r
+}
+
+// message is room for one message after the other, so that those of every dispatch
+// allocate nothing; words and sizes lie in memory that does not move.
+type message struct {
+	words [12]uintptr
+	sizes [2]size
+}
+
+// send sends a message of integers and pointers, none of them to Go's memory, to the
+// encoder.
+func (e encoder) send(s selector, args ...uintptr) {
+	w := &e.m.words
+	w[0], w[1] = uintptr(e.id), uintptr(s)
+	n := 2 + copy(w[2:], args)
+	purego.SyscallN(objc.message, w[:n]...)
 }
 
 func (o object) release() { o.send(sel.release) }

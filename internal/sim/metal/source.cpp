@@ -136,6 +136,8 @@ class Reader : Tokens {
   std::vector<Param> parameters(size_t from, size_t to) {
     std::vector<Param> params;
     std::set<std::pair<int, unsigned>> taken;
+    std::string dimensions;  // of positions and sizes of the grid: "", "2" or "3"
+    bool sized = false;
     for (size_t t = from; t < to;) {
       size_t begin = t, found = 0;
       Param p{Param::position, 0, "", false, ""};
@@ -163,6 +165,11 @@ class Reader : Tokens {
       if (p.attribute == "threadgroup") p.kind = Param::memory;
       if (p.kind == Param::position) {
         check_position(found + 2, pointer || p.reference);
+        if (p.attribute.find("index_in") == std::string::npos && p.attribute.find("simdgroup") == std::string::npos) {
+          std::string type = word(begin), d = type.substr(type.find_first_of("23") == std::string::npos ? type.size() : type.size() - 1);
+          if (sized && d != dimensions) refuse(begin, "[[" + p.attribute + "]] has another number of dimensions than the kernel's other positions and sizes");
+          dimensions = d, sized = true;
+        }
       } else {
         if (!pointer && !p.reference) refuse(begin, "kernel parameter " + p.name + " must be a pointer or a reference");
         if (local != (p.kind == Param::memory)) refuse(begin, "kernel parameter " + p.name + ": [[" + p.attribute + "]] of another address space");

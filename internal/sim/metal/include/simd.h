@@ -3,6 +3,9 @@
 #include "math.h"
 #include "thread.h"
 
+// Of a lambda's: part of the function that calls it, whose accesses are not the program's.
+#define METALSIM_PART __attribute__((no_sanitize("thread"), no_sanitize("alignment"), always_inline))
+
 namespace metalsim {
 
 METALSIM_RUNTIME inline Thread* self() { return *(Thread**)(((ulong)__builtin_frame_address(0) | (stack_size - 1)) - 7); }
@@ -53,19 +56,19 @@ METALSIM_RUNTIME inline void threadgroup_barrier(mem_flags flags) { metalsim_thr
 METALSIM_RUNTIME inline void simdgroup_barrier(mem_flags flags) { metalsim_simdgroup_barrier((int)flags, __builtin_return_address(0)); }
 
 #define METALSIM_SITE __builtin_return_address(0)
-template <class T> METALSIM_RUNTIME inline T simd_sum(T v) { return metalsim::reduce(v, [](T a, T b) { return T(a + b); }, METALSIM_SITE); }
-template <class T> METALSIM_RUNTIME inline T simd_product(T v) { return metalsim::reduce(v, [](T a, T b) { return T(a * b); }, METALSIM_SITE); }
-template <class T> METALSIM_RUNTIME inline T simd_max(T v) { return metalsim::reduce(v, [](T a, T b) { return max(a, b); }, METALSIM_SITE); }
-template <class T> METALSIM_RUNTIME inline T simd_min(T v) { return metalsim::reduce(v, [](T a, T b) { return min(a, b); }, METALSIM_SITE); }
-template <class T> METALSIM_RUNTIME inline T simd_and(T v) { return metalsim::reduce(v, [](T a, T b) { return T(a & b); }, METALSIM_SITE); }
-template <class T> METALSIM_RUNTIME inline T simd_or(T v) { return metalsim::reduce(v, [](T a, T b) { return T(a | b); }, METALSIM_SITE); }
-template <class T> METALSIM_RUNTIME inline T simd_xor(T v) { return metalsim::reduce(v, [](T a, T b) { return T(a ^ b); }, METALSIM_SITE); }
-METALSIM_RUNTIME inline bool simd_any(bool v) { return metalsim::reduce(v, [](bool a, bool b) { return a || b; }, METALSIM_SITE); }
-METALSIM_RUNTIME inline bool simd_all(bool v) { return metalsim::reduce(v, [](bool a, bool b) { return a && b; }, METALSIM_SITE); }
-template <class T> METALSIM_RUNTIME inline T simd_prefix_inclusive_sum(T v) { return metalsim::prefix(v, T(0), [](T a, T b) { return T(a + b); }, true, METALSIM_SITE); }
-template <class T> METALSIM_RUNTIME inline T simd_prefix_exclusive_sum(T v) { return metalsim::prefix(v, T(0), [](T a, T b) { return T(a + b); }, false, METALSIM_SITE); }
-template <class T> METALSIM_RUNTIME inline T simd_prefix_inclusive_product(T v) { return metalsim::prefix(v, T(1), [](T a, T b) { return T(a * b); }, true, METALSIM_SITE); }
-template <class T> METALSIM_RUNTIME inline T simd_prefix_exclusive_product(T v) { return metalsim::prefix(v, T(1), [](T a, T b) { return T(a * b); }, false, METALSIM_SITE); }
+template <class T> METALSIM_RUNTIME inline T simd_sum(T v) { return metalsim::reduce(v, [](T a, T b) METALSIM_PART { return T(a + b); }, METALSIM_SITE); }
+template <class T> METALSIM_RUNTIME inline T simd_product(T v) { return metalsim::reduce(v, [](T a, T b) METALSIM_PART { return T(a * b); }, METALSIM_SITE); }
+template <class T> METALSIM_RUNTIME inline T simd_max(T v) { return metalsim::reduce(v, [](T a, T b) METALSIM_PART { return max(a, b); }, METALSIM_SITE); }
+template <class T> METALSIM_RUNTIME inline T simd_min(T v) { return metalsim::reduce(v, [](T a, T b) METALSIM_PART { return min(a, b); }, METALSIM_SITE); }
+template <class T> METALSIM_RUNTIME inline T simd_and(T v) { return metalsim::reduce(v, [](T a, T b) METALSIM_PART { return T(a & b); }, METALSIM_SITE); }
+template <class T> METALSIM_RUNTIME inline T simd_or(T v) { return metalsim::reduce(v, [](T a, T b) METALSIM_PART { return T(a | b); }, METALSIM_SITE); }
+template <class T> METALSIM_RUNTIME inline T simd_xor(T v) { return metalsim::reduce(v, [](T a, T b) METALSIM_PART { return T(a ^ b); }, METALSIM_SITE); }
+METALSIM_RUNTIME inline bool simd_any(bool v) { return metalsim::reduce(v, [](bool a, bool b) METALSIM_PART { return a || b; }, METALSIM_SITE); }
+METALSIM_RUNTIME inline bool simd_all(bool v) { return metalsim::reduce(v, [](bool a, bool b) METALSIM_PART { return a && b; }, METALSIM_SITE); }
+template <class T> METALSIM_RUNTIME inline T simd_prefix_inclusive_sum(T v) { return metalsim::prefix(v, T(0), [](T a, T b) METALSIM_PART { return T(a + b); }, true, METALSIM_SITE); }
+template <class T> METALSIM_RUNTIME inline T simd_prefix_exclusive_sum(T v) { return metalsim::prefix(v, T(0), [](T a, T b) METALSIM_PART { return T(a + b); }, false, METALSIM_SITE); }
+template <class T> METALSIM_RUNTIME inline T simd_prefix_inclusive_product(T v) { return metalsim::prefix(v, T(1), [](T a, T b) METALSIM_PART { return T(a * b); }, true, METALSIM_SITE); }
+template <class T> METALSIM_RUNTIME inline T simd_prefix_exclusive_product(T v) { return metalsim::prefix(v, T(1), [](T a, T b) METALSIM_PART { return T(a * b); }, false, METALSIM_SITE); }
 template <class T> METALSIM_RUNTIME inline T simd_shuffle(T v, ushort lane) { return metalsim::from_lane(v, lane, METALSIM_SITE); }
 template <class T> METALSIM_RUNTIME inline T simd_shuffle_xor(T v, ushort mask) { return metalsim::from_lane(v, metalsim::lane() ^ mask, METALSIM_SITE); }
 template <class T> METALSIM_RUNTIME inline T simd_shuffle_down(T v, ushort n) { return metalsim::from_lane(v, metalsim::lane() + n, METALSIM_SITE); }

@@ -26,6 +26,7 @@ void refused() {
   CHECK_SAYS(error_in("double d = 1;"), "error:", "double");
   CHECK_SAYS(error_in("x[0] = nope;"), "program_source:5:8: error: use of undeclared identifier 'nope'");
   CHECK_SAYS(error_in("}\nkernel void j(device float* z) {"), "program_source:6:", "parameter z without an attribute");
+  CHECK_SAYS(error_in("}\nkernel void j(uint2 at [[thread_position_in_grid]], uint n [[threads_per_threadgroup]]) {"), "threads_per_threadgroup", "another number of dimensions");
   CHECK_SAYS(error_in("}\nkernel void j(device float* z [[buffer(31)]]) {"), "index 31 is out of bounds");
   CHECK_SAYS(error_in("}\nkernel void j(device float* z [[buffer(1)]], device float* w [[buffer(1)]]) {"), "index 1 is taken");
   CHECK_SAYS(error_in("}\nkernel void j(uint z [[lane_number]]) {"), "attribute lane_number of a kernel parameter is not known");

@@ -1,0 +1,127 @@
+//go:build (darwin && arm64) || (linux && amd64 && metalsim)
+
+package metal
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"unsafe"
+
+	"drover/internal/quant"
+)
+
+// floats and ints are bytes as numbers.
+func floats(b []byte) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
+}
+func ints(b []byte) []int32 {
+	return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
+}
+
+// piece is rows [lo, hi) of a matrix that is copied, or a whole one in place.
+type piece struct {
+	m       *matrix
+	lo, hi  int
+	inPlace bool
+}
+
+// pieceBytes is about how much is read at once.
+const pieceBytes = 8 << 20
+
+// load fills the stage's buffers: vectors, RoPE tables, and what is not used where
+// it lies. Caches and scratch stay as they are: nothing is read there that was not
+// written.
+func (s *stage) load(ctx context.Context, progress func(done, total uint64)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for _, v := range s.vectors {
+		raw := make([]byte, v.tensor.Bytes())
+		if err := v.tensor.Read(raw, 0, v.tensor.Rows); err != nil {
+			return err
+		}
+		quant.Dequantize(v.tensor.Type, floats(s.constantsBuffer.data[v.at:])[:v.tensor.Rows*v.tensor.Cols], raw)
+	}
+	if s.attends {
+		n := s.lim.Context * s.c.Rope.Dims / 2
+		s.c.Rope.Table(floats(s.constantsBuffer.data[s.cos:])[:n], floats(s.constantsBuffer.data[s.sin:])[:n], 0, s.lim.Context)
+	}
+	var pieces []piece
+	var total uint64
+	for _, m := range s.tensors {
+		total += m.tensor.Bytes()
+		rows, step := m.tensor.Rows, max(1, pieceBytes/m.f.rowBytes(m.cols))
+		if g := s.segments[m.segment]; g.pages != nil && g.pages == unsafe.Pointer(unsafe.SliceData(s.segmentBuffers[m.segment].data)) {
+			pieces = append(pieces, piece{m, 0, rows, true})
+			continue
+		}
+		for lo := 0; lo < rows; lo += step {
+			pieces = append(pieces, piece{m, lo, min(lo+step, rows), false})
+		}
+	}
+	return s.loadPieces(ctx, pieces, total, progress)
+}
+
+// loadPieces copies pieces in several goroutines.
+func (s *stage) loadPieces(ctx context.Context, pieces []piece, total uint64, progress func(done, total uint64)) error {
+	var (
+		mu    sync.Mutex
+		next  int
+		done  uint64
+		first error
+		wg    sync.WaitGroup
+	)
+	// take gives out the next piece, after the last one's bytes were counted
+	take := func(read uint64, err error) (piece, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil {
+			err = ctx.Err()
+		}
+		if first == nil {
+			first = err
+		}
+		done += read
+		if progress != nil && read > 0 {
+			progress(done, total)
+		}
+		if first != nil || next == len(pieces) {
+			return piece{}, false
+		}
+		next++
+		return pieces[next-1], true
+	}
+	for range min(4, runtime.NumCPU(), len(pieces)) {
+		wg.Go(func() {
+			for p, ok := take(0, nil); ok; {
+				p, ok = take(s.copyPiece(p))
+			}
+		})
+	}
+	wg.Wait()
+	if first == nil {
+		first = ctx.Err()
+	}
+	return first
+}
+
+// copyPiece reads a piece into its buffer.
+func (s *stage) copyPiece(p piece) (read uint64, err error) {
+	t, row := p.m.tensor, uint64(p.m.f.rowBytes(p.m.cols))
+	read = uint64((p.hi - p.lo) * t.Type.RowBytes(t.Cols))
+	if p.inPlace {
+		return read, nil
+	}
+	defer t.Source.Drop(p.lo, p.hi)
+	to := s.segmentBuffers[p.m.segment].data[p.m.at+uint64(p.lo)*row:][:uint64(p.hi-p.lo)*row]
+	if !p.m.f.converted {
+		return read, t.Read(to, p.lo, p.hi)
+	}
+	raw := make([]byte, read)
+	if err := t.Read(raw, p.lo, p.hi); err != nil {
+		return 0, err
+	}
+	p.m.f.convert(t.Type, to, raw)
+	return read, nil
+}
