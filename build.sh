@@ -464,6 +464,8 @@ metalsim() {
 	sim && CGO_ENABLED=0 go build -tags metalsim -trimpath -o bin/drover-metalsim ./cmd/drover
 }
 
+compress_xz() { python3 -c 'import lzma, sys; sys.stdout.buffer.write(lzma.compress(sys.stdin.buffer.read()))'; }
+
 # gpu-bundle DIR: what a machine with a card needs, under 60 MiB
 gpu_bundle() {
 	[ $# -eq 1 ] || die "usage: build.sh gpu-bundle DIR"
@@ -473,13 +475,15 @@ gpu_bundle() {
 	prepare
 	[ "$(go env CGO_ENABLED)" = 1 ] || die "gpu-bundle: CUDA needs a C compiler: ./build.sh deps"
 	mkdir -p "$1/kernels/ptx"
-	go build -trimpath -ldflags '-s -w' -o "$1/drover" ./cmd/drover
-	go test -c -trimpath -ldflags '-s -w' -o "$1/cuda.test" ./cuda
+	rm -f "$1/drover" "$1/cuda.test" # run.sh unpacks them
+	go build -trimpath -ldflags '-s -w' -o bin/gpu-parts/drover ./cmd/drover
+	go test -c -trimpath -ldflags '-s -w' -o bin/gpu-parts/cuda.test ./cuda
+	tar -cf - -C bin/gpu-parts drover cuda.test | compress_xz >"$1/bin.tar.xz"
 	cp .ci/gpu/* "$DROVER_ACCEPT/golden.py" "$1"
 	cp cuda/kernels/*.txt cuda/kernels/*.cu cuda/kernels/*.h "$1/kernels"
 	cp cuda/kernels/ptx/*.sm_90.ptx.gz "$1/kernels/ptx"
 	(cd "$DROVER_GOLDEN" && tar -cf - models/s260k-*.gguf refs/s260k-* refs/reference_spread.csv quant) |
-		python3 -c 'import lzma, sys; sys.stdout.buffer.write(lzma.compress(sys.stdin.buffer.read()))' >"$1/golden.tar.xz"
+		compress_xz >"$1/golden.tar.xz"
 	kib=$(du -sk --apparent-size "$1" | cut -f1)
 	[ "$kib" -lt $((60 << 10)) ] || die "gpu-bundle: $kib KiB, more than 60 MiB"
 	say "$1: $kib KiB; there: $1/run.sh"

@@ -28,7 +28,7 @@ class Matrix(C.Structure):
 
 class Product(C.Structure):
     _fields_ = [("m", Matrix * 3), ("matrices", C.c_int32), ("cols", C.c_int32), ("n", C.c_int32), ("add", C.c_int32),
-                ("kpad", C.c_int32), ("ldx", C.c_int32), ("x", C.c_uint64), ("half", C.c_uint64), ("scale", C.c_uint64), ("experts", C.c_uint64),
+                ("kpad", C.c_int32), ("ldx", C.c_int32), ("x", C.c_uint64), ("half", C.c_uint64), ("scale", C.c_uint64), ("sums", C.c_uint64), ("experts", C.c_uint64),
                 ("share", C.c_int32), ("total", C.c_int32)]
 
 
@@ -116,7 +116,7 @@ def nvcc(name, scratch):
 rows, cols = a.rows, a.cols
 kpad = (cols + 255) // 256 * 256
 many = 512
-y, activations, scales, floats = alloc(many * rows * 4), alloc(many * kpad * 2), alloc(many * 4), alloc(many * kpad * 4)
+y, activations, scales, floats = alloc(many * rows * 4), alloc(many * kpad * 2), alloc(many * kpad // 4), alloc(many * kpad * 4)
 print(f"{rows} x {cols}; compute capability {capability / 10}, tier sm_{tier}")
 print(f"{'kernel':<18}{'n':>5}{'regs':>12}{'local':>12}{'us':>18}{'GB/s, TFLOP/s':>18}{'clang/nvcc':>12}")
 scratch = tempfile.mkdtemp()
@@ -137,7 +137,7 @@ for name in a.formats.split():
     for kernel, n, x, down, block, shared in cases:
         products = []
         for w in copies:
-            p = Product(matrices=1, cols=cols, n=n, add=0, kpad=kpad, ldx=kpad, x=floats, half=activations, scale=scales)
+            p = Product(matrices=1, cols=cols, n=n, add=0, kpad=kpad, ldx=kpad, x=floats, half=activations, scale=scales, sums=scales)
             p.m[0] = Matrix(w, y, 0, rows, rows, bytes_)
             products.append(p)
         found = {}
