@@ -20,15 +20,15 @@ type Product struct {
 	KPad, LdX              int32
 	X                      uint64 // A32
 	Half, Scale            uint64 // A16; AB16 without Scale
+	Sums                   uint64 // of A16, decoding
 	Experts                uint64 // 0: plain
 	Share, Total           int32  // with experts: 1: slots of a row share its input, 0: a slot has its own; how many experts there are
 }
 
-// Gate is Act[column][row] = silu(M[0] x) * (M[1] x), f32.
+// Gate is silu(M[0] x) * (M[1] x), in all forms but BF16.
 type Gate struct {
 	Product
-	Act      uint64
-	LdAct, _ int32
+	To Outputs
 }
 
 // Pack turns Rows rows of raw blocks, which are rows First and on of a matrix of

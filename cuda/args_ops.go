@@ -9,8 +9,8 @@ import "math"
 
 // Outputs is the forms in which a row is wanted (kernels/outputs.h).
 type Outputs struct {
-	Out, Half, Scale, BF16 uint64
-	LdOut, KPad, Lanes, _  int32
+	Out, Half, Scale, Sums, BF16 uint64
+	LdOut, KPad, Lanes, _        int32
 }
 
 // Norm is kernels/norm.cu's norm: rows of X, or its rows Rows[i].

@@ -64,6 +64,7 @@ type forms struct {
 	cols, ld, kpad    int
 	plain             uint64 // f32 (rows, ld)
 	half, scale, bf16 uint64 // A16, AB16
+	sums              uint64 // of A16, decoding
 	floats, f16, b16  bool   // which of them products of both classes read
 }
 
@@ -241,7 +242,8 @@ func (s *layout) forms(f *forms, cols, slots int, plain bool) {
 		f.plain = a.floats(rows * f.ld)
 	}
 	if f.f16 {
-		f.half, f.scale = a.bytes(2*uint64(rows)*uint64(f.kpad)), a.floats(rows)
+		decode := min(s.tile, decodeRows) * slots * f.kpad
+		f.half, f.scale, f.sums = a.bytes(2*uint64(rows)*uint64(f.kpad)), a.floats(max(rows, decode/32)), a.floats(decode/16)
 	}
 	if f.b16 && s.lim.Rows > decodeRows {
 		f.bf16 = a.bytes(2 * uint64(rows) * uint64(f.kpad))

@@ -227,7 +227,7 @@ func (b *bench) formatRates() map[quant.Type]float64 {
 		// a unit is 256 rows; activations and results lie in the last bytes
 		const cols, unit, inputs = 4096, 256, 1 << 16
 		act := b.data + b.size - inputs
-		p := &Product{Matrices: 1, Cols: cols, N: 1, KPad: cols, LdX: cols, Half: act, Scale: act + 2*cols, X: act}
+		p := &Product{Matrices: 1, Cols: cols, N: 1, KPad: cols, LdX: cols, Half: act, Scale: act + 2*cols, Sums: act + 4*cols, X: act}
 		most := (b.size - inputs) / (f.packedBytes(unit, cols) + 4*unit)
 		rows := make([]int, 1)
 		rate := b.rate(max(1, min(most, 1<<9)), func(n uint64) error {

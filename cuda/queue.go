@@ -37,6 +37,9 @@ func (q *queue) wanted(to *forms, all ...products) Outputs {
 			switch f := ps[i].k.f; {
 			case !f.float:
 				o.Half, o.Scale = to.half, to.scale
+				if !q.p.prompt {
+					o.Sums = to.sums
+				}
 			case q.p.prompt && f.multiplies(q.s.tier):
 				o.BF16 = to.bf16
 			default:
@@ -66,7 +69,7 @@ func (q *queue) multiply(all products, in *forms) {
 			a := q.arguments(p, lo, min(decodeRows, q.p.n-lo))
 			a.X = in.plain + 4*uint64(lo*in.ld)
 			if !p.k.f.float { // of the decode class, so that lo is 0
-				a.Half, a.Scale = in.half, in.scale
+				a.Half, a.Scale, a.Sums = in.half, in.scale, in.sums
 			}
 			q.decodeProduct(p)
 		}
@@ -187,7 +190,7 @@ func (q *queue) activate(w *blockProducts, slots int) (at uint64) {
 	s, c := q.s, q.s.c
 	to := q.wanted(&s.act, w.down)
 	if w.gate != nil && (!q.p.prompt || c.Experts > 0 && !w.prompts && w.gate.k.f.float && to.Half|to.BF16 == 0) {
-		return q.gate(w.gate, to, slots)
+		return q.gate(w.gate, to)
 	}
 	if q.p.b.Trace != nil && to.Out == 0 {
 		to.Out, to.LdOut = s.gate, int32(s.ld.ffn)
@@ -199,25 +202,19 @@ func (q *queue) activate(w *blockProducts, slots int) (at uint64) {
 	return to.Out
 }
 
-// gate is gate, up and the activation in one launch, and one more where down takes
-// f16: a block does not see the largest value of a row.
-func (q *queue) gate(p *product, to Outputs, slots int) (at uint64) {
+// gate is gate, up and the activation in one launch.
+func (q *queue) gate(p *product, to Outputs) (at uint64) {
 	s, a := q.s, &q.s.args.gate
-	*a = Gate{Product: p.args, Act: to.Out, LdAct: to.LdOut}
-	if to.Out == 0 {
-		a.Act, a.LdAct = s.gate, int32(s.ld.ffn)
+	if q.p.b.Trace != nil && to.Out == 0 {
+		to.Out, to.LdOut = s.gate, int32(s.ld.ffn)
 	}
+	*a = Gate{Product: p.args, To: to}
 	a.N, a.X = int32(q.p.n), s.in.plain
 	if !p.k.f.float {
-		a.Half, a.Scale = s.in.half, s.in.scale
+		a.Half, a.Scale, a.Sums = s.in.half, s.in.scale, s.in.sums
 	}
 	q.launch(p.k.gate, p.k.f.gateLaunch(s.c.FFN, s.c.Dim, q.active(p, q.p.n)), 0, unsafe.Pointer(a))
-	if to.Half != 0 {
-		to.Out = 0
-		s.args.convert = Convert{X: a.Act, Dim: int32(s.c.FFN), LdX: a.LdAct, To: to}
-		q.launch(s.kernels.ops.convert, rowLaunch(q.p.n*slots, s.c.FFN), 0, unsafe.Pointer(&s.args.convert))
-	}
-	return a.Act
+	return to.Out
 }
 
 // route chooses the rows' experts and lists their slots.

@@ -154,11 +154,31 @@ func byLanes(half []uint16) []uint16 {
 	return lanes
 }
 
+// byBlocks is a row in A16 as decode reads it: a scale of each 32 columns, 2^-24
+// times the sum of each 16, and the values that it stands for.
+func byBlocks(x []float32, kpad int) (half []uint16, scales, sums []float32, rounded []float64) {
+	for k := 0; k < kpad; k += 32 {
+		block := make([]float32, 32)
+		copy(block, x[min(k, len(x)):])
+		h, scale, r := a16(block, 32, false)
+		half, scales = append(half, h...), append(scales, scale)
+		for i := 0; i < 32; i += 16 {
+			var sum float32
+			for _, v := range h[i : i+16] {
+				sum += quant.F16ToF32(v)
+			}
+			sums = append(sums, sum*scale/(1<<24))
+		}
+		rounded = append(rounded, r...)
+	}
+	return byLanes(half), scales, sums, rounded[:len(x)]
+}
+
 // input is rows of activations on the device, and the values that they stand for.
 type input struct {
-	x                  [][]float64
-	half, scale, plain uint64
-	kpad, ldx          int
+	x                        [][]float64
+	half, scale, sums, plain uint64
+	kpad, ldx                int
 }
 
 func (c *weightCard) input(rows, cols int, seed uint64) input {
@@ -166,7 +186,7 @@ func (c *weightCard) input(rows, cols int, seed uint64) input {
 	r := rand.New(rand.NewPCG(seed, 1))
 	in := input{kpad: pad(cols, 256), ldx: pad(cols, 4) + 4}
 	var halves []uint16
-	var scales []float32
+	var scales, sums []float32
 	plain := make([]float32, rows*in.ldx)
 	for row := range rows {
 		x := plain[row*in.ldx:][:cols]
@@ -176,8 +196,8 @@ func (c *weightCard) input(rows, cols int, seed uint64) input {
 				x[i] = 0
 			}
 		}
-		half, scale, rounded := a16(x, in.kpad, false)
-		halves, scales = append(halves, byLanes(half)...), append(scales, scale)
+		half, scale, sum, rounded := byBlocks(x, in.kpad)
+		halves, scales, sums = append(halves, half...), append(scales, scale...), append(sums, sum...)
 		if c.f.float {
 			for i := range x {
 				rounded[i] = float64(x[i])
@@ -185,7 +205,7 @@ func (c *weightCard) input(rows, cols int, seed uint64) input {
 		}
 		in.x = append(in.x, rounded)
 	}
-	in.half, in.scale, in.plain = upload(c, halves), upload(c, scales), upload(c, plain)
+	in.half, in.scale, in.sums, in.plain = upload(c, halves), upload(c, scales), upload(c, sums), upload(c, plain)
 	return in
 }
 
@@ -193,7 +213,7 @@ func (c *weightCard) input(rows, cols int, seed uint64) input {
 func (c *weightCard) product(in *input, cols, n int) Product {
 	p := Product{Matrices: 1, Cols: int32(cols), N: int32(n), KPad: int32(in.kpad), LdX: int32(in.ldx), X: in.plain}
 	if !c.f.float {
-		p.Half, p.Scale = in.half, in.scale
+		p.Half, p.Scale, p.Sums = in.half, in.scale, in.sums
 	}
 	return p
 }
@@ -317,9 +337,6 @@ func TestMatvec(t *testing.T) {
 		for i, s := range weightShapes(typ) {
 			rows, cols := s[0], s[1]
 			ms := []packedMatrix{c.random(typ, rows, cols, 1, 10+uint64(i)), c.random(typ, 16, cols, 1, 20+uint64(i)), c.random(typ, 72, cols, 1, 30+uint64(i))}
-			for j := range ms {
-				c.asHalves(typ, &ms[j], uint64(10+10*j+i))
-			}
 			in := c.input(8, cols, uint64(i))
 			bias := make([]float32, rows)
 			for j := range bias {
@@ -373,7 +390,8 @@ func (c *weightCard) alone(ms []packedMatrix, in input, whole [][]float32, bias 
 		p := c.product(&in, ms[0].cols, 1)
 		p.Half += uint64(2 * column * in.kpad)
 		if p.Scale != 0 {
-			p.Scale += uint64(4 * column)
+			p.Scale += uint64(4 * column * in.kpad / 32)
+			p.Sums += uint64(4 * column * in.kpad / 16)
 		}
 		p.X += uint64(4 * column * in.ldx)
 		name, l := c.f.matvecName(1), c.f.matvecLaunch(1, []int{ms[0].rows, ms[1].rows, ms[2].rows}, ms[0].cols, 1)
@@ -419,7 +437,6 @@ func TestMatvecExperts(t *testing.T) {
 		s := weightShapes(typ)[0]
 		rows, cols := s[0], s[1]
 		m := c.random(typ, rows, cols, experts, 5)
-		c.asHalves(typ, &m, 5)
 		list, _ := expertList(chosen, experts)
 		at := upload(c, list)
 		for share := range 2 {
@@ -445,27 +462,38 @@ func TestMatvecGate(t *testing.T) {
 		for i, s := range weightShapes(typ) {
 			rows, cols := s[0], s[1]
 			gate, up := c.random(typ, rows, cols, 1, 3), c.random(typ, rows, cols, 1, 4)
-			c.asHalves(typ, &gate, 3)
-			c.asHalves(typ, &up, 4)
 			in := c.input(8, cols, uint64(i))
 			for _, n := range []int{1, 3, 8} {
-				ldact := rows + 4
-				g := Gate{Product: c.product(&in, cols, n), LdAct: int32(ldact)}
+				ldact, kpad := rows+4, pad(rows, 256)
+				g := Gate{Product: c.product(&in, cols, n), To: Outputs{LdOut: int32(ldact), KPad: int32(kpad), Lanes: 1}}
 				g.Matrices = 2
 				g.M[0], g.M[1] = Matrix{W: gate.at, Rows: int32(rows)}, Matrix{W: up.at, Rows: int32(rows)}
-				g.Act = upload(c, make([]float32, n*ldact))
+				g.To.Out, g.To.Half = upload(c, make([]float32, n*ldact)), upload(c, make([]uint16, n*kpad))
+				g.To.Scale, g.To.Sums = upload(c, make([]float32, n*kpad/32)), upload(c, make([]float32, n*kpad/16))
 				c.launch("matvec_gate_"+c.f.name, c.f.gateLaunch(rows, cols, 1), unsafe.Pointer(&g))
-				act := download[float32](c, g.Act, n*ldact)
+				act := download[float32](c, g.To.Out, n*ldact)
+				halves, scales := download[uint16](c, g.To.Half, n*kpad), download[float32](c, g.To.Scale, n*kpad/32)
+				sums := download[float32](c, g.To.Sums, n*kpad/16)
 				var got []float32
 				var want []float64
 				for column := range n {
-					got = append(got, act[column*ldact:][:rows]...)
+					row := act[column*ldact:][:rows]
+					got = append(got, row...)
 					for r := range rows {
 						v := gate.times(r, in.x[column])
 						want = append(want, v/(1+math.Exp(-v))*up.times(r, in.x[column]))
 					}
 					if rest := act[column*ldact+rows:][:4]; !slices.Equal(rest, make([]float32, 4)) {
 						c.t.Fatalf("gate of %v (%d, %d): wrote beyond column %d: %v", typ, rows, cols, column, rest)
+					}
+					half, scale, sum, _ := byBlocks(row, kpad)
+					if !slices.Equal(halves[column*kpad:][:kpad], half) || !slices.Equal(scales[column*kpad/32:][:kpad/32], scale) {
+						c.t.Fatalf("gate of %v (%d, %d), column %d of %d: halves or their scales are not those of the values", typ, rows, cols, column, n)
+					}
+					for i, v := range sum {
+						if e := math.Abs(float64(v - sums[column*kpad/16+i])); !(e <= 1e-3*float64(scale[i/2])/(1<<24)) {
+							c.t.Fatalf("gate of %v (%d, %d), column %d of %d: sum %d is %v, want %v", typ, rows, cols, column, n, i, sums[column*kpad/16+i], v)
+						}
 					}
 				}
 				if e := errorOf(got, want); !(e <= decodeTolerance) {

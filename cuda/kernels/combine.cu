@@ -81,7 +81,7 @@ KERNEL __launch_bounds__(256) combine(const Combine p) {
 	}
 	barrier();
 	if (group > 0)
-		return;
+		return; // whole warps
 	float v[4] = {};
 #pragma unroll
 	for (int i = 0; i < 4; i++)
@@ -97,10 +97,5 @@ KERNEL __launch_bounds__(256) combine(const Combine p) {
 		store4(p.to.out + (uint64_t)row * p.to.ldout, column, width, y);
 	if (!p.to.half)
 		return;
-	// a mean of values from the cache: in the range of f16 as it is, or nearly
-	for (int i = 0; i < 4; i++)
-		v[i] = max(-65504.f, min(65504.f, v[i]));
-	write_pairs(p.to.half, p.to, row, column, pack_half(v[0], v[2]), pack_half(v[1], v[3]));
-	if (column == 0)
-		p.to.scale[row] = 1;
+	write_lanes(p.to, row, column, y);
 }

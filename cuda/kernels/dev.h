@@ -134,6 +134,12 @@ DEVICE word4 load_cached(const void *p) {
 	return v;
 }
 
+DEVICE word2 load_cached8(const void *p) {
+	word2 v;
+	asm volatile("ld.global.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
+	return v;
+}
+
 // global_pointer tells the compiler that p is in global memory, where it cannot see it.
 template <class T> DEVICE __attribute__((address_space(1))) T *global_pointer(T *p) { return (__attribute__((address_space(1))) T *)p; }
 

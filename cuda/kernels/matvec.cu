@@ -2,17 +2,22 @@
 // the same for a gate and an up matrix with the activation.
 //
 // W is packed weights (weights.h), x is A16 by lanes (outputs.h): f16 with a power
-// of two per column as scale; f32 for BF16 and F32 weights. Warp w of W has chunks
+// of two as scale of each 32 columns; f32 for BF16 and F32 weights. Warp w of W has chunks
 // w, w + W, ... of its rows; sums of warps are added in their order.
 //
 // The limit is bandwidth. Weights are read once, 16 bytes a lane, some chunks
-// ahead. Dequantised in registers (half.h) they are the A operand of tensor cores
-// for all 8 columns at once, whether they are there or not: that takes fewer
-// instructions than products of one column, and no block needs a sum of its own
-// as int8 activations would. BF16 and F32 weights are multiplied in f32.
+// ahead. Their quants are the A operand of tensor cores for all 8 columns at once,
+// whether they are there or not: that takes fewer instructions than products of
+// one column. A quant 0..255 in 16 bits is the subnormal f16 number quant*2^-24, so
+// that it takes an AND and half a shift to make one, and products of f16 are exact. A
+// group's sum of products is multiplied by the scales of weights and of
+// activations, in f32; what is subtracted from quants, and mins, are multiplied by
+// the group's sum of activations. F16 weights are multiplied as they are, BF16 and
+// F32 weights in f32.
 //
 // A column's result has the same bits whatever the number of columns.
 #include "half.h"
+#include "outputs.h"
 
 // Partial sums of a block: (warps, tiles, columns, 16 rows), columns 20 floats
 // apart so that the lanes of a warp write to different banks.
@@ -72,14 +77,18 @@ DEVICE int launder(int v) {
 }
 
 // Inputs is where a lane's part of the activations begins: of A16, in halves, in
-// column g; of A32, in floats, of every column.
+// column g, and their scales; of A32, in floats, of every column.
 struct HalfInputs {
-	uint32_t half;
+	uint32_t half, of32[2]; // of32: of columns 2t and 2t+1, where 32s are counted
 };
 struct FloatInputs {
 	uint32_t x[DECODE_COLUMNS];
 };
-DEVICE void locate(HalfInputs &in, const Product &p, const Columns &c) { in.half = input_of(c, lane() / 4) * p.kpad + 16 * (lane() % 4); }
+DEVICE void locate(HalfInputs &in, const Product &p, const Columns &c) {
+	in.half = input_of(c, lane() / 4) * p.kpad + 16 * (lane() % 4);
+	for (int i = 0; i < 2; i++)
+		in.of32[i] = input_of(c, lane() % 4 * 2 + i) * (p.kpad / 32);
+}
 DEVICE void locate(FloatInputs &in, const Product &p, const Columns &c) {
 #pragma unroll
 	for (int j = 0; j < DECODE_COLUMNS; j++)
@@ -88,43 +97,134 @@ DEVICE void locate(FloatInputs &in, const Product &p, const Columns &c) {
 
 // --- tensor cores
 
-// add_chunk adds a chunk's products to acc: (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1).
-template <class F, int T> DEVICE void add_chunk(float (&acc)[T][4], const typename F::Raw (&raw)[T], const Product &p, const HalfInputs &in, int chunk) {
-	const uint16_t *half = p.half + (in.half + chunk * F::columns);
+// integers makes four quants in w pairs of f16 numbers quant*2^-24: columns 4t, 4t+2 and 4t+1, 4t+3.
+template <class F> DEVICE void integers(uint32_t w, uint32_t &even, uint32_t &odd) {
+	constexpr uint32_t bytes = 0x00ff00ff, flip = F::unsigned_quants ? 0 : 0x00800080;
+	even = (w & bytes) ^ flip;
+	odd = (w >> 8 & bytes) ^ flip;
+}
+
+// Scales64 is scales of 64 columns of one column of the batch: of 32s, and sums of 16s.
+struct Scales64 {
+	float scale[2], sum[4];
+};
+template <bool sums> DEVICE void load_scales(Scales64 &s, const Product &p, uint32_t of32) {
+	word2 a = load_cached8(p.scale + of32);
+	s.scale[0] = bits_float(a.x), s.scale[1] = bits_float(a.y);
+	if (!sums)
+		return;
+	word4 b = load_cached(p.sums + 2 * of32);
 #pragma unroll
-	for (int part = 0; part < F::columns / 64; part++) {
-		word4 x[2] = {load_cached(half + 64 * part), load_cached(half + 64 * part + 8)};
+	for (int i = 0; i < 4; i++)
+		s.sum[i] = bits_float(word(b, i));
+}
+
+// What a lane's sums are of: rows g and g+8, column 2t, or with N = 2 also 2t+1.
+// With one column in the batch it is in all lanes.
+template <int N> using Sums = float[2][N];
+
+// add_products adds what a group's products give.
+template <class F, int N> DEVICE void add_products(Sums<N> &acc, const float products[4], const typename F::Raw &raw, int block, int half, const Scales64 (&s)[N]) {
 #pragma unroll
-		for (int i = 0; i < 4; i++) {
-			uint32_t b[2] = {word(x[i / 2], i % 2 * 2), word(x[i / 2], i % 2 * 2 + 1)};
+	for (int row = 0; row < 2; row++) {
+		constexpr float zero = F::zero + (F::unsigned_quants ? 0 : 128);
+		float d = F::scale(raw, block, half, row), high = row ? F::high : 1, m = F::has_min ? F::min(raw, block, half, row) * high : 0;
 #pragma unroll
-			for (int t = 0; t < T; t++) {
-				uint32_t a[4];
-				fragment<F>(raw[t], 4 * part + i, a);
-				mma_f16(acc[t], a, b);
-			}
+		for (int i = 0; i < N; i++) {
+			float sum = F::group == 16 ? s[i].sum[block % 2 * 2 + half] : s[i].sum[block % 2 * 2] + s[i].sum[block % 2 * 2 + 1];
+			float x = products[2 * row + i] * s[i].scale[block % 2];
+			if (zero != 0)
+				x = fma(-zero * high, sum, x);
+			acc[row][i] = fma(d, x, acc[row][i]);
+			if (F::has_min)
+				acc[row][i] = fma(m, sum, acc[row][i]);
 		}
 	}
 }
 
+// add_block adds 32 columns; x is the lane's four words of the activations.
+template <class F, int N> DEVICE void add_block(Sums<N> &acc, const typename F::Raw &raw, int block, const word4 &x, const Scales64 (&s)[N]) {
+	float products[4] = {};
+	uint32_t b[4] = {x.x, x.y, x.z, x.w};
+	if constexpr (real<F>) {
+		for (int half = 0; half < 2; half++) {
+			uint32_t a[4];
+			fragment<F>(raw, 2 * block + half, a);
+			mma_f16(products, a, b + 2 * half);
+		}
+		for (int row = 0; row < 2; row++)
+			for (int i = 0; i < N; i++)
+				acc[row][i] = fma(products[2 * row + i], s[i].scale[block % 2], acc[row][i]);
+	} else {
+		uint32_t q[4];
+		F::quants(raw, block, q);
+#pragma unroll
+		for (int half = 0; half < 2; half++) {
+			uint32_t a[4];
+			integers<F>(q[2 * half], a[0], a[2]);
+			integers<F>(q[2 * half + 1], a[1], a[3]);
+			mma_f16(products, a, b + 2 * half);
+			if (F::group == 16 || half == 1)
+				add_products<F, N>(acc, products, raw, block, half, s);
+			if (F::group == 16)
+				products[0] = products[1] = products[2] = products[3] = 0;
+		}
+	}
+}
+
+template <class F> constexpr bool wants_sums() {
+	if constexpr (real<F>)
+		return false;
+	else
+		return F::zero != 0 || !F::unsigned_quants || F::has_min;
+}
+
+// add_chunk adds a chunk's products to acc.
+template <class F, int T, int N> DEVICE void add_chunk(Sums<N> (&acc)[T], const typename F::Raw (&raw)[T], const Product &p, const HalfInputs &in, int chunk) {
+	const uint16_t *half = p.half + (in.half + chunk * F::columns);
+#pragma unroll
+	for (int part = 0; part < F::columns / 64; part++) {
+		word4 x[2] = {load_cached(half + 64 * part), load_cached(half + 64 * part + 8)};
+		Scales64 s[N];
+#pragma unroll
+		for (int i = 0; i < N; i++)
+			load_scales<wants_sums<F>()>(s[i], p, in.of32[i] + chunk * (F::columns / 32) + 2 * part);
+#pragma unroll
+		for (int block = 0; block < 2; block++)
+#pragma unroll
+			for (int t = 0; t < T; t++)
+				add_block<F, N>(acc[t], raw[t], 2 * part + block, x[block], s);
+	}
+}
+
+// unit_of is what sums of rows g (row 0) and g+8 (1) are multiplied by.
+template <class F> DEVICE float unit_of(int row) {
+	if constexpr (real<F>)
+		return 1.f;
+	else
+		return row ? 16777216.f / F::high : 16777216.f;
+}
+
 // partial_sums writes the warp's part of the tiles' products to part[T].
-template <class F, int T> DEVICE void partial_sums(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const HalfInputs &in) {
-	float acc[T][4] = {};
+template <class F, int T, int N> DEVICE void partial_sums(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const HalfInputs &in) {
+	Sums<N> acc[T] = {};
 	int warps = threads() / 32;
 	for (int chunk = warp(); chunk < tiles.chunks; chunk += ring.depth * warps)
 #pragma unroll
 		for (int d = 0; d < ring.depth; d++) {
 			int c = launder(chunk + d * warps);
 			if (c < tiles.chunks)
-				add_chunk<F, T>(acc, ring.raw[d], p, in, c);
+				add_chunk<F, T, N>(acc, ring.raw[d], p, in, c);
 			load_chunk<F, T>(ring.raw[d], tiles, c + ring.depth * warps);
 		}
 	int g = lane() / 4, t = lane() % 4;
 #pragma unroll
 	for (int i = 0; i < T; i++)
 #pragma unroll
-		for (int j = 0; j < 4; j++)
-			part[i * PART + (2 * t + j % 2) * PART_LD + g + j / 2 * 8] = acc[i][j];
+		for (int row = 0; row < 2; row++)
+#pragma unroll
+			for (int j = 0; j < N; j++)
+				part[i * PART + (2 * t + j) * PART_LD + g + 8 * row] = acc[i][row][j] * unit_of<F>(row);
 }
 
 // --- floating point: FMA in f32
@@ -173,8 +273,11 @@ template <class F, int T, int N> DEVICE void partial_float_sums(float *part, Rin
 			}
 }
 
-template <class F, int T> DEVICE void sums_of_warp(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const HalfInputs &in, int) {
-	partial_sums<F, T>(part, ring, tiles, p, in);
+template <class F, int T> DEVICE void sums_of_warp(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const HalfInputs &in, int n) {
+	if (n == 1)
+		partial_sums<F, T, 1>(part, ring, tiles, p, in);
+	else
+		partial_sums<F, T, 2>(part, ring, tiles, p, in);
 }
 template <class F, int T> DEVICE void sums_of_warp(float *part, Ring<F, T> &ring, const Tiles<T> &tiles, const Product &p, const FloatInputs &in, int n) {
 	if (n == 1)
@@ -193,11 +296,6 @@ template <> struct InputsOf<F32> {
 	typedef FloatInputs type;
 };
 template <> struct InputsOf<BF16> : InputsOf<F32> {};
-
-// scale_of is what a column's sums are multiplied by.
-DEVICE float scale_of(const Product &p, const Columns &c, int column) {
-	return p.scale ? bits_float(load_l2_4(p.scale + input_of(c, column))) : 1.f;
-}
 
 // --- kernels
 
@@ -264,7 +362,7 @@ template <int T> DEVICE void store_sums(const Product &p, const float *part) {
 		int row = i % (16 * T), column = i / (16 * T), at = 16 * T * x + row;
 		if (at >= rows)
 			continue;
-		float sum = total(part, T, row / 16, column, row % 16) * scale_of(p, columns, column);
+		float sum = total(part, T, row / 16, column, row % 16);
 		if (bias)
 			sum += bias[at];
 		auto to = y + (int64_t)slot_of(columns, column) * ldy + at;
@@ -298,11 +396,11 @@ template <class F, int T> DEVICE void matvec(const Product &p) {
 	store_sums<T>(p, part);
 }
 
-// Gate is act = silu(m[0] x) * (m[1] x) for the two matrices of a product, (n, ldact) f32.
+// Gate is act = silu(m[0] x) * (m[1] x) for the two matrices of a product, in the
+// forms that the next one takes, but bf16.
 struct Gate {
 	Product p;
-	float *act;
-	int ldact, spare;
+	Outputs to;
 };
 
 DEVICE float silu(float x) { return x / (1.f + exp2_approx(-1.4426950408889634f * x)); }
@@ -335,12 +433,26 @@ template <class F, int T> DEVICE void matvec_gate(const Gate &g) {
 	}
 	barrier();
 	columns_of(columns, p, launder(block_z()));
-	if (first + lane() >= p.m[0].rows)
-		return;
+	int k = first + 4 * (lane() % 8);
+#pragma unroll 1
 	for (int j = warp(); j < columns.n; j += threads() / 32) {
-		int tile = lane() / 16 * 2, row = lane() % 16;
-		float scale = scale_of(p, columns, j), gate = total(part, 4, tile, j, row) * scale, up = total(part, 4, tile + 1, j, row) * scale;
-		global_pointer(g.act)[(int64_t)slot_of(columns, j) * g.ldact + first + lane()] = silu(gate) * up;
+		int tile = lane() / 16 * 2, row = lane() % 16, slot = slot_of(columns, j);
+		float act = 0;
+		if (first + lane() < p.m[0].rows) {
+			act = silu(total(part, 4, tile, j, row)) * total(part, 4, tile + 1, j, row);
+			if (g.to.out)
+				global_pointer(g.to.out)[(int64_t)slot * g.to.ldout + first + lane()] = act;
+		}
+		if (!g.to.half)
+			continue;
+		// four rows a lane, four times over; the last block makes the zeros that end the row of half
+		float4 v = {shuffle(act, 4 * (lane() % 8)), shuffle(act, 4 * (lane() % 8) + 1), shuffle(act, 4 * (lane() % 8) + 2), shuffle(act, 4 * (lane() % 8) + 3)};
+		int end = block_x() == blocks_x() - 1 ? g.to.kpad : k + 1;
+#pragma unroll 1
+		for (int at = k; at < end; at += 32) {
+			write_lanes(g.to, slot, at, v);
+			v = {0, 0, 0, 0};
+		}
 	}
 }
 

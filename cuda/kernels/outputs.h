@@ -6,7 +6,10 @@
 // length is zero, but in out, which ends with the row.
 //   out            f32 (row, ldout)
 //   half, scale    f16 (row, kpad) times a power of two that brings the largest
-//                  magnitude into [2^7, 2^8), and its inverse
+//                  magnitude into [2^7, 2^8), and its inverse. Of prompts that is
+//                  the row's; with `lanes` each 32 columns have their own: scale (row, kpad/32)
+//   sums           with `lanes`: 2^-24 times the sum of 16 columns of half, times
+//                  their scale, f32 (row, kpad/16)
 //   bf16           bf16 (row, kpad), not scaled
 // half and bf16 are pairs of columns 4t, 4t+2 and 4t+1, 4t+3 of each 16, t < 4:
 // words t and t+4 of the 16 (for copies to shared memory), or with `lanes` words
@@ -20,7 +23,7 @@ constexpr float minus_infinity = -__builtin_inff();
 struct Outputs {
 	float *out;
 	uint16_t *half;
-	float *scale;
+	float *scale, *sums;
 	uint16_t *bf16;
 	int ldout, kpad, lanes;
 };
@@ -97,12 +100,30 @@ DEVICE float power(float most) {
 	return most == 0 ? 1.f : bits_float((uint32_t)(261 - exponent) << 23);
 }
 
+// write_lanes writes four values of a row, k..k+3, with `lanes`. Eight neighbouring
+// lanes have the 32 columns.
+DEVICE void write_lanes(const Outputs &o, int row, int k, float4 v) {
+	float most = largest(v);
+	for (int i = 1; i < 8; i *= 2)
+		most = max(most, shuffle_xor(most, i));
+	float factor = power(most), scale = 1 / factor;
+	uint32_t even = pack_half(v.x * factor, v.z * factor), odd = pack_half(v.y * factor, v.w * factor);
+	write_pairs(o.half, o, row, k, even, odd);
+	float sum = (half_float((half_bits)even) + half_float((half_bits)(even >> 16))) + (half_float((half_bits)odd) + half_float((half_bits)(odd >> 16)));
+	sum += shuffle_xor(sum, 1);
+	sum += shuffle_xor(sum, 2);
+	if (k % 16 == 0)
+		o.sums[(uint64_t)row * (o.kpad / 16) + k / 16] = sum * scale * 5.9604644775390625e-8f;
+	if (k % 32 == 0)
+		o.scale[(uint64_t)row * (o.kpad / 32) + k / 32] = scale;
+}
+
 // write_row writes one row of n values; value(k) gives those at k..k+3, zeros
 // beyond n, and may be asked twice. All threads of the block take part.
 template <class Value> DEVICE void write_row(const Outputs &o, int row, int n, float *part, Value value) {
 	int end = max(o.kpad, (n + 127) & ~127);
 	float factor = 1;
-	if (o.half) {
+	if (o.half && !o.lanes) {
 		float most = 0;
 		for (int k = 4 * thread(); k < n; k += 4 * threads())
 			most = max(most, largest(value(k)));
@@ -114,7 +135,9 @@ template <class Value> DEVICE void write_row(const Outputs &o, int row, int n, f
 		float4 v = value(k);
 		if (o.out)
 			store4(o.out + (uint64_t)row * o.ldout, k, n, v);
-		if (o.half)
+		if (o.half && o.lanes)
+			write_lanes(o, row, k, v);
+		else if (o.half)
 			write_pairs(o.half, o, row, k, pack_half(v.x * factor, v.z * factor), pack_half(v.y * factor, v.w * factor));
 		if (o.bf16)
 			write_pairs(o.bf16, o, row, k, pair(float_bf16(v.x), float_bf16(v.z)), pair(float_bf16(v.y), float_bf16(v.w)));

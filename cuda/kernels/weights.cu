@@ -22,11 +22,17 @@
 // Those of which two tiles do not fit in a thread's registers,
 #define ONE_TILE_F32 1
 #define ONE_TILE_I16 1
+#define ONE_TILE_Q4_K 1
+#define ONE_TILE_Q6_K 1
+#define ONE_TILE_Q5_1 1
+#define ONE_TILE_Q2_K 1
+#define ONE_TILE_Q5_K 1
+#define ONE_TILE_Q3_K 1
+#define ONE_TILE_Q5_0 1
+#define ONE_TILE_IQ4_XS 1
+#define ONE_TILE_MXFP4 1
 // and those of which they do not in the loop of a gate, which comes back to them.
 #define GATE_TILES_BF16 1
-#define GATE_TILES_Q4_K 1
-#define GATE_TILES_Q5_K 1
-#define GATE_TILES_Q5_1 1
 
 #define JOIN(a, b) a##b
 #define JOIN3(a, b, c) a##b##c

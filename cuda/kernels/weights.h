@@ -453,7 +453,7 @@ struct Product {
 	int kpad, ldx;
 	const float *x;
 	const uint16_t *half;
-	const float *scale;
+	const float *scale, *sums; // sums: for matvec alone
 	const Experts *experts;
 	int share, total; // with experts: share 1: the input row of a slot is slot/used, 0: the slot itself; total: how many experts there are
 };
