@@ -10,7 +10,7 @@ struct Places {
   char* at[32];
 };
 
-enum class Access : uint8_t { read, write, both, async_read };
+enum class Access : uint8_t { read, write, both, async_read, products_read };
 
 // The lanes' addresses from an instruction's base row and displacement.
 inline void addresses(Warp& w, const Instr& i, int32_t row, uint64_t* out) {

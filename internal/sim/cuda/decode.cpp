@@ -13,7 +13,7 @@ using Decode = void (*)(Decoder&, Instr&);
 const std::unordered_map<std::string_view, Decode>& operations() {
   static const auto* all = [] {
     auto* m = new std::unordered_map<std::string_view, Decode>;
-    for (auto ops : {integer_ops(), float_ops(), convert_ops(), memory_ops(), atomic_ops(), mma_ops(), matrix_ops(), warp_ops(), control_ops(), copy_ops()})
+    for (auto ops : {integer_ops(), float_ops(), convert_ops(), memory_ops(), atomic_ops(), mma_ops(), matrix_ops(), warpgroup_ops(), warp_ops(), control_ops(), copy_ops()})
       for (auto& op : ops) m->emplace(op.name, op.decode);
     return m;
   }();
@@ -99,6 +99,11 @@ void Decoder::need(int target, int version, const char* what) {
   if (module_.text.target < target) refuse(std::string(what) + " requires .target sm_" + std::to_string(target) + " or higher");
   if (module_.text.version < version)
     refuse(std::string(what) + " requires PTX ISA .version " + std::to_string(version / 10) + "." + std::to_string(version % 10) + " or later");
+}
+
+void Decoder::need_specific(int target, int version, const char* what) {
+  need(target, version, what);
+  if (module_.text.target != target || !module_.text.specific) refuse(std::string(what) + " requires .target sm_" + std::to_string(target) + "a");
 }
 
 int32_t Decoder::new_row(bool wide) {

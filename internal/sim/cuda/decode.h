@@ -42,6 +42,7 @@ class Decoder {
   void branch_to(std::string_view label, Instr& i);
   void branch_table(std::string_view targets, Instr& i);  // targets to Kernel::rows at i.more, i.offset of them
   void need(int target, int version, const char* what);   // as ptxas refuses
+  void need_specific(int target, int version, const char* what);  // sm_90a and nothing else
   uint16_t memory_slot() { return slot_++ & 63; }
   void waits_for_grid() { kernel_->waits_for_grid = true; }
   Kernel& kernel() { return *kernel_; }
@@ -96,6 +97,7 @@ std::vector<Op> memory_ops();
 std::vector<Op> atomic_ops();
 std::vector<Op> mma_ops();
 std::vector<Op> matrix_ops();
+std::vector<Op> warpgroup_ops();
 std::vector<Op> warp_ops();
 std::vector<Op> control_ops();
 std::vector<Op> copy_ops();

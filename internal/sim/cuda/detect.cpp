@@ -11,7 +11,7 @@ void RaceCheck::begin(uint32_t size) {
 }
 
 void RaceCheck::access(Warp& w, const Instr& i, uint32_t mask, char* const* at, uint32_t n, Access access) {
-  bool reads = access != Access::write, writes = access != Access::read, atomic = access == Access::both;
+  bool reads = access != Access::write, writes = access == Access::write || access == Access::both, atomic = access == Access::both;
   const Block& block = *w.block;
   auto line = static_cast<uint32_t>(i.line);
   auto fault = [&](int lane, size_t byte, const std::string& what) {
@@ -29,6 +29,12 @@ void RaceCheck::access(Warp& w, const Instr& i, uint32_t mask, char* const* at, 
       Byte& b = bytes_[byte];
       bool written = b.write_epoch >= first_;
       if (written && b.pending) fault(l, byte, std::string(writes ? "write" : "read") + " of shared memory before its asynchronous copy was waited for");
+      if (writes && b.products) fault(l, byte, "write of shared memory that wgmma products under way read");
+      if (access == Access::products_read) {
+        if (written && block.warps[b.writer / 32].fences <= b.write_fence)
+          fault(l, byte, "wgmma reads shared memory that thread " + std::to_string(b.writer) + " of the block wrote with no fence.proxy.async after it");
+        b.products++;
+      }
       if (reads && !written && options().check_shared) fault(l, byte, "read of shared memory that nothing has written");
       if (b.write_epoch == epoch && b.writer != me && !(atomic && b.atomic)) {
         bool same_warp = b.writer / 32 == w.index;
@@ -49,6 +55,7 @@ void RaceCheck::access(Warp& w, const Instr& i, uint32_t mask, char* const* at, 
       }
       if (writes) {
         b.write_epoch = epoch, b.write_sync = w.sync, b.write_line = line, b.writer = me;
+        b.write_fence = w.fences;
         b.atomic = atomic;
         b.pending = false;
       }
@@ -60,18 +67,31 @@ void RaceCheck::copy_issued(uint32_t at, uint32_t n) {
   for (uint32_t byte = at; byte < at + n; byte++) bytes_[byte].pending = true;
 }
 
+void RaceCheck::product_done(uint32_t at, uint32_t n) {
+  for (uint32_t byte = at; byte < at + n; byte++) bytes_[byte].products--;
+}
+
 void RaceCheck::copy_landed(Warp& w, uint32_t lane, uint32_t at, uint32_t n) {
   for (uint32_t byte = at; byte < at + n; byte++) {
     Byte& b = bytes_[byte];
     b.pending = false;
-    b.write_epoch = epoch, b.write_sync = w.sync;
+    b.write_epoch = epoch, b.write_sync = w.sync, b.write_fence = w.fences;
     b.writer = static_cast<uint16_t>(w.index * 32 + lane);
   }
 }
 
+namespace {
+
+// Sums and A of a product; i.offset is its columns.
+size_t product_registers(const Instr& i) { return static_cast<size_t>(i.offset) / 2 + 4; }
+
+}  // namespace
+
 void begin_defined(Warp& w) {
   const Kernel& k = *w.block->kernel;
   w.defined.assign(static_cast<size_t>(k.register_bytes) / 4, 0);
+  w.unordered.assign(w.defined.size(), false);
+  w.in_products.assign(w.defined.size(), 0);
   for (auto& c : k.constants) w.defined[static_cast<size_t>(c.row) / 4] = ~0u;
   for (auto& s : k.specials) w.defined[static_cast<size_t>(s.row) / 4] = ~0u;
 }
@@ -84,6 +104,23 @@ void check_defined(Warp& w, const Instr& i, uint32_t mask) {
     if (lacks) throw Fault{719, "reads a register that has no value", __builtin_ctz(lacks)};
   }
   for (int32_t row : k.writes[n]) w.defined[static_cast<size_t>(row) / 4] |= mask;
+  if (i.products) {
+    for (size_t r = 0; r < product_registers(i); r++)
+      if (w.unordered[static_cast<size_t>(k.rows[static_cast<size_t>(i.more) + r]) / 4]) throw Fault{719, "wgmma takes a register that was written with no wgmma.fence after it"};
+    return;
+  }
+  for (auto* rows : {&k.reads[n], &k.writes[n]})
+    for (int32_t row : *rows)
+      if (w.in_products[static_cast<size_t>(row) / 4]) throw Fault{719, "touches a register of a wgmma product that was not waited for"};
+  for (int32_t row : k.writes[n]) w.unordered[static_cast<size_t>(row) / 4] = true;
+}
+
+void note_product(Warp& w, const AsyncProduct& p, bool begins) {
+  if (w.in_products.empty()) return;
+  for (size_t r = 0; r < product_registers(*p.instr); r++) {
+    auto& n = w.in_products[static_cast<size_t>(w.block->kernel->rows[static_cast<size_t>(p.instr->more) + r]) / 4];
+    n = static_cast<uint16_t>(begins ? n + 1 : n - 1);
+  }
 }
 
 namespace {

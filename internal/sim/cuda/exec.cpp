@@ -101,6 +101,7 @@ void Block::begin(Launch& l, uint64_t n) {
   if (kernel->local_bytes) memset(local, 0xff, uint64_t{kernel->local_bytes} * l.warps() * 32);
   memset(cache, 0, sizeof cache);
   for (auto& b : barriers) b = {};
+  warpgroups.assign((l.warps() + 3) / 4, {});
   live = l.warps();
   tally = {};
   polls = stores = 0;
@@ -113,6 +114,9 @@ void Block::begin(Launch& l, uint64_t n) {
     w.state = State::ready;
     w.groups.assign(1, {0, w.members, false});
     w.pending.clear();
+    w.products.clear();
+    w.product_group = w.fences = 0;
+    w.products_issued = 0;
     w.grid_waited = 0;
     w.sync = 1;
     memset(w.copy_groups, 0, sizeof w.copy_groups);
@@ -164,6 +168,7 @@ void Block::set_specials(Warp& w) {
 }
 
 void Block::leave(Warp& w) {
+  if (!w.products.empty()) throw Fault{719, "the warp leaves before its wgmma products are complete"};
   w.state = State::done;
   live--;
   complete_barriers();

@@ -57,6 +57,14 @@ struct Pending {
   char data[16];
 };
 
+// A product of a warpgroup, wgmma.mma_async.
+struct AsyncProduct {
+  const Instr* instr;
+  uint64_t b;      // descriptor of B
+  bool add;        // to the sums that are there
+  uint32_t group;  // of the warp
+};
+
 enum class State : uint8_t { ready, barrier, done };
 
 struct Warp {
@@ -70,12 +78,19 @@ struct Warp {
   std::vector<Group> groups;
   std::vector<Pending> pending;
   uint32_t copy_groups[32] = {};
+  std::vector<AsyncProduct> products;  // that nobody has waited for
+  uint32_t product_group = 0;
+  size_t products_issued = 0;
+  uint32_t fences = 0;  // fence.proxy.async of the whole warp
   int barrier = 0, barrier_line = 0;
   uint32_t barrier_threads = 0;
   int32_t barrier_result = -1;  // row of bar.red
   uint8_t barrier_op = 0;
   uint32_t barrier_lanes = 0;
-  std::vector<uint32_t> defined;  // with the check: per 4 bytes of registers, at each row's begin, lanes with a value
+  // With the check, per 4 bytes of registers, at each row's begin:
+  std::vector<uint32_t> defined;    // lanes with a value
+  std::vector<bool> unordered;      // written since the last wgmma.fence
+  std::vector<uint16_t> in_products;  // products under way that it is an operand of
 
   template <class T>
   T* row(int32_t offset) { return reinterpret_cast<T*>(regs + offset); }
@@ -96,6 +111,7 @@ struct Block {
   char* local = nullptr;  // threads x local_bytes
   std::vector<Warp> warps;
   Barrier barriers[16];
+  std::vector<std::vector<AsyncProduct>> warpgroups;  // what the first of each one's warps has issued
   uint32_t live = 0;      // warps that have not left
   uint64_t polls = 0;     // pauses since the block was last resumed
   bool yielded = false;

@@ -227,6 +227,13 @@ void decode_prefetch(Decoder& d, Instr& i) {
 }
 
 void decode_fence(Decoder& d, Instr& i) {
+  if (d.take("proxy")) {
+    if (!d.take("async")) d.refuse("only proxy.async is supported");
+    for (auto word : {"shared::cta", "global"}) d.take(word);
+    d.need(90, 80, "fence.proxy.async");
+    i.run = [](Warp& w, const Instr&, uint32_t m) { w.fences += m == w.members; };
+    return;
+  }
   for (auto word : {"sc", "acq_rel", "cta", "gl", "gpu", "sys", "cluster"}) d.take(word);
   i.run = [](Warp& w, const Instr&, uint32_t) {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);

@@ -1,15 +1,11 @@
-// Matrix products of a warp (mma.sync). By the PTX ISA's "Matrix Fragments for mma"
-// a register of the 32 lanes, one after the other, is 8 rows of 16 bytes of A, 8
-// columns of 16 bytes of B, or every second column of 8 rows of C, so rows of
-// operands are loaded from the registers as they lie.
+// Matrix products of a warp (mma.sync). Rows of operands are loaded from the
+// registers as they lie (fragments.h).
 #include "decode.h"
+#include "fragments.h"
 #include "half.h"
-#include "lanes.h"
 
 namespace sim {
 namespace {
-
-enum class Number : uint8_t { f16, bf16, s8, u8 };
 
 struct Shape {
   uint8_t m, n, k;
@@ -19,35 +15,6 @@ struct Shape {
 
 const uint32_t* source(Warp& w, const Instr& i, int n) { return w.row<uint32_t>(w.block->kernel->rows[static_cast<size_t>(i.more + n)]); }
 uint32_t* result(Warp& w, const Instr& i, int n) { return w.row<uint32_t>(w.block->kernel->rows[static_cast<size_t>(i.more + n)]); }
-
-// 8 numbers of 16 bits.
-template <Number N>
-__m256 eight(const uint32_t* p) {
-  __m128i v = _mm_load_si128(reinterpret_cast<const __m128i*>(p));
-  return N == Number::f16 ? _mm256_cvtph_ps(v) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
-}
-
-// Row q of C from the registers of its even and its odd columns, and back.
-__m256i joined(const uint32_t* even, const uint32_t* odd, int q) {
-  __m128i e = _mm_load_si128(reinterpret_cast<const __m128i*>(even + 4 * q)), o = _mm_load_si128(reinterpret_cast<const __m128i*>(odd + 4 * q));
-  return _mm256_set_m128i(_mm_unpackhi_epi32(e, o), _mm_unpacklo_epi32(e, o));
-}
-void part(__m256i row, uint32_t* even, uint32_t* odd, int q) {
-  __m256i sorted = _mm256_permutevar8x32_epi32(row, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
-  _mm_store_si128(reinterpret_cast<__m128i*>(even + 4 * q), _mm256_castsi256_si128(sorted));
-  _mm_store_si128(reinterpret_cast<__m128i*>(odd + 4 * q), _mm256_extracti128_si256(sorted, 1));
-}
-
-// 8 columns to 8 rows.
-void transpose(const __m256* t, __m256* out) {
-  __m256 a[8], b[8];
-  for (int n = 0; n < 8; n += 2) a[n] = _mm256_unpacklo_ps(t[n], t[n + 1]), a[n + 1] = _mm256_unpackhi_ps(t[n], t[n + 1]);
-  for (int n = 0; n < 8; n += 4) {
-    b[n] = _mm256_shuffle_ps(a[n], a[n + 2], 0x44), b[n + 1] = _mm256_shuffle_ps(a[n], a[n + 2], 0xee);
-    b[n + 2] = _mm256_shuffle_ps(a[n + 1], a[n + 3], 0x44), b[n + 3] = _mm256_shuffle_ps(a[n + 1], a[n + 3], 0xee);
-  }
-  for (int n = 0; n < 4; n++) out[n] = _mm256_permute2f128_ps(b[n], b[n + 4], 0x20), out[n + 4] = _mm256_permute2f128_ps(b[n], b[n + 4], 0x31);
-}
 
 void counted(Warp& w, uint64_t macs) {
   w.block->tally.mma++;
@@ -75,13 +42,7 @@ void mma_real(Warp& w, const Instr& i, uint32_t) {
   for (int r = 0; r < 16; r++)
     c[r] = s.half_sum ? eight<Number::f16>(source(w, i, c_at + r / 8) + r % 8 * 4)
                       : _mm256_castsi256_ps(joined(source(w, i, c_at + r / 8 * 2), source(w, i, c_at + r / 8 * 2 + 1), r % 8));
-  for (int band = 0; band < 16; band += 8) {
-    __m256 sum[8];
-    for (int q = 0; q < 8; q++) sum[q] = c[band + q];
-    for (int k = 0; k < K; k++)
-      for (int q = 0; q < 8; q++) sum[q] = _mm256_fmadd_ps(_mm256_broadcast_ss(&a[band + q][k]), b[k], sum[q]);
-    for (int q = 0; q < 8; q++) c[band + q] = sum[q];
-  }
+  add_products<K>(a, b, c);
   for (int r = 0; r < 16; r++) {
     if (!s.half_sum) {
       part(_mm256_castps_si256(c[r]), result(w, i, r / 8 * 2), result(w, i, r / 8 * 2 + 1), r % 8);

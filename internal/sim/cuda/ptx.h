@@ -109,6 +109,7 @@ struct Instr {
   int32_t line = 0;
   Flow flow = Flow::step;
   bool guard_not = false;
+  bool products = false;  // wgmma.mma_async: its registers, in Kernel::rows from `more` on, are in use until it is waited for
   uint8_t flag = 0, count = 1, width = 0;
   Space space = Space::generic;
   uint16_t slot = 0;     // of a memory access, for the cache of allocations

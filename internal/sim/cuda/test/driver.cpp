@@ -196,8 +196,8 @@ void two() {
 void modules() {
   Card c;
   std::string log;
-  CHECK_EQ(c.load(program(0, "wgmma.fence.sync.aligned;"), &log), 218);
-  CHECK(log.find("line 15: error: wgmma.fence.sync.aligned: instruction not supported") != std::string::npos);
+  CHECK_EQ(c.load(program(0, "mapa.u64 %d0, %d0, 0;"), &log), 218);
+  CHECK(log.find("line 15: error: mapa.u64: instruction not supported") != std::string::npos);
   CHECK_EQ(c.load(program(0, "add.u32.foo %r0, %r0, 1;"), &log), 218);
   CHECK(log.find(".foo not supported") != std::string::npos);
   CHECK_EQ(c.load(program(0, "add.u32 %r0, %x0, 1;"), &log), 218);

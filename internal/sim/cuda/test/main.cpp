@@ -108,7 +108,7 @@ std::vector<uint32_t> words(size_t n) {
 
 int main(int argc, char** argv) {
   std::vector<Case> all;
-  for (auto& cases : {arithmetic_cases(), convert_cases(), matrix_cases(), control_cases(), fault_cases(), driver_cases()}) all.insert(all.end(), cases.begin(), cases.end());
+  for (auto& cases : {arithmetic_cases(), convert_cases(), matrix_cases(), warpgroup_cases(), control_cases(), fault_cases(), driver_cases()}) all.insert(all.end(), cases.begin(), cases.end());
   if (argc == 2 && !strcmp(argv[1], "list")) {
     for (auto& c : all) puts(c.name);
     return 0;

@@ -19,6 +19,7 @@ struct Case {
 std::vector<Case> arithmetic_cases();
 std::vector<Case> convert_cases();
 std::vector<Case> matrix_cases();
+std::vector<Case> warpgroup_cases();
 std::vector<Case> control_cases();
 std::vector<Case> fault_cases();
 std::vector<Case> driver_cases();
