@@ -58,7 +58,7 @@ prepare() {
 }
 
 # the kernels' compiler and checker
-kernels_source='.ci/kernels.go .ci/rules.go .ci/ptxas.go .ci/faults.go'
+kernels_source='.ci/kernels.go .ci/rules.go .ci/ptxas.go .ci/hazards.go .ci/faults.go'
 kernels() { go run $kernels_source "$@"; }
 
 # --- parts of the tests; each returns 0 when all is well
@@ -72,7 +72,7 @@ format() (
 
 vet() {
 	go vet ./... || return 1
-	for sources in '.ci/gotest.go .ci/gotest_test.go' '.ci/counts.go .ci/counts_test.go' '.ci/metal_counts.go .ci/metal_counts_test.go' '.ci/macho.go .ci/macho_test.go' "$kernels_source .ci/kernels_test.go .ci/faults_test.go"; do
+	for sources in '.ci/gotest.go .ci/gotest_test.go' '.ci/counts.go .ci/counts_test.go' '.ci/metal_counts.go .ci/metal_counts_test.go' '.ci/macho.go .ci/macho_test.go' "$kernels_source .ci/kernels_test.go .ci/hazards_test.go .ci/faults_test.go"; do
 		go vet $sources && go test $sources || return 1
 	done
 }
@@ -370,18 +370,26 @@ test_full() {
 	finish
 }
 
-# NVIDIA's assembler out of its Python package, into the user's cache
-ptxas_version=13.5.37
+# NVIDIA's assembler and disassembler out of their Python packages, into the
+# user's cache; an older assembler too, that of drivers in use
+ptxas_version=13.5.37 old_ptxas_version=13.0.88
 get_ptxas() (
 	cache=${XDG_CACHE_HOME:-$HOME/.cache}/drover
-	[ ! -x "$cache/ptxas" ] || ! "$cache/ptxas" --version | grep -qF "V$ptxas_version" || return 0
 	[ "$(uname -s)" = Linux ] || { say "deps: NVIDIA has no ptxas for $(uname -s): the kernels are not assembled here"; return 0; }
+	get_tool nvidia-cuda-nvcc "$ptxas_version" ptxas ptxas &&
+		get_tool nvidia-cuda-nvcc "$old_ptxas_version" ptxas ptxas-13.0 &&
+		get_tool nvidia-cuda-nvdisasm "$ptxas_version" nvdisasm nvdisasm
+)
+
+# get_tool PACKAGE VERSION TOOL NAME: a tool of a package to $cache/NAME
+get_tool() (
+	[ ! -x "$cache/$4" ] || ! "$cache/$4" --version | grep -qF "V$2" || return 0
 	scratch=$(mktemp -d)
 	trap 'rm -rf "$scratch"' EXIT
-	say "python3 -m pip install --no-deps --target ... nvidia-cuda-nvcc==$ptxas_version, and its ptxas to $cache"
-	python3 -m pip install --quiet --no-deps --target "$scratch" "nvidia-cuda-nvcc==$ptxas_version" || return 1
+	say "python3 -m pip install --no-deps --target ... $1==$2, and its $3 to $cache/$4"
+	python3 -m pip install --quiet --no-deps --target "$scratch" "$1==$2" || return 1
 	mkdir -p "$cache"
-	mv "$(find "$scratch" -type f -name ptxas)" "$cache/ptxas"
+	mv "$(find "$scratch" -type f -name "$3")" "$cache/$4" && chmod +x "$cache/$4"
 )
 
 # deps [--yes]: the commands that are missing, as this system's packages
@@ -481,7 +489,7 @@ gpu_bundle() {
 	tar -cf - -C bin/gpu-parts drover cuda.test | compress_xz >"$1/bin.tar.xz"
 	cp .ci/gpu/* "$DROVER_ACCEPT/golden.py" "$1"
 	cp cuda/kernels/*.txt cuda/kernels/*.cu cuda/kernels/*.h "$1/kernels"
-	cp cuda/kernels/ptx/*.sm_90.ptx.gz "$1/kernels/ptx"
+	cp cuda/kernels/ptx/*.sm_90.ptx.gz cuda/kernels/ptx/*.sm_90a.ptx.gz "$1/kernels/ptx"
 	(cd "$DROVER_GOLDEN" && tar -cf - models/s260k-*.gguf refs/s260k-* refs/reference_spread.csv quant) |
 		compress_xz >"$1/golden.tar.xz"
 	kib=$(du -sk --apparent-size "$1" | cut -f1)

@@ -95,8 +95,8 @@ func (f *fault) apply(dir string) error {
 	return os.WriteFile(path, []byte(strings.Join(slices.Replace(all, found, found+len(was), is...), "\n")), 0o666)
 }
 
-// faultTier is the tier that the software device of the tests takes.
-const faultTier = "sm_80"
+// faultTiers are those whose kernels each test runs that the faults name.
+var faultTiers = []string{"sm_80", "sm_90a"}
 
 // tester builds and runs a package's tests with other kernels.
 type tester struct {
@@ -145,7 +145,7 @@ func (t *tester) compile(f fault, dir string) (replace map[string]string, err er
 	}
 	replace, same := map[string]string{}, true
 	for _, u := range list {
-		if u.arch != faultTier {
+		if !slices.Contains(faultTiers, u.arch) {
 			continue
 		}
 		if u.compile(t.compiler, dir); u.err != nil {

@@ -34,17 +34,28 @@ const (
 	reportFile   = folder + "/report.txt"
 )
 
-// module is a line of modules.txt: a source and the definitions that it is
-// compiled with.
+// module is a line of modules.txt: a source, the definitions that it is compiled
+// with, and the tiers, if not for all that run forward.
 type module struct {
-	name, source string
-	defines      []string
+	name, source   string
+	defines, tiers []string
 }
 
 // tier is a target with the PTX version that says all it has.
 type tier struct{ arch, feature string }
 
-func tiers() []tier { return []tier{{"sm_75", "+ptx74"}, {"sm_80", "+ptx74"}, {"sm_90", "+ptx78"}} }
+func tiers() []tier {
+	return []tier{{"sm_75", "+ptx74"}, {"sm_80", "+ptx74"}, {"sm_90", "+ptx78"}, {"sm_90a", "+ptx80"}}
+}
+
+// in is whether the module is compiled for a tier. Only what names it is for
+// sm_90a, which nothing newer runs.
+func (m *module) in(t tier) bool {
+	if len(m.tiers) == 0 {
+		return !strings.HasSuffix(t.arch, "a")
+	}
+	return slices.Contains(m.tiers, t.arch)
+}
 
 // unit is one file of PTX.
 type unit struct {
@@ -113,13 +124,28 @@ func readModules() ([]module, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseModules(string(text))
+}
+
+func parseModules(text string) ([]module, error) {
 	var modules []module
-	for _, line := range lines(string(text)) {
+	for _, line := range lines(text) {
 		f := strings.Fields(line)
 		if len(f) < 2 {
-			return nil, fmt.Errorf("modules.txt: %q: want NAME SOURCE [DEFINITION...]", line)
+			return nil, fmt.Errorf("modules.txt: %q: want NAME SOURCE [DEFINITION...] [TIER...]", line)
 		}
-		modules = append(modules, module{f[0], f[1], f[2:]})
+		m := module{name: f[0], source: f[1]}
+		for _, word := range f[2:] {
+			switch {
+			case strings.HasPrefix(word, "-"):
+				m.defines = append(m.defines, word)
+			case slices.ContainsFunc(tiers(), func(t tier) bool { return t.arch == word }):
+				m.tiers = append(m.tiers, word)
+			default:
+				return nil, fmt.Errorf("modules.txt: %q: %s is no tier", line, word)
+			}
+		}
+		modules = append(modules, m)
 	}
 	return modules, nil
 }
@@ -132,7 +158,9 @@ func units(modules []module, names []string) ([]*unit, error) {
 			continue
 		}
 		for _, t := range tiers() {
-			out = append(out, &unit{module: m, tier: t})
+			if m.in(t) {
+				out = append(out, &unit{module: m, tier: t})
+			}
 		}
 	}
 	if len(out) == 0 && len(modules) > 0 {

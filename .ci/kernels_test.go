@@ -93,6 +93,40 @@ ptxas info    : Function properties for b
 ptxas info    : Used 255 registers, 376 bytes cmem[0]
 `
 
+func TestSerialized(t *testing.T) {
+	const loss = "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized due to insufficient register resources for the wgmma pipeline in the function 'a'"
+	if got := serialized([]byte(said + loss + "\n")); got != loss {
+		t.Errorf("got %q", got)
+	}
+	if got := serialized([]byte(said)); got != "" {
+		t.Errorf("got %q where nothing is", got)
+	}
+}
+
+// What names tiers is for them alone, and nothing else is for sm_90a.
+func TestTiers(t *testing.T) {
+	modules, err := parseModules("a a.cu -DX=1 # comment\nb b.cu -DY=2 sm_90a\nb c.cu sm_80 sm_90\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := units(modules, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, u := range list {
+		got = append(got, strings.Join(append([]string{u.source, u.arch}, u.defines...), " "))
+	}
+	if want := "a.cu sm_75 -DX=1, a.cu sm_80 -DX=1, a.cu sm_90 -DX=1, b.cu sm_90a -DY=2, c.cu sm_80, c.cu sm_90"; strings.Join(got, ", ") != want {
+		t.Errorf("got  %s\nwant %s", strings.Join(got, ", "), want)
+	}
+	for _, bad := range []string{"a", "a a.cu sm_91"} {
+		if _, err := parseModules(bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
 func TestReport(t *testing.T) {
 	got := parseUsage([]byte(said))
 	if want := (usage{40, 1024, 32}); got["a"] != want {

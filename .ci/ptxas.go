@@ -18,9 +18,9 @@ import (
 // target is a card that a tier's PTX is assembled for.
 type target struct{ arch, tier string }
 
-// targets: each tier's own, and the newest cards, which run the last tier.
+// targets: each tier's own, and the newest cards, which run the last tier that runs forward.
 func targets() []target {
-	return []target{{"sm_75", "sm_75"}, {"sm_80", "sm_80"}, {"sm_90", "sm_90"}, {"sm_120", "sm_90"}}
+	return []target{{"sm_75", "sm_75"}, {"sm_80", "sm_80"}, {"sm_90", "sm_90"}, {"sm_90a", "sm_90a"}, {"sm_120", "sm_90"}}
 }
 
 // usage is what a kernel takes of a multiprocessor.
@@ -75,9 +75,30 @@ func assemble(ptxas string, u *unit, scratch string) (map[string]map[string]usag
 		if err != nil {
 			return nil, fmt.Errorf("%s %s: ptxas: %w\n%s", u.name, t.arch, err, bytes.ReplaceAll(out, []byte(scratch+"/"), nil))
 		}
+		if why := serialized(out); why != "" {
+			return nil, fmt.Errorf("%s %s: ptxas: %s", u.name, t.arch, why)
+		}
+		if u.arch == "sm_90a" {
+			for _, with := range []string{ptxas, filepath.Join(cacheFolder(), "ptxas-13.0")} {
+				if err := checkHazards(with, file); err != nil {
+					return nil, fmt.Errorf("%s %s: %s: %w", u.name, t.arch, filepath.Base(with), err)
+				}
+			}
+		}
 		all[t.arch] = parseUsage(out)
 	}
 	return all, nil
+}
+
+// serialized is the line of ptxas where products of warpgroups have to wait for
+// each other.
+func serialized(out []byte) string {
+	for line := range strings.SplitSeq(string(out), "\n") {
+		if strings.Contains(line, "wgmma.mma_async instructions are serialized") {
+			return line
+		}
+	}
+	return ""
 }
 
 // parseUsage reads what ptxas -v says of each kernel.

@@ -14,7 +14,8 @@ import (
 // the suite runs on, and some small ones.
 const simulated = "name=Sim 8.0,cc=8.0,mem=2GiB;name=Sim 8.0,cc=8.0,mem=2GiB;name=Sim 8.0,cc=8.0,mem=256MiB;" +
 	"name=Sim 9.0,cc=9.0,mem=2GiB;name=Sim 9.0,cc=9.0,mem=2GiB;name=Sim 9.0,cc=9.0,mem=256MiB;" +
-	"name=Sim 7.5,cc=7.5,mem=2GiB;name=Sim 7.5,cc=7.5,mem=2GiB;name=Sim 7.5,cc=7.5,mem=256MiB"
+	"name=Sim 7.5,cc=7.5,mem=2GiB;name=Sim 7.5,cc=7.5,mem=2GiB;name=Sim 7.5,cc=7.5,mem=256MiB;" +
+	"name=Sim 12.0,cc=12.0,mem=2GiB;name=Sim 12.0,cc=12.0,mem=2GiB;name=Sim 12.0,cc=12.0,mem=256MiB"
 
 // The software device reads its description once a process.
 func TestMain(m *testing.M) {

@@ -21,7 +21,7 @@ func TestConformance(t *testing.T) {
 		})
 		return
 	}
-	for _, cc := range []int{80, 90, 75} {
+	for _, cc := range []int{80, 90, 120, 75} {
 		t.Run(strconv.Itoa(cc), func(t *testing.T) {
 			all := cards(t, cc)
 			o := backendtest.Options{Name: "cuda-" + all[0].info.ISA}

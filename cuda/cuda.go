@@ -173,6 +173,8 @@ func (d *device) identify() error {
 // tier is the newest kernels that the card and the driver can run.
 func (d *device) tier() string {
 	switch {
+	case d.cc == 90 && d.driver.version >= sm90aVersion:
+		return "sm_90a" // no newer card runs it
 	case d.cc >= 90 && d.driver.version >= sm90Version:
 		return "sm_90"
 	case d.cc >= 80:

@@ -91,6 +91,7 @@ func (d *driver) table() []entry {
 const (
 	minVersion       = 11040 // R470: the first with PTX 7.4, CUDA graphs as we use them and device UUIDs of MIG
 	sm90Version      = 11080 // R520: the first with PTX 7.8
+	sm90aVersion     = 12000 // R525: the first with PTX 8.0
 	dependentVersion = 12030 // R545: programmatic dependent launch, also within graphs
 )
 

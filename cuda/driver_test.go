@@ -106,7 +106,7 @@ func TestTier(t *testing.T) {
 	for _, c := range []struct {
 		cc, version int
 		want        string
-	}{{75, 11040, "sm_75"}, {80, 11040, "sm_80"}, {89, 12080, "sm_80"}, {90, 11070, "sm_80"}, {90, 11080, "sm_90"}, {120, 13000, "sm_90"}} {
+	}{{75, 11040, "sm_75"}, {80, 11040, "sm_80"}, {89, 12080, "sm_80"}, {90, 11070, "sm_80"}, {90, 11080, "sm_90"}, {90, 12000, "sm_90a"}, {120, 13000, "sm_90"}} {
 		d := &device{cc: c.cc, driver: &driver{version: c.version}}
 		if got := d.tier(); got != c.want {
 			t.Errorf("compute capability %d, driver %d: got %s, want %s", c.cc, c.version, got, c.want)

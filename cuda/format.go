@@ -14,6 +14,7 @@ type format struct {
 	bytes     int    // of a chunk
 	tiles     int    // the most that a warp of matvec works on at once; 2: there is a matvec2
 	float     bool   // decode takes A32, else A16
+	wide      bool   // warpgroups take 256 columns at once: making A costs more than B's way into shared memory
 	converted bool   // raw is int8 and f32 scales, made on the host by quant.Ints
 }
 
@@ -28,14 +29,14 @@ var formats = [...]format{
 	{name: "q4_1", columns: 128, bytes: 1280, tiles: 2},
 	{name: "q5_0", columns: 256, bytes: 2816, tiles: 1},
 	{name: "q5_1", columns: 256, bytes: 3072, tiles: 1},
-	{name: "q2_k", columns: 256, bytes: 1344, tiles: 1},
-	{name: "q3_k", columns: 256, bytes: 1792, tiles: 1},
-	{name: "q4_k", columns: 256, bytes: 2304, tiles: 1},
-	{name: "q5_k", columns: 256, bytes: 2816, tiles: 1},
-	{name: "q6_k", columns: 256, bytes: 3360, tiles: 1},
-	{name: "iq4_nl", columns: 128, bytes: 1152, tiles: 2},
-	{name: "iq4_xs", columns: 256, bytes: 2176, tiles: 1},
-	{name: "mxfp4", columns: 256, bytes: 2176, tiles: 1},
+	{name: "q2_k", columns: 256, bytes: 1344, tiles: 1, wide: true},
+	{name: "q3_k", columns: 256, bytes: 1792, tiles: 1, wide: true},
+	{name: "q4_k", columns: 256, bytes: 2304, tiles: 1, wide: true},
+	{name: "q5_k", columns: 256, bytes: 2816, tiles: 1, wide: true},
+	{name: "q6_k", columns: 256, bytes: 3360, tiles: 1, wide: true},
+	{name: "iq4_nl", columns: 128, bytes: 1152, tiles: 2, wide: true},
+	{name: "iq4_xs", columns: 256, bytes: 2176, tiles: 1, wide: true},
+	{name: "mxfp4", columns: 256, bytes: 2176, tiles: 1, wide: true},
 	{name: "i16", columns: 128, bytes: 2560, tiles: 1, converted: true},
 }
 
@@ -54,8 +55,10 @@ func formatOf(t quant.Type) *format {
 // before they are packed.
 func needsHost(t quant.Type) bool { return formatOf(t).converted }
 
-// module is the name of the module with the format's kernels.
-func (f *format) module() string { return "weights_" + f.name }
+// module is the name of the module with the format's kernels but for prompts,
+// whose products are in promptModule.
+func (f *format) module() string       { return "weights_" + f.name }
+func (f *format) promptModule() string { return "matmul_" + f.name }
 
 // chunks is the number of chunks in a row.
 func (f *format) chunks(cols int) int { return (cols + f.columns - 1) / f.columns }

@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -101,13 +102,13 @@ type cacheKernels struct {
 	rope, attention, prompt *kernel
 }
 
-// weightKernels are those of a weight format. columns are the products for prompts, by how
-// many columns a block has: 32, 64, 128.
+// weightKernels are those of a weight format; prompt are its products for prompts,
+// in the order of widths.
 type weightKernels struct {
 	f                       *format
 	pack, embed             *kernel
 	product, product2, gate *kernel
-	columns                 [3]*kernel
+	prompt                  []*kernel
 }
 
 // stageKernels are all that a stage launches.
@@ -125,12 +126,12 @@ func (d *device) kernels(l *layout) (*stageKernels, error) {
 	}
 	var used []*format
 	for _, m := range l.tensors {
-		seen := false
-		for _, f := range used {
-			seen = seen || f == m.f
+		if slices.Contains(used, m.f) {
+			continue
 		}
-		if !seen {
-			used, names = append(used, m.f), append(names, m.f.module())
+		used, names = append(used, m.f), append(names, m.f.module())
+		if m.f.multiplies(l.tier) {
+			names = append(names, m.f.promptModule())
 		}
 	}
 	found, err := d.compile(names...)
@@ -146,9 +147,13 @@ func (d *device) kernels(l *layout) (*stageKernels, error) {
 		f.m, found = found[0], found[1:]
 		k.cache = f.cache(l, d.multiprocessors)
 	}
-	for i, format := range used {
-		f.m = found[i]
-		k.weights[format] = f.weights(format, l.tier)
+	for _, format := range used {
+		f.m, found = found[0], found[1:]
+		k.weights[format] = f.weights(format)
+		if format.multiplies(l.tier) {
+			f.m, found = found[0], found[1:]
+			k.weights[format].prompt = f.prompt(format, l.tier)
+		}
 	}
 	return k, f.err
 }
@@ -167,15 +172,21 @@ func (f *finder) cache(l *layout, multiprocessors int) cacheKernels {
 	return k
 }
 
-func (f *finder) weights(w *format, tier int) *weightKernels {
+func (f *finder) weights(w *format) *weightKernels {
 	k := &weightKernels{f: w, pack: f.kernel("pack_" + w.name), embed: f.kernel("embed_" + w.name), product: f.kernel(w.matvecName(1)), gate: f.kernel("matvec_gate_" + w.name)}
 	if w.tiles == 2 {
 		k.product2 = f.kernel(w.matvecName(2))
 	}
-	for i := range widths {
-		if width, ok := w.width(i, tier); ok && w.multiplies(tier) && k.columns[width.columns/64] == nil {
-			k.columns[width.columns/64] = f.sharing(w.matmulKernel(width.columns), width.shared(tier))
-		}
-	}
 	return k
+}
+
+func (f *finder) prompt(w *format, tier int) (all []*kernel) {
+	shared := map[string]uint32{} // of a kernel, by the launch that takes most
+	for _, width := range w.widths(tier) {
+		shared[width.kernel] = max(shared[width.kernel], w.shared(width, tier))
+	}
+	for _, width := range w.widths(tier) {
+		all = append(all, f.sharing(w.matmulKernel(width), shared[width.kernel]))
+	}
+	return all
 }

@@ -81,7 +81,7 @@ type layout struct {
 	c       *backend.Config
 	lim     backend.Limits
 	runs    []backend.Range
-	tier    int // 75, 80 or 90
+	tier    int // 75, 80, 90 or warpgroupTier
 	layers  map[int]*layer
 	attends bool // there is an attention block
 	embed   *matrix

@@ -1,56 +1,76 @@
 package cuda
 
-import (
-	"math"
-	"strconv"
-)
+import "math"
 
-// width is a way to launch a kernel of matmul.cu: how many columns a block
-// takes, tiles of 16 rows a warp, and warps a block.
+// width is a way to launch a kernel of matmul.cu or matmul_warpgroup.cu: the end of
+// its name, how many columns a block takes, tiles of 16 rows a warp, and warps a
+// block. Costs are those of an element beside the table's first: where the
+// multiprocessor has its fill of blocks, and where a block is alone on it, which
+// can have so many at once.
 type width struct {
+	kernel                string
 	columns, tiles, warps int
-	cost                  float64 // of an element, beside the first
+	cost, alone           float64
+	together              int
 }
 
-// widths is a constant table. The costs are those of what is not tensor work:
-// dequantising, and reading activations.
-var widths = [...]width{{128, 2, 8, 1}, {128, 2, 4, 1.05}, {64, 2, 4, 1.15}, {32, 1, 4, 1.8}, {32, 1, 2, 1.9}}
+// These are constant tables. Costs are of what is not tensor work: dequantising,
+// reading activations, waiting. Of warpgroups' kernels those for 128 columns and more
+// were measured (docs/measurements.md), the others are guesses.
+var (
+	widths = [...]width{{"128", 128, 2, 8, 1, 1, 1}, {"128", 128, 2, 4, 1.05, 1.37, 2}, {"64", 64, 2, 4, 1.15, 1.5, 2}, {"32", 32, 1, 4, 1.8, 2.34, 2}, {"32", 32, 1, 2, 1.9, 2.47, 4}}
+	// many scales take the registers of a second tile
+	oneTileWidths   = [...]width{{"128", 128, 1, 8, 1, 1, 1}, {"128", 128, 1, 4, 1.05, 1.37, 2}, {"64", 64, 1, 4, 1.15, 1.5, 2}, {"32", 32, 1, 4, 1.8, 2.34, 2}, {"32", 32, 1, 2, 1.9, 2.47, 4}}
+	warpgroupWidths = [...]width{{"128", 128, 2, 8, 1, 1, 1}, {"128_half", 128, 1, 8, 1.08, 1.32, 2}, {"64", 64, 1, 8, 1.32, 2.1, 2}, {"64", 64, 1, 4, 1.36, 4, 4}, {"32", 32, 1, 4, 1.8, 7.2, 4}}
+	wideWidths      = [...]width{{"256", 256, 1, 8, 1, 1, 1}, {"128_half", 128, 1, 8, 1.31, 1.31, 1}, {"64", 64, 1, 8, 1.32, 2.1, 2}, {"64", 64, 1, 4, 1.36, 4, 4}, {"32", 32, 1, 4, 1.8, 7.2, 4}}
+)
 
-// width is entry i as a card has it for the format; false where it has none.
-func (f *format) width(i, cc int) (width, bool) {
-	w := widths[i]
-	if f.converted { // its many scales take the registers of a second tile
-		w.tiles = 1
+// warpgroups reports whether a tier has products of warpgroups for the format:
+// matmul_warpgroup.cu says why not for floats.
+func (f *format) warpgroups(tier int) bool { return tier == warpgroupTier && !f.plain() }
+
+// plain is whether weights lie as numbers, not as quants.
+func (f *format) plain() bool { return f.columns == 64 }
+
+// widths are those of a tier for the format, the first being the least work.
+func (f *format) widths(tier int) []width {
+	switch {
+	case f.warpgroups(tier) && f.wide:
+		return wideWidths[:]
+	case f.warpgroups(tier):
+		return warpgroupWidths[:]
 	}
-	return w, w.columns < 128 || cc >= 80
+	all := widths[:]
+	if f.converted {
+		all = oneTileWidths[:]
+	}
+	if tier < 80 {
+		all = all[2:] // it lacks room for 128 columns
+	}
+	return all
 }
 
 // multiplies reports whether the format has products for prompts on a card: else
 // they go through matvec, 8 rows at a time.
-func (f *format) multiplies(cc int) bool {
-	return f.name != "f32" && (f.name != "bf16" || cc >= 80)
+func (f *format) multiplies(tier int) bool {
+	return f.name != "f32" && (f.name != "bf16" || tier >= 80)
 }
 
-// matmulKernel is the name of the kernel for so many columns: 32, 64 or 128.
-func (f *format) matmulKernel(columns int) string {
-	return "matmul_" + f.name + "_" + strconv.Itoa(columns)
-}
+// matmulKernel is the name of a width's kernel.
+func (f *format) matmulKernel(w width) string { return "matmul_" + f.name + "_" + w.kernel }
 
-// matmulLaunch is for matrices of so many rows each and n columns: which kernel,
-// and its dynamic shared memory, more than 48 KiB for 128 columns. With experts,
-// active is how many there can be at most, and mean how many columns one has on
-// average; without, 1 and n. Every choice gives the same bits.
-func (f *format) matmulLaunch(rows []int, n, active, mean, cc, multiprocessors int) (columns int, l launch, shared uint32) {
-	var best width
-	least := math.Inf(1)
-	for i := range widths {
-		if w, ok := f.width(i, cc); ok {
-			if t := w.time(rows, active, mean, multiprocessors); t < least {
-				best, least = w, t
-			}
+// matmulLaunch is for matrices of so many rows each and n columns: which of the
+// widths, and its dynamic shared memory, more than 48 KiB for 128 columns. With
+// experts, active is how many there can be at most, and mean how many columns one has
+// on average; without, 1 and n. Every choice gives the same bits.
+func (f *format) matmulLaunch(rows []int, n, active, mean, tier, multiprocessors int) (i int, l launch, shared uint32) {
+	all, least := f.widths(tier), math.Inf(1)
+	for j, w := range all {
+		if t := w.time(rows, active, mean, multiprocessors); t < least {
+			i, least = j, t
 		}
 	}
-	return best.columns, best.launch(rows, n, active), best.shared(cc)
+	return i, all[i].launch(rows, n, active), f.shared(all[i], tier)
 }
 
 func (w width) launch(rows []int, n, active int) launch {
@@ -70,23 +90,23 @@ func (w width) across(rows []int) int {
 }
 
 // shared is the dynamic shared memory of a block: stages of 64 halves a column
-// (STAGES in matmul.cu), and a Table.
-func (w width) shared(cc int) uint32 {
-	stages := 4
-	if cc < 80 {
+// (STAGES in the kernels), weights of 256 columns (Ring), and a Table.
+func (f *format) shared(w width, tier int) uint32 {
+	stages, ring := 4, 0
+	switch {
+	case f.warpgroups(tier):
+		stages, ring = 5, w.rows()/16*256/f.columns*f.bytes
+	case tier < 80:
 		stages = 2
 	}
-	return uint32(w.columns*(128*stages+12) + 24)
+	return uint32(w.columns*(128*stages+12) + 24 + ring)
 }
 
-// time is what the busiest multiprocessor does, in elements of the first entry's
-// kernel. With few warps it waits more for its own results.
+// time is what the busiest multiprocessor takes, in elements of the first entry's
+// kernel.
 func (w width) time(rows []int, active, columns, multiprocessors int) float64 {
 	blocks := w.across(rows) * ((columns + w.columns - 1) / w.columns) * active
 	each := (blocks + multiprocessors - 1) / multiprocessors
-	t := float64(each*w.rows()*w.columns) * w.cost
-	if each*w.warps < 8 {
-		t *= 1.3
-	}
-	return t
+	waves := (each + w.together - 1) / w.together
+	return float64(w.rows()*w.columns) * max(float64(each)*w.cost, float64(waves)*w.alone)
 }

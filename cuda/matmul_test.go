@@ -94,7 +94,7 @@ func (c *weightCard) asHalves(typ quant.Type, m *packedMatrix, seed uint64) {
 }
 
 // matmul runs one launch for the matrices and gives (n, rows) of each.
-func (c *weightCard) matmul(w width, cc int, p Product, ms []packedMatrix, bias uint64, before float32) [][]float32 {
+func (c *weightCard) matmul(w width, tier int, p Product, ms []packedMatrix, bias uint64, before float32) [][]float32 {
 	c.t.Helper()
 	p.Matrices = int32(len(ms))
 	var rows []int
@@ -106,7 +106,7 @@ func (c *weightCard) matmul(w width, cc int, p Product, ms []packedMatrix, bias 
 		}
 		rows = append(rows, m.rows)
 	}
-	c.launchMatmul(w, cc, w.launch(rows, int(p.N), 1), &p)
+	c.launchMatmul(w, tier, w.launch(rows, int(p.N), 1), &p)
 	var got [][]float32
 	for i, m := range ms {
 		got = append(got, download[float32](c, p.M[i].Y, int(p.N)*m.rows))
@@ -114,37 +114,38 @@ func (c *weightCard) matmul(w width, cc int, p Product, ms []packedMatrix, bias 
 	return got
 }
 
-func (c *weightCard) launchMatmul(w width, cc int, l launch, p *Product) {
+func (c *weightCard) launchMatmul(w width, tier int, l launch, p *Product) {
 	c.t.Helper()
-	k, err := c.m.kernel(c.f.matmulKernel(w.columns))
+	k, err := c.prompt.kernel(c.f.matmulKernel(w))
 	c.check(err)
-	shared := w.shared(cc)
+	shared := c.f.shared(w, tier)
 	c.check(k.allowShared(int(shared)))
 	c.check(c.s.launch(k, l.grid, l.block, shared, unsafe.Pointer(p)))
 	c.check(c.s.sync())
 }
 
 // eachWidth runs test for every launch of every format that has products for
-// prompts, on cards of 8.0 and of 7.5.
-func eachWidth(t *testing.T, test func(c *weightCard, typ quant.Type, cc int, widths []width)) {
+// prompts, with the kernels of each tier that has its own.
+func eachWidth(t *testing.T, test func(c *weightCard, typ quant.Type, tier int, widths []width)) {
 	eachFormat(t, func(c *weightCard, typ quant.Type) {
-		for _, cc := range []int{80, 75} {
-			if !c.f.multiplies(cc) {
+		for _, isa := range []string{"sm_80", "sm_75", "sm_90a"} {
+			tier := tierNumber(isa)
+			if !c.f.multiplies(tier) {
 				continue
 			}
-			text, err := ptx(c.f.module(), map[int]string{75: "sm_75", 80: "sm_80"}[cc])
-			c.check(err)
-			c.check(c.m.close())
-			c.m, err = c.d.module(text)
-			c.check(err)
-			clear(c.kernels)
-			var ws []width
-			for i := range widths {
-				if w, ok := c.f.width(i, cc); ok {
-					ws = append(ws, w)
+			if tier == warpgroupTier {
+				all := cards(t, 90)
+				if len(all) == 0 {
+					continue // a real machine's
 				}
+				c = newWeightCard(t, all[0], c.f)
 			}
-			test(c, typ, cc, ws)
+			text, err := ptx(c.f.promptModule(), isa)
+			c.check(err)
+			c.prompt, err = c.d.module(text)
+			c.check(err)
+			test(c, typ, tier, c.f.widths(tier))
+			c.check(c.prompt.close())
 		}
 	})
 }
@@ -152,7 +153,7 @@ func eachWidth(t *testing.T, test func(c *weightCard, typ quant.Type, cc int, wi
 // Products of many columns and three matrices are right, and every width and
 // every place of a column in the batch gives the same bits.
 func TestMatmul(t *testing.T) {
-	eachWidth(t, func(c *weightCard, typ quant.Type, cc int, widths []width) {
+	eachWidth(t, func(c *weightCard, typ quant.Type, tier int, widths []width) {
 		for i, s := range weightShapes(typ) {
 			rows, cols, n := s[0], s[1], []int{70, 9}[i]
 			ms := []packedMatrix{c.random(typ, rows, cols, 1, 10), c.random(typ, 16, cols, 1, 20), c.random(typ, 152, cols, 1, 30)}
@@ -168,7 +169,7 @@ func TestMatmul(t *testing.T) {
 			var first [][]float32
 			for _, w := range widths {
 				p := in.product(cols, n)
-				got := c.matmul(w, cc, p, ms, biasAt, 3)
+				got := c.matmul(w, tier, p, ms, biasAt, 3)
 				if first == nil {
 					first = got
 					c.right(typ, w, ms, in, bias, got)
@@ -184,14 +185,14 @@ func TestMatmul(t *testing.T) {
 				if p.Scale != 0 {
 					p.Scale += 4 * from
 				}
-				for j, got := range c.matmul(w, cc, p, ms, biasAt, 3) {
+				for j, got := range c.matmul(w, tier, p, ms, biasAt, 3) {
 					if !slices.Equal(got, first[j][from*ms[j].rows:]) {
 						c.t.Fatalf("%v: %v of matrix %d: columns differ elsewhere in the batch", typ, w, j)
 					}
 				}
 				p = in.product(cols, n)
 				p.Add = 1
-				for j, got := range c.matmul(w, cc, p, ms, biasAt, 3) {
+				for j, got := range c.matmul(w, tier, p, ms, biasAt, 3) {
 					for r := range got {
 						if got[r] != 3+first[j][r] {
 							c.t.Fatalf("%v: %v of matrix %d: %v added to 3 is %v", typ, w, j, first[j][r], got[r])
@@ -231,7 +232,7 @@ func TestMatmulExperts(t *testing.T) {
 	for row := range int32(n) {
 		chosen = append(chosen, []int32{4, row % 2 * (1 + row%3)}) // expert 4 has every row
 	}
-	eachWidth(t, func(c *weightCard, typ quant.Type, cc int, widths []width) {
+	eachWidth(t, func(c *weightCard, typ quant.Type, tier int, widths []width) {
 		s := weightShapes(typ)[0]
 		rows, cols := s[0], s[1]
 		m := c.random(typ, rows, cols, experts, 5)
@@ -246,7 +247,7 @@ func TestMatmulExperts(t *testing.T) {
 				p := in.product(cols, n)
 				p.Experts, p.Share, p.Total = at, int32(share), experts
 				p.M[0] = Matrix{W: m.at, Y: upload(c, make([]float32, n*used*rows)), Rows: int32(rows), LdY: int32(rows), Stride: c.f.packedBytes(rows, cols)}
-				c.launchMatmul(w, cc, w.launch([]int{rows}, n, min(experts, n*used)), &p)
+				c.launchMatmul(w, tier, w.launch([]int{rows}, n, min(experts, n*used)), &p)
 				got := download[float32](c, p.M[0].Y, n*used*rows)
 				if e := errorOf(got, want); !(e <= matmulTolerance) {
 					c.t.Fatalf("%v by %v, share %d, %d experts: NMSE %.1e", typ, w, share, active, e)
@@ -267,20 +268,33 @@ func TestMatmulLaunch(t *testing.T) {
 	f := formatOf(quant.Q4_0)
 	for _, n := range []int{9, 16, 33, 100, 512, 4096} {
 		for _, rows := range [][]int{{17}, {4096, 1024, 1024}, {14336, 14336}, {128256}} {
-			for _, cc := range []int{75, 80, 90} {
-				columns, l, shared := f.matmulLaunch(rows, n, 1, n, cc, 132)
+			for tier, limit := range map[int]uint32{75: 64 << 10, 80: 99 << 10, 90: 99 << 10, warpgroupTier: 227 << 10} {
+				i, l, shared := f.matmulLaunch(rows, n, 1, n, tier, 132)
+				columns := f.widths(tier)[i].columns
 				if int(l.grid[1])*columns < n || int(l.grid[1]-1)*columns >= n {
 					t.Errorf("%d columns of %v: %d blocks of %d", n, rows, l.grid[1], columns)
 				}
-				if limit := map[int]uint32{75: 64 << 10, 80: 99 << 10, 90: 99 << 10}[cc]; shared > limit {
+				if shared > limit {
 					t.Errorf("%d columns of %v take %d bytes of shared memory", n, rows, shared)
 				}
 			}
 		}
 	}
-	for _, c := range []struct{ rows, n, want int }{{4096, 12, 32}, {14336, 4096, 128}} {
-		if got, _, _ := f.matmulLaunch([]int{c.rows}, c.n, 1, c.n, 90, 132); got != c.want {
-			t.Errorf("(%d) rows, %d columns: kernel for %d columns, want %d", c.rows, c.n, got, c.want)
+	// of warpgroups what was the fastest on a card
+	for _, c := range []struct {
+		typ           quant.Type
+		tier, rows, n int
+		want          string
+	}{
+		{quant.Q4_0, 90, 4096, 12, "32"}, {quant.Q4_0, 90, 14336, 4096, "128"}, {quant.F16, warpgroupTier, 14336, 4096, "128"},
+		{quant.Q4_0, warpgroupTier, 28672, 1024, "128"}, {quant.Q4_0, warpgroupTier, 28672, 512, "128_half"}, {quant.Q4_0, warpgroupTier, 4096, 1024, "128"},
+		{quant.Q4_0, warpgroupTier, 4096, 512, "128_half"}, {quant.Q4_0, warpgroupTier, 6144, 1024, "128_half"}, {quant.Q4_0, warpgroupTier, 6144, 512, "128"},
+		{quant.Q6_K, warpgroupTier, 28672, 1024, "256"}, {quant.Q6_K, warpgroupTier, 4096, 1024, "256"}, {quant.Q6_K, warpgroupTier, 4096, 512, "128_half"},
+	} {
+		f := formatOf(c.typ)
+		i, _, _ := f.matmulLaunch([]int{c.rows}, c.n, 1, c.n, c.tier, 132)
+		if got := f.widths(c.tier)[i].kernel; got != c.want {
+			t.Errorf("%v, tier %d: %d rows, %d columns: kernel %s, want %s", c.typ, c.tier, c.rows, c.n, got, c.want)
 		}
 	}
 }

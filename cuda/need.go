@@ -29,6 +29,9 @@ func need(isa string, granule uint64, m *backend.Model, runs []backend.Range, l 
 	return n, nil
 }
 
+// warpgroupTier stands for sm_90a: sm_90 but for products for prompts.
+const warpgroupTier = 91
+
 // tierNumber is 80 for sm_80.
 func tierNumber(isa string) int {
 	switch isa {
@@ -36,6 +39,8 @@ func tierNumber(isa string) int {
 		return 75
 	case "sm_80":
 		return 80
+	case "sm_90a":
+		return warpgroupTier
 	}
 	return 90
 }

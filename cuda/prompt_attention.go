@@ -34,7 +34,7 @@ type promptShape struct {
 }
 
 // newPromptShape is for a cache of formats k and v, heads of up to 256 and group
-// query heads for each key/value head, on a tier of kernels (75, 80 or 90).
+// query heads for each key/value head, on a tier of kernels (75, 80, 90 or warpgroupTier).
 func newPromptShape(k, v quant.Type, headDim, group, tier int) promptShape {
 	width := 256 // D in the kernel's name
 	for width > 64 && width/2 >= headDim {

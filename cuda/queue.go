@@ -131,8 +131,8 @@ func (q *queue) tensorProduct(p *product, in *forms) {
 	if p.args.Experts != 0 {
 		mean = ceil(q.p.n*s.c.ExpertsUsed, active)
 	}
-	columns, l, shared := p.k.f.matmulLaunch(p.rows, q.p.n, active, mean, s.tier, s.d.multiprocessors)
-	q.launch(p.k.columns[columns/64], l, shared, unsafe.Pointer(a))
+	i, l, shared := p.k.f.matmulLaunch(p.rows, q.p.n, active, mean, s.tier, s.d.multiprocessors)
+	q.launch(p.k.prompt[i], l, shared, unsafe.Pointer(a))
 }
 
 // rope turns queries and keys and writes keys and values to the cache.

@@ -83,7 +83,7 @@ func TestNeedIsTaken(t *testing.T) {
 // with room for what is beside the stage.
 func TestNeedOfDescription(t *testing.T) {
 	m := backendtest.Llama(quant.Q4_0, 2, 512, 8, 4, 768, 300, 0)
-	for _, isa := range []string{"sm_75", "sm_80", "sm_90"} {
+	for _, isa := range []string{"sm_75", "sm_80", "sm_90", "sm_90a"} {
 		real, err := Need(backend.Info{ISA: isa}, m, whole(m), tinyLimits())
 		if err != nil {
 			t.Fatal(err)

@@ -21,14 +21,15 @@ type weightCard struct {
 	d       *device
 	s       *stream
 	m       *module
+	prompt  *module // products for prompts, where a test has loaded them
 	f       *format
 	kernels map[string]*kernel
 	buffers []uint64
 }
 
-func newWeightCard(t *testing.T, f *format) *weightCard {
+func newWeightCard(t *testing.T, d *device, f *format) *weightCard {
 	t.Helper()
-	c := &weightCard{t: t, d: cards(t, 0)[0], f: f, kernels: map[string]*kernel{}}
+	c := &weightCard{t: t, d: d, f: f, kernels: map[string]*kernel{}}
 	text, err := ptx(f.module(), "sm_80")
 	if err != nil {
 		t.Fatal(err)
@@ -267,7 +268,7 @@ func eachFormat(t *testing.T, test func(c *weightCard, typ quant.Type)) {
 				t.Fatal(err)
 			}
 		}
-		t.Run(f.name, func(t *testing.T) { test(newWeightCard(t, f), typ) })
+		t.Run(f.name, func(t *testing.T) { test(newWeightCard(t, cards(t, 0)[0], f), typ) })
 	}
 }
 

@@ -4,7 +4,7 @@ nvcc compiles the same source: registers, local memory, microseconds, ratio.
 
   nvcc.py --kernels DIR [--rows 14336 --cols 4096] [--formats "Q4_0 Q8_0 ..."]
 
-DIR has the sources and ptx/weights_*.TIER.ptx.gz. Without nvcc only what ships
+DIR has the sources and ptx/*.TIER.ptx.gz. Without nvcc only what ships
 is timed. A matrix is read from many copies in turn, so that none stays in L2.
 """
 import argparse, ctypes as C, gzip, os, shutil, subprocess, sys, tempfile
@@ -56,6 +56,8 @@ def attribute(number):
 
 capability = attribute(75) * 10 + attribute(76)
 tier = next(t for t in (90, 80, 75) if t <= capability)
+# where products for prompts come from: module's tier, source, stages of activations, and whether weights go through shared memory
+prompts = ("90a", "matmul_warpgroup.cu", 5, True) if capability == 90 else (tier, "matmul.cu", 4 if tier >= 80 else 2, False)
 
 
 def alloc(n):
@@ -103,12 +105,12 @@ def time(function, grid, block, shared, products):
     return best
 
 
-def nvcc(name, scratch):
-    out = os.path.join(scratch, name + ".cubin")
-    r = subprocess.run(["nvcc", "-cubin", f"-arch=sm_{capability}", "-std=c++17", "-O3", "-x", "cu", "-I", a.kernels, "-DFORMAT=" + name,
-                        os.path.join(a.kernels, "weights.cu"), "-o", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def nvcc(name, source, arch, scratch):
+    out = os.path.join(scratch, name + source + ".cubin")
+    r = subprocess.run(["nvcc", "-cubin", f"-arch=sm_{arch}", "-std=c++17", "-O3", "-x", "cu", "-I", a.kernels, "-DFORMAT=" + name,
+                        os.path.join(a.kernels, source), "-o", out], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if r.returncode:
-        print(f"nvcc does not compile {name}: " + r.stdout.decode(errors="replace")[:400], file=sys.stderr)
+        print(f"nvcc does not compile {source} for {name}: " + r.stdout.decode(errors="replace")[:400], file=sys.stderr)
         return None
     return open(out, "rb").read()
 
@@ -126,14 +128,17 @@ for name in a.formats.split():
     bytes_ = (rows + 15) // 16 * chunks * size
     copies = [alloc(bytes_) for _ in range(max(1, int(a.spread / bytes_)))]
     low = name.lower()
-    images = {"clang": gzip.open(os.path.join(a.kernels, "ptx", f"weights_{low}.sm_{tier}.ptx.gz")).read() + b"\0"}
-    if shutil.which("nvcc") and tier == 90:
-        images["nvcc"] = nvcc(name, scratch)
+    images = {}
+    for module, arch, source in ("weights", tier, "weights.cu"), ("matmul", *prompts[:2]):
+        images["clang", module] = gzip.open(os.path.join(a.kernels, "ptx", f"{module}_{low}.sm_{arch}.ptx.gz")).read() + b"\0"
+        if shutil.which("nvcc") and tier == 90:
+            images["nvcc", module] = nvcc(name, source, "90a" if arch == "90a" else capability, scratch)
+    ring = 16 * 256 // columns * size if prompts[3] else 0
     warps = 1
     while warps < 8 and warps < chunks:
         warps *= 2
     cases = [(f"matvec_{low}", 1, (rows + 15) // 16, 1, 32 * warps, 0), (f"matvec2_{low}", 8, (rows + 31) // 32, 1, 32 * warps, 0),
-             (f"matmul_{low}_128", many, (rows + 255) // 256, many // 128, 256, 128 * (128 * (4 if tier >= 80 else 2) + 12) + 24)]
+             (f"matmul_{low}_128", many, (rows + 255) // 256, many // 128, 256, 128 * (128 * prompts[2] + 12) + 24 + ring)]
     for kernel, n, x, down, block, shared in cases:
         products = []
         for w in copies:
@@ -141,7 +146,7 @@ for name in a.formats.split():
             p.m[0] = Matrix(w, y, 0, rows, rows, bytes_)
             products.append(p)
         found = {}
-        for who, image in images.items():
+        for (who, _), image in images.items():
             if image and (kernel.encode() in image):
                 f = load(image, kernel)
                 found[who] = (of(f, 4), of(f, 3), time(f, (x, down), block, shared, products))

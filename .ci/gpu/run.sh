@@ -8,6 +8,7 @@
 #   speed         synthetic models against what this card copies and multiplies
 #   peer          llama.cpp beside it, where LLAMA_CPP names its source (a folder or a git bundle)
 #   nvcc          the hot kernels one by one, as shipped and as nvcc compiles them
+#   matmul        products for prompts one by one, of both tiers, and whether they agree
 #   profile       where the time of the slowest kernels goes, by ncu
 #
 # Logs: $OUT (here/out). The last thing printed is one table. LIMIT is how many
@@ -121,6 +122,13 @@ nvcc() {
 	verdict nvcc $? "$(tail -n 1 "$OUT/nvcc.txt")"
 }
 
+matmul() {
+	timeout "$LIMIT" python3 "$here/matmul.py" --ptx "$here/kernels/ptx" ${MATMUL:-} >"$OUT/matmul.txt" 2>&1
+	status=$?
+	cat "$OUT/matmul.txt"
+	verdict matmul $status "$(tail -n 1 "$OUT/matmul.txt")"
+}
+
 profile() {
 	have ncu || { row profile 'not run' 'no ncu here'; return; }
 	metrics=gpu__time_duration.sum,dram__bytes_read.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed,sm__throughput.avg.pct_of_peak_sustained_elapsed
@@ -137,10 +145,10 @@ profile() {
 }
 
 machine
-[ $# -gt 0 ] || set -- conformance golden sanitizer speed nvcc peer profile
+[ $# -gt 0 ] || set -- conformance golden sanitizer speed nvcc matmul peer profile
 for part; do
 	case $part in
-	conformance | golden | sanitizer | speed | nvcc | peer | profile)
+	conformance | golden | sanitizer | speed | nvcc | matmul | peer | profile)
 		printf '\n== %s\n' "$part"
 		began=$(date +%s)
 		$part

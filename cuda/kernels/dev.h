@@ -126,6 +126,18 @@ DEVICE uint16_t load_l2_2(const void *p) {
 	return v;
 }
 
+// load_float_if reads as load_l2 where the condition holds, else it is 0, and store_float_if
+// writes: without branches.
+DEVICE float load_float_if(bool condition, const float *p) {
+	float v;
+	asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.f32 %0, 0f00000000; @p ld.global.cg.f32 %0, [%1]; }"
+	             : "=&f"(v) : "l"(p), "r"((uint32_t)condition) : "memory");
+	return v;
+}
+DEVICE void store_float_if(bool condition, float *p, float v) {
+	asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; @p st.global.f32 [%0], %1; }" ::"l"(p), "f"(v), "r"((uint32_t)condition) : "memory");
+}
+
 // load_cached reads 16 bytes that an earlier kernel wrote, through L1, for what
 // several blocks of a multiprocessor read. No block of this kernel may write it.
 DEVICE word4 load_cached(const void *p) {
@@ -148,6 +160,23 @@ DEVICE uint32_t shared_address(const void *p) {
 	uint32_t a;
 	asm("{ .reg .u64 t; cvta.to.shared.u64 t, %1; cvt.u32.u64 %0, t; }" : "=r"(a) : "l"(p));
 	return a;
+}
+
+// load_shared reads 16 bytes at a shared_address.
+DEVICE word4 load_shared(uint32_t p) {
+	word4 v;
+	asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(p) : "memory");
+	return v;
+}
+DEVICE word2 load_shared8(uint32_t p) {
+	word2 v;
+	asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(p) : "memory");
+	return v;
+}
+DEVICE uint32_t load_shared4(uint32_t p) {
+	uint32_t v;
+	asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(p) : "memory");
+	return v;
 }
 
 // copy_async moves 16 bytes from global to shared memory; size < 16 fills the

@@ -43,8 +43,17 @@ template <class Words> DEVICE float half_at(const Words &v, int i) { return half
 // scaled is d*byte i of v, byte 0..255, exact for d with 16 bits of mantissa: 2^23 + byte comes by one permute.
 DEVICE float scaled(float d, uint32_t v, int i) { return fma(bits_float(permute(v, 0x4b000000, 0x7440 | i)), d, -8388608.f * d); }
 
+// Staged is weights in shared memory; P below is that or const uint8_t *.
+struct Staged {
+	uint32_t at; // shared_address
+	METHOD Staged operator+(uint32_t n) const { return {at + n}; }
+};
+DEVICE word4 load_weights(Staged p) { return load_shared(p.at); }
+DEVICE word2 load_weights8(Staged p) { return load_shared8(p.at); }
+DEVICE uint32_t load_weights4(Staged p) { return load_shared4(p.at); }
+
 // unit reads 16 bytes a lane, unit u of the chunk.
-DEVICE word4 unit(const uint8_t *chunk, int lane, int u) { return load_weights(chunk + 512 * u + 16 * lane); }
+template <class P> DEVICE word4 unit(P chunk, int lane, int u) { return load_weights(chunk + 512 * u + 16 * lane); }
 
 // low_nibbles gives A0..A3 of a block in 4-bit units, high nibbles where they are: rows g+8 are 16 times their value.
 template <int units> DEVICE void nibbles16(const word4 (&q)[units], int block, uint32_t a[4]) {
@@ -94,7 +103,7 @@ struct Q8_0 {
 	struct Raw {
 		word4 q[4], d; // d: f16 (2 rows, 4 blocks)
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
+	template <class P> DEVICE Raw load(P chunk, int lane) {
 		Raw r;
 		for (int u = 0; u < 4; u++)
 			r.q[u] = unit(chunk, lane, u);
@@ -115,7 +124,7 @@ struct Q4_0 {
 	struct Raw {
 		word4 q[2], d; // d: f16 (2 rows, 4 blocks)
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
+	template <class P> DEVICE Raw load(P chunk, int lane) {
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1)}, load_weights(chunk + 1024 + lane / 4 * 16)};
 	}
 	DEVICE void quants(const Raw &r, int block, uint32_t a[4]) { nibbles16(r.q, block, a); }
@@ -129,8 +138,8 @@ struct Q4_1 {
 	struct Raw {
 		word4 q[2], d, m; // f16 (2 rows, 4 blocks)
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
-		const uint8_t *s = chunk + 1024 + lane / 4 * 16;
+	template <class P> DEVICE Raw load(P chunk, int lane) {
+		P s = chunk + 1024 + lane / 4 * 16;
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1)}, load_weights(s), load_weights(s + 128)};
 	}
 	DEVICE void quants(const Raw &r, int block, uint32_t a[4]) { nibbles16(r.q, block, a); }
@@ -144,8 +153,8 @@ struct Q5_0 {
 	struct Raw {
 		word4 q[4], h, d[2]; // d[row]: f16 (8 blocks)
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
-		const uint8_t *s = chunk + 2560 + lane / 4 * 32;
+	template <class P> DEVICE Raw load(P chunk, int lane) {
+		P s = chunk + 2560 + lane / 4 * 32;
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1), unit(chunk, lane, 2), unit(chunk, lane, 3)},
 		        unit(chunk, lane, 4), {load_weights(s), load_weights(s + 16)}};
 	}
@@ -163,8 +172,8 @@ struct Q5_1 {
 	struct Raw {
 		word4 q[4], h, d[2], m[2]; // d[row], m[row]: f16 (8 blocks)
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
-		const uint8_t *s = chunk + 2560 + lane / 4 * 32;
+	template <class P> DEVICE Raw load(P chunk, int lane) {
+		P s = chunk + 2560 + lane / 4 * 32;
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1), unit(chunk, lane, 2), unit(chunk, lane, 3)},
 		        unit(chunk, lane, 4), {load_weights(s), load_weights(s + 16)}, {load_weights(s + 256), load_weights(s + 272)}};
 	}
@@ -193,8 +202,8 @@ struct Q4_K {
 	struct Raw {
 		word4 q[4], s[2]; // s[row]: f16 d, dmin, 12 bytes as in the file
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
-		const uint8_t *s = chunk + 2048 + lane / 4 * 32;
+	template <class P> DEVICE Raw load(P chunk, int lane) {
+		P s = chunk + 2048 + lane / 4 * 32;
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1), unit(chunk, lane, 2), unit(chunk, lane, 3)},
 		        {load_weights(s), load_weights(s + 16)}};
 	}
@@ -209,8 +218,8 @@ struct Q5_K {
 	struct Raw {
 		word4 q[4], h, s[2]; // s[row]: as Q4_K
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
-		const uint8_t *s = chunk + 2560 + lane / 4 * 32;
+	template <class P> DEVICE Raw load(P chunk, int lane) {
+		P s = chunk + 2560 + lane / 4 * 32;
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1), unit(chunk, lane, 2), unit(chunk, lane, 3)},
 		        unit(chunk, lane, 4), {load_weights(s), load_weights(s + 16)}};
 	}
@@ -229,8 +238,8 @@ struct Q6_K {
 		word4 q[4], h[2], s[2]; // h: 2-bit units; s[row]: int8 (16 groups)
 		uint32_t d;             // f16 (2 rows)
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
-		const uint8_t *s = chunk + 3072 + lane / 4 * 32;
+	template <class P> DEVICE Raw load(P chunk, int lane) {
+		P s = chunk + 3072 + lane / 4 * 32;
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1), unit(chunk, lane, 2), unit(chunk, lane, 3)},
 		        {unit(chunk, lane, 4), unit(chunk, lane, 5)}, {load_weights(s), load_weights(s + 16)},
 		        load_weights4(chunk + 3328 + lane / 4 * 4)};
@@ -255,8 +264,8 @@ struct Q3_K {
 	struct Raw {
 		word4 q[2], h, s[2]; // q: 2-bit units; s[row]: 12 bytes as in the file, f16 d
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
-		const uint8_t *s = chunk + 1536 + lane / 4 * 32;
+	template <class P> DEVICE Raw load(P chunk, int lane) {
+		P s = chunk + 1536 + lane / 4 * 32;
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1)}, unit(chunk, lane, 2), {load_weights(s), load_weights(s + 16)}};
 	}
 	DEVICE void quants(const Raw &r, int block, uint32_t a[4]) {
@@ -281,8 +290,8 @@ struct Q2_K {
 		word4 q[2], s[2]; // q: 2-bit units; s[row]: (16 groups) scale in the low nibble, min in the high one
 		word2 d;          // f16 (2 rows) of d, dmin
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
-		const uint8_t *s = chunk + 1024 + lane / 4 * 32;
+	template <class P> DEVICE Raw load(P chunk, int lane) {
+		P s = chunk + 1024 + lane / 4 * 32;
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1)}, {load_weights(s), load_weights(s + 16)}, load_weights8(chunk + 1280 + lane / 4 * 8)};
 	}
 	DEVICE void quants(const Raw &r, int block, uint32_t a[4]) { pairs(r.q, block, a); }
@@ -306,7 +315,7 @@ struct IQ4_NL {
 	struct Raw {
 		word4 q[2], d; // d: f16 (2 rows, 4 blocks)
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
+	template <class P> DEVICE Raw load(P chunk, int lane) {
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1)}, load_weights(chunk + 1024 + lane / 4 * 16)};
 	}
 	DEVICE void quants(const Raw &r, int block, uint32_t a[4]) {
@@ -323,7 +332,7 @@ struct IQ4_XS {
 	struct Raw {
 		word4 q[4], s; // s (2 rows): f16 d, high bits of scales (uint16), low nibbles (4 bytes)
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
+	template <class P> DEVICE Raw load(P chunk, int lane) {
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1), unit(chunk, lane, 2), unit(chunk, lane, 3)}, load_weights(chunk + 2048 + lane / 4 * 16)};
 	}
 	DEVICE void quants(const Raw &r, int block, uint32_t a[4]) {
@@ -344,7 +353,7 @@ struct MXFP4 {
 	struct Raw {
 		word4 q[4], e; // e (2 rows, 8 blocks): exponents
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
+	template <class P> DEVICE Raw load(P chunk, int lane) {
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1), unit(chunk, lane, 2), unit(chunk, lane, 3)}, load_weights(chunk + 2048 + lane / 4 * 16)};
 	}
 	DEVICE void quants(const Raw &r, int block, uint32_t a[4]) {
@@ -365,7 +374,7 @@ struct I16 {
 	struct Raw {
 		word4 q[4], s[4]; // s: f32 (2 rows, 8 groups)
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
+	template <class P> DEVICE Raw load(P chunk, int lane) {
 		Raw r;
 		for (int u = 0; u < 4; u++)
 			r.q[u] = unit(chunk, lane, u);
@@ -388,7 +397,7 @@ struct F16 {
 	struct Raw {
 		word4 q[4];
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
+	template <class P> DEVICE Raw load(P chunk, int lane) {
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1), unit(chunk, lane, 2), unit(chunk, lane, 3)}};
 	}
 	DEVICE float value(const Raw &r, int step, int row, int i) { return half_at(r.q[step], 4 * row + i / 2 + i % 2 * 2); }
@@ -399,7 +408,7 @@ struct BF16 {
 	struct Raw {
 		word4 q[4];
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
+	template <class P> DEVICE Raw load(P chunk, int lane) {
 		return {{unit(chunk, lane, 0), unit(chunk, lane, 1), unit(chunk, lane, 2), unit(chunk, lane, 3)}};
 	}
 	DEVICE float value(const Raw &r, int step, int row, int i) {
@@ -413,7 +422,7 @@ struct F32 {
 	struct Raw {
 		word4 q[8];
 	};
-	DEVICE Raw load(const uint8_t *chunk, int lane) {
+	template <class P> DEVICE Raw load(P chunk, int lane) {
 		Raw r;
 		for (int u = 0; u < 8; u++)
 			r.q[u] = unit(chunk, lane, u);
