@@ -167,7 +167,7 @@ func (c counter) token(model string) (kernels, error) {
 func (c counter) decode() error {
 	fmt.Print("One decoded token, one layer of llama-7b's shape (dim 4096, 32 heads, feed-forward 11008) and a head of 320 rows,\n" +
 		"compute capability 8.0, as the software device counts. read: bytes of the 32-byte sectors that products by weights\n" +
-		"read, each once a launch, by the bytes of the weights. wide: share of bytes that these products ask for 16 at a time.\n" +
+		"read, each once a launch, by the bytes of the weights. wide: share of bytes that these products ask for 16 at a time; the rest is scales of activations, by 8.\n" +
 		"a layer: launches of two layers less those of one.\n\n")
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "weights\tlaunches\ta layer\tweight bytes\tread\twide\tinstructions\tby 512 weights\tbarriers\tmma\t")
