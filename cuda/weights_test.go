@@ -254,8 +254,15 @@ func errorOf(got []float32, want []float64) float64 {
 	return e / s
 }
 
-// decodeTolerance is for f32 sums of exact products: 1e-13 or so.
-const decodeTolerance = 1e-11
+// decodeTolerance is for f32 sums of exact products, 1e-13 or so. A card's tensor
+// cores cut products by subnormals to fewer bits (matvec.cu): with quants of two bits
+// a few 1e-12, computed for an H100 as it is known to align and cut.
+func decodeTolerance() float64 {
+	if onCard() {
+		return 1e-10
+	}
+	return 1e-11
+}
 
 // eachFormat runs test for every format, with a type that is packed in it.
 func eachFormat(t *testing.T, test func(c *weightCard, typ quant.Type)) {
@@ -363,7 +370,7 @@ func TestMatvec(t *testing.T) {
 								want = append(want, v)
 							}
 						}
-						if e := errorOf(got[j], want); !(e <= decodeTolerance) {
+						if e := errorOf(got[j], want); !(e <= decodeTolerance()) {
 							c.t.Fatalf("%s of %v (%d, %d), %d columns, matrix %d: NMSE %.1e: %v, want %v", name, typ, m.rows, cols, n, j, e, got[j][:4], want[:4])
 						}
 					}
@@ -450,7 +457,7 @@ func TestMatvecExperts(t *testing.T) {
 			c.launch(name, l, unsafe.Pointer(&p))
 			got := download[float32](c, y, len(chosen)*used*rows)
 			want := m.ofExperts(chosen, share, rows, in.x)
-			if e := errorOf(got, want); !(e <= decodeTolerance) {
+			if e := errorOf(got, want); !(e <= decodeTolerance()) {
 				c.t.Fatalf("%s of %v, share %d: NMSE %.1e", name, typ, share, e)
 			}
 		}
@@ -497,7 +504,7 @@ func TestMatvecGate(t *testing.T) {
 						}
 					}
 				}
-				if e := errorOf(got, want); !(e <= decodeTolerance) {
+				if e := errorOf(got, want); !(e <= decodeTolerance()) {
 					c.t.Fatalf("gate of %v (%d, %d), %d columns: NMSE %.1e", typ, rows, cols, n, e)
 				}
 			}

@@ -9,8 +9,9 @@
 // ahead. Their quants are the A operand of tensor cores for all 8 columns at once,
 // whether they are there or not: that takes fewer instructions than products of
 // one column. A quant 0..255 in 16 bits is the subnormal f16 number quant*2^-24, so
-// that it takes an AND and half a shift to make one, and products of f16 are exact. A
-// group's sum of products is multiplied by the scales of weights and of
+// that it takes an AND and half a shift to make one. Tensor cores keep subnormals,
+// but align products by the exponents of their factors, cut some 2^-25 below the
+// largest, which leaves products by a quant q some 15 + log2(q) bits. A group's sum of products is multiplied by the scales of weights and of
 // activations, in f32; what is subtracted from quants, and mins, are multiplied by
 // the group's sum of activations. F16 weights are multiplied as they are, BF16 and
 // F32 weights in f32.
