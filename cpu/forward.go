@@ -17,7 +17,7 @@ type tasks struct {
 
 // prepare binds what Forward needs once the memory is there.
 func (s *stage) prepare(threads int, cpus places) {
-	s.pool = newPool(threads, cpus)
+	s.pool, s.bands = newPool(threads, cpus), 1
 	s.tasks = tasks{s.prepRows, s.ropeRows, s.attendUnits, s.resultRows, s.gatherRows, s.claimUnits, s.multiplyShares}
 	s.freq, s.mscale = s.config.Rope.Frequencies()
 	s.attnScale = float32(1 / math.Sqrt(float64(s.config.HeadDim)))

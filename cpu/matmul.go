@@ -81,6 +81,28 @@ type counter struct {
 	_ [56]byte
 }
 
+// Rows of a prompt are cut into parts for as many bands of workers, so that what a
+// band makes of its rows stays in its caches from one op to the next: a band takes
+// its part first, then what others have left of theirs. Workers of a band share
+// the groups of weights. A part has at least bandRows rows: every band unpacks all
+// weights for itself.
+const bandRows = 192
+
+// bandsOf is how many bands so many workers make for a tile of rows.
+func bandsOf(workers, rows int) int {
+	n := min(workers, rows/bandRows)
+	for n > 1 && workers%n != 0 {
+		n--
+	}
+	return max(n, 1)
+}
+
+// bandOf is the units of band b of n, step at a time, of so many bands.
+func bandOf(n, step, b, bands int) (lo, hi int) {
+	steps := (n + step - 1) / step
+	return min(steps*b/bands*step, n), min(steps*(b+1)/bands*step, n)
+}
+
 // each runs task over n units, step at a time; a single step runs at once.
 func (s *stage) each(task func(worker, lo, hi int), n, step int) {
 	if n <= step || s.pool.n == 1 {
@@ -88,7 +110,9 @@ func (s *stage) each(task func(worker, lo, hi int), n, step int) {
 		return
 	}
 	s.job.task, s.job.units, s.job.step = task, n, step
-	s.next.Store(0)
+	for b := range s.bands {
+		s.products.next[b].Store(0)
+	}
 	s.pool.run(s.tasks.claim)
 }
 
@@ -99,12 +123,17 @@ type job struct {
 }
 
 func (s *stage) claimUnits(worker int) {
-	for {
-		lo := int(s.next.Add(int64(s.job.step))) - s.job.step
-		if lo >= s.job.units {
-			return
+	own := worker * s.bands / s.pool.n
+	for i := range s.bands {
+		b := (own + i) % s.bands
+		first, end := bandOf(s.job.units, s.job.step, b, s.bands)
+		for {
+			lo := first + int(s.products.next[b].Add(int64(s.job.step))) - s.job.step
+			if lo >= end {
+				break
+			}
+			s.job.task(worker, lo, min(lo+s.job.step, end))
 		}
-		s.job.task(worker, lo, min(lo+s.job.step, s.job.units))
 	}
 }
 
@@ -120,7 +149,10 @@ func (s *stage) input(in input, ms ...*matrix) {
 			in.tile = 1
 		}
 	}
-	s.products.in = in
+	s.products.in, s.bands = in, 1
+	if in.tile > 1 {
+		s.bands = bandsOf(s.pool.n, in.rows)
+	}
 	s.each(s.tasks.prep, in.rows, panelRows)
 }
 
@@ -194,21 +226,27 @@ func (s *stage) multiplyShares(worker int) {
 			if q == nil {
 				break
 			}
-			if s.products.in.tile == 1 {
-				s.rowsTimes(q, &s.products.in, lo, hi, worker)
+			if in := &s.products.in; in.tile == 1 {
+				s.rowsTimes(q, in, lo, hi, worker)
 			} else {
-				s.panelsTimes(q, &s.products.in, lo, hi, worker)
+				row, end := bandOf(in.rows, panelRows, owner*s.bands/n, s.bands)
+				s.panelsTimes(q, in, lo, hi, row, end, worker)
 			}
 		}
 	}
 }
 
 // unit is the groups [lo, hi) that are unit u of the owner's share of all
-// products; nil beyond the last.
+// products; nil beyond the last. With panels the workers of a band share them.
 func (s *stage) unit(owner, u int) (q *product, lo, hi int) {
+	workers := s.pool.n
+	if s.products.in.tile > 1 {
+		workers /= s.bands
+		owner %= workers
+	}
 	for i := range s.products.list {
 		q := &s.products.list[i]
-		lo, hi := share(q.m.groups, owner, s.pool.n)
+		lo, hi := share(q.m.groups, owner, workers)
 		if at := lo + u*q.step; at < hi {
 			return q, at, min(at+q.step, hi)
 		}
@@ -261,8 +299,9 @@ func (s *stage) activations(m *matrix, row int) (act *byte, n int) {
 	return &s.act[row*n*64], n
 }
 
-// panelsTimes multiplies groups [lo, hi), two at a time, with every panel of rows.
-func (s *stage) panelsTimes(q *product, in *input, lo, hi, worker int) {
+// panelsTimes multiplies groups [lo, hi), two at a time, with every panel of rows
+// [first, last).
+func (s *stage) panelsTimes(q *product, in *input, lo, hi, first, last, worker int) {
 	m := q.m
 	n, kind := m.cols/blockCols, m.kind.panel()
 	var w [panelGroups]*byte
@@ -275,9 +314,9 @@ func (s *stage) panelsTimes(q *product, in *input, lo, hi, worker int) {
 			w[i] = panel
 		}
 	}
-	for row := 0; row < in.rows; row += panelRows {
+	for row := first; row < last; row += panelRows {
 		for g := lo; g < hi; g += 2 {
-			a, b, end := w[g-lo], w[g-lo+1], min(row+panelRows, in.rows)
+			a, b, end := w[g-lo], w[g-lo+1], min(row+panelRows, last)
 			dst, ld := s.tile(q, row, end, g, min(g+2, m.groups), worker)
 			if m.kind.float() {
 				s.k.gemmFloat[m.kind](dst, ld, a, b, bytesOf(&s.actFloat[row*in.cols]), m.cols)

@@ -101,7 +101,7 @@ type stage struct {
 	tasks        tasks
 	job          job
 	products     products
-	next         counter
+	bands        int      // of the input made last, and of the ops that follow it
 	profile      *profile // nil: off
 }
 
