@@ -140,6 +140,8 @@ type Rates struct {
 	Format map[quant.Type]float64 // bytes/s of weights in decode, per format measured
 	Launch float64                // seconds to launch one kernel (CPU: one barrier)
 	Link   float64                // bytes/s from the host, 0 where there is no link
+
+	Latency float64 // seconds that a crossing of the link takes beside its bytes; 0: not measured
 }
 
 // Sensors is what the system tells; nil where it does not.

@@ -53,6 +53,8 @@ type ratesDoc struct {
 	Format map[string]float64 `json:"format_bytes_per_s"`
 	Launch float64            `json:"launch_s"`
 	Link   float64            `json:"link_bytes_per_s"`
+
+	Latency float64 `json:"latency_s"` // of a crossing; 0: not measured
 }
 
 // absentDoc is a backend without devices, or with an ID a card that cannot be
@@ -102,7 +104,7 @@ func describe(d backend.Device) deviceDoc {
 }
 
 func rates(r backend.Rates) *ratesDoc {
-	doc := &ratesDoc{Read: r.Read, Copy: r.Copy, Matrix: r.Matrix, Float: r.Float, Format: map[string]float64{}, Launch: r.Launch, Link: r.Link}
+	doc := &ratesDoc{Read: r.Read, Copy: r.Copy, Matrix: r.Matrix, Float: r.Float, Format: map[string]float64{}, Launch: r.Launch, Link: r.Link, Latency: r.Latency}
 	for t, rate := range r.Format {
 		doc.Format[t.String()] = rate
 	}

@@ -124,7 +124,7 @@ func findDevices(c *cli.Context, spec string, o compute) ([]backend.Device, erro
 		f.device = spec
 		return nil, &f
 	}
-	if err := checkPlacement(c, devices); err != nil {
+	if err := checkPlacement(c, devices, noGPU); err != nil {
 		return nil, err
 	}
 	return withCPU(c, spec, devices, o)
@@ -166,8 +166,9 @@ func deviceOptions(o compute) device.Options {
 	return device.Options{ISA: os.Getenv("DROVER_CPU"), Threads: o.Threads, Raw: o.NoRepack}
 }
 
-// checkPlacement holds the placement flags against the devices found.
-func checkPlacement(c *cli.Context, devices []backend.Device) error {
+// checkPlacement holds the placement flags against the devices found; noGPU says
+// that a wish wants one.
+func checkPlacement(c *cli.Context, devices []backend.Device, noGPU func(wish string) error) error {
 	gpus := 0
 	for _, d := range devices {
 		if d.Info().Kind != "cpu" {

@@ -93,7 +93,7 @@ func wrong(t *testing.T) []wrongCase {
 	return []wrongCase{
 		{args: []string{}, exit: 2, code: "usage", want: "no command"},
 		{args: []string{"rnu"}, exit: 2, code: "usage", want: `did you mean "run"`},
-		{args: []string{"plan"}, exit: 2, code: "usage", want: "unknown command"},
+		{args: []string{"doctor"}, exit: 2, code: "usage", want: "unknown command"},
 		{args: run("--promt", "x"), exit: 2, code: "usage", want: "did you mean --prompt"},
 		{args: run("x", "--tepm", "1"), exit: 2, code: "usage", want: "did you mean --temp"},
 		{args: run("a", "b"), exit: 2, code: "usage", want: "quote"},

@@ -3,9 +3,12 @@
 package device
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"drover/backend"
@@ -106,11 +109,69 @@ func Find(spec string, o Options) ([]backend.Device, error) {
 	return found, nil
 }
 
+// Described is a device that is known from its description alone: it is planned
+// for, and does not run. Errors: backend.ErrUnsupported for what this drover has
+// no kernels for.
+func Described(i backend.Info, o Options) (backend.Device, error) {
+	d := &described{info: i}
+	refuse := func(known ...string) error {
+		return fmt.Errorf("%w: %s has no kernels called %q; known are %s", backend.ErrUnsupported, i.Kind, i.ISA, strings.Join(known, ", "))
+	}
+	switch i.Kind {
+	case "cuda":
+		if known := []string{"sm_75", "sm_80", "sm_90", "sm_90a"}; !slices.Contains(known, i.ISA) {
+			return nil, refuse(known...)
+		}
+		d.need = func(m *backend.Model, runs []backend.Range, l backend.Limits) (backend.Need, error) {
+			return cuda.Need(i, m, runs, l)
+		}
+	case "metal":
+		if family, err := strconv.Atoi(strings.TrimPrefix(i.ISA, "apple")); err != nil || family < 7 || !strings.HasPrefix(i.ISA, "apple") {
+			return nil, refuse("apple7 and up")
+		}
+		d.need = func(m *backend.Model, runs []backend.Range, l backend.Limits) (backend.Need, error) {
+			return metal.Need(i, m, runs, l)
+		}
+	case "cpu":
+		if !slices.Contains(cpu.Sets(), i.ISA) {
+			return nil, refuse(cpu.Sets()...)
+		}
+		options := cpu.Options{ISA: i.ISA, Threads: cmp.Or(o.Threads, i.Cores), Raw: o.Raw}
+		d.need = func(m *backend.Model, runs []backend.Range, l backend.Limits) (backend.Need, error) {
+			return cpu.Need(options, m, runs, l)
+		}
+	default:
+		return nil, fmt.Errorf("%w: this drover has no backend for %s", backend.ErrUnsupported, i.Kind)
+	}
+	return d, nil
+}
+
+// described has no memory, kernels or sensors.
+type described struct {
+	info backend.Info
+	need func(m *backend.Model, runs []backend.Range, l backend.Limits) (backend.Need, error)
+}
+
+func (d *described) Info() backend.Info       { return d.info }
+func (d *described) Sensors() backend.Sensors { return backend.Sensors{} }
+
+func (d *described) Need(m *backend.Model, runs []backend.Range, l backend.Limits) (backend.Need, error) {
+	return d.need(m, runs, l)
+}
+
+func (d *described) Measure(context.Context) (backend.Rates, error) {
+	return backend.Rates{}, fmt.Errorf("%s: %w: it is a description", d.info.ID, backend.ErrUnsupported)
+}
+
+func (d *described) Load(context.Context, *backend.Model, []backend.Range, backend.Limits, func(done, total uint64)) (backend.Stage, error) {
+	return nil, fmt.Errorf("%s: %w: it is a description", d.info.ID, backend.ErrUnsupported)
+}
+
 // named finds the devices of one name of a list.
 func named(name string, o Options) ([]backend.Device, error) {
-	kind, which, one := strings.Cut(name, ":")
-	if !slices.Contains([]string{"cpu", "cuda", "metal"}, kind) || one && (kind != "cuda" || which == "") {
-		return nil, refuse(ErrSpec, "unknown device %q: auto, cpu, cuda, cuda:N, cuda:UUID, metal or a list of them with commas is possible", name)
+	kind, which, err := splitName(name)
+	if err != nil {
+		return nil, err
 	}
 	devices, err := ofKind(kind, o)
 	if kind == "cpu" && err != nil {
@@ -119,16 +180,9 @@ func named(name string, o Options) ([]backend.Device, error) {
 	if len(devices) == 0 {
 		return nil, refuse(ErrUnavailable, "%s is not available: %v", name, err)
 	}
-	if !one {
-		return devices, nil
-	}
-	var ids []string
-	for i, d := range devices {
-		id, uuid := identity(d)
-		if name == id || strings.EqualFold(which, uuid) {
-			return devices[i : i+1], nil
-		}
-		ids = append(ids, id)
+	found, ids := matching(devices, name, which)
+	if len(found) > 0 {
+		return found, nil
 	}
 	for _, c := range leftOut(err) {
 		if name == c.ID {
@@ -136,6 +190,65 @@ func named(name string, o Options) ([]backend.Device, error) {
 		}
 	}
 	return nil, refuse(ErrUnavailable, "%s is not available: here are %s", name, strings.Join(ids, ", "))
+}
+
+// splitName cuts a name of a list in two: cuda and 0 or a UUID, or a kind alone.
+func splitName(name string) (kind, which string, err error) {
+	kind, which, one := strings.Cut(name, ":")
+	if !slices.Contains([]string{"cpu", "cuda", "metal"}, kind) || one && (kind != "cuda" || which == "") {
+		return "", "", refuse(ErrSpec, "unknown device %q: auto, cpu, cuda, cuda:N, cuda:UUID, metal or a list of them with commas is possible", name)
+	}
+	return kind, which, nil
+}
+
+// matching are the devices of one kind that a name means, and the IDs of all.
+func matching(devices []backend.Device, name, which string) (found []backend.Device, ids []string) {
+	if which == "" {
+		return devices, nil
+	}
+	for i, d := range devices {
+		id, uuid := identity(d)
+		if name == id || strings.EqualFold(which, uuid) {
+			return devices[i : i+1], nil
+		}
+		ids = append(ids, id)
+	}
+	return nil, ids
+}
+
+// Choose gives those of some devices that spec names, in its order: as Find, but
+// "auto" is all of them. Errors: ErrSpec, ErrUnavailable.
+func Choose(devices []backend.Device, spec string) ([]backend.Device, error) {
+	if spec == "auto" || spec == "all" {
+		return devices, nil
+	}
+	var found []backend.Device
+	for _, name := range strings.Split(spec, ",") {
+		name = strings.TrimSpace(name)
+		kind, which, err := splitName(name)
+		if err != nil {
+			return nil, err
+		}
+		var like []backend.Device
+		var all []string
+		for _, d := range devices {
+			i := d.Info()
+			if all = append(all, i.ID); i.Kind == kind {
+				like = append(like, d)
+			}
+		}
+		named, _ := matching(like, name, which)
+		if len(named) == 0 {
+			return nil, refuse(ErrUnavailable, "%s is not available: there are %s", name, strings.Join(all, ", "))
+		}
+		for _, d := range named {
+			if slices.Contains(found, d) {
+				return nil, refuse(ErrSpec, "device list %q names %s twice", spec, d.Info().ID)
+			}
+		}
+		found = append(found, named...)
+	}
+	return found, nil
 }
 
 // identity is a device's ID and UUID. A GPU tells them without opening a

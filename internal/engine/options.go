@@ -78,8 +78,8 @@ func (o Options) check() error {
 	return nil
 }
 
-// limits follows from the options once the context is known.
-func (o Options) limits(c *backend.Config, context int) backend.Limits {
+// Limits follows from the options once the context is known.
+func (o Options) Limits(c *backend.Config, context int) backend.Limits {
 	seqs := max(o.Sequences, 1)
 	l := backend.Limits{Seqs: seqs, Context: context, Pages: o.Pages, Outs: o.Outs, K: o.K, V: o.V}
 	if l.Pages == 0 {

@@ -84,7 +84,7 @@ func plan(m *backend.Model, places []Placement, o Options, free uint64) (*Plan, 
 // planContext is the plan for one context; a *backend.MemoryError if it does
 // not fit. spare keeps 1/spare of the free memory unused.
 func planContext(m *backend.Model, places []Placement, o Options, context int, free uint64, spare uint64) (*Plan, error) {
-	l := o.limits(&m.Config, context)
+	l := o.Limits(&m.Config, context)
 	p := &Plan{Context: l.Context, Wanted: context, Limits: l}
 	needs := map[string]uint64{} // two stages on one device share its memory
 	for _, place := range places {

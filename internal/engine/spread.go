@@ -73,7 +73,7 @@ func shrink(m *backend.Model, before []Placement, devices []backend.Device, o Op
 	}
 	var first error
 	for {
-		places, err := fillUp(m, devices, lo, o.limits(&m.Config, context))
+		places, err := fillUp(m, devices, lo, o.Limits(&m.Config, context))
 		if err == nil || !errors.Is(err, backend.ErrMemory) {
 			return append(before, places...), err
 		}

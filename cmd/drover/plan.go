@@ -1,0 +1,283 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"drover/backend"
+	"drover/internal/device"
+	"drover/internal/engine"
+	"drover/internal/sched"
+)
+
+func planCommand() *cli.Command {
+	machine := stringFlag(catDevice, "", "machine", "", "plan for the machine that a JSON `FILE` describes (-: the standard input), as `drover devices --measure --json` prints it")
+	machine.TakesFile = true
+	usual := sched.Usual()
+	return &cli.Command{
+		Name:      "plan",
+		Usage:     "show where layers would go, why, and how fast that would be, without loading",
+		UsageText: "drover plan [flags]",
+		Description: "Without --machine the devices of this machine are measured, about a second each.\n" +
+			"The plan is the fastest for a prompt and the tokens after it: -p and -n.",
+		Flags: append([]cli.Flag{
+			modelFlag(), deviceFlag(), machine,
+			intFlag(catModel, "", "ctx-size", 0, "most positions of a text (0: the model's, shrunk to fit)", "c"),
+			boolFlag(catModel, "", "fit", true, "shrink the context where it does not fit"),
+			intFlag(catModel, "", "sequences", 1, "texts at once, each with its own context"),
+			intFlag(catPrompt, "", "n-prompt", usual.Prompt, "tokens of the prompt to plan for", "p"),
+			intFlag(catPrompt, "", "n-gen", usual.Generate, "tokens after it", "n"),
+			intFlag(catPrompt, "", "depth", usual.Depth, "tokens before it, in the cache already", "d"),
+		}, computeFlags("")...),
+		Action: plan,
+	}
+}
+
+// planDoc is plan's JSON object.
+type planDoc struct {
+	Schema  int         `json:"schema"`
+	Model   modelDoc    `json:"model"`
+	Machine string      `json:"machine"` // the description's name; empty: this one
+	Plan    *sched.Plan `json:"plan"`
+}
+
+func plan(c *cli.Context) (err error) {
+	if err := wrongArgs(c, 0); err != nil {
+		return err
+	}
+	asked, err := readPlanFlags(c)
+	if err != nil {
+		return err
+	}
+	found, err := asked.machine(c)
+	if err != nil {
+		return err
+	}
+	file, err := openModel(c, c.String("model"), true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	p, err := sched.Place(found.devices, file.Model, asked.limits(file.Model, found.host), asked.wishes(c, file.Model))
+	if text, wish := sched.IsWish(err); wish {
+		return usageError("see --device, --gpu-layers, --split and --n-cpu-moe", "%s", text)
+	} else if err != nil {
+		return err
+	}
+	p.LeftOut = append(p.LeftOut, found.absent...)
+	if found.name == "" && len(found.devices) > 1 {
+		fmt.Fprintln(c.App.ErrWriter, "`drover run` does not follow this plan yet: it fills the GPUs in their order, and uses the CPU only where flags say so")
+	}
+	if wantJSON(c) {
+		return writeJSON(c.App.Writer, planDoc{1, describeModel(file), found.name, p})
+	}
+	machine := "this machine"
+	if found.name != "" {
+		machine = found.name
+	}
+	fmt.Fprintf(c.App.Writer, "%s: %s, %.2f G weights, %s; on %s\n", file.Path, file.TypeName, float64(file.Params)/1e9, byteSize(file.Bytes), machine)
+	return p.Write(c.App.Writer)
+}
+
+// planning is what plan's flags say.
+type planning struct {
+	compute   compute
+	context   int
+	fit       bool
+	sequences int
+	request   sched.Request
+}
+
+func readPlanFlags(c *cli.Context) (*planning, error) {
+	a := &planning{context: c.Int("ctx-size"), fit: c.Bool("fit"), sequences: c.Int("sequences"),
+		request: sched.Request{Depth: c.Int("depth"), Prompt: c.Int("n-prompt"), Generate: c.Int("n-gen")}}
+	var err error
+	if a.compute, err = readCompute(c); err != nil {
+		return nil, err
+	}
+	const most = math.MaxInt32
+	for _, f := range []struct {
+		name         string
+		value, least int
+	}{{"ctx-size", a.context, 0}, {"sequences", a.sequences, 1}, {"n-prompt", a.request.Prompt, 0}, {"n-gen", a.request.Generate, 1}, {"depth", a.request.Depth, 0}} {
+		if f.value < f.least || f.value > most {
+			return nil, usageError(helpHint(c.Command), "flag --%s: %d is not a number from %d to %d", f.name, f.value, f.least, most)
+		}
+	}
+	return a, nil
+}
+
+// limits is what the model is asked to carry. host: see sched.Limits.
+func (a *planning) limits(m *backend.Model, host uint64) sched.Limits {
+	o := engine.Options{Batch: a.compute.Batch, Sequences: a.sequences, K: a.compute.K, V: a.compute.V}
+	l := sched.Limits{Context: a.context, Least: a.context, Asked: "flag", Host: host,
+		At: func(context int) backend.Limits { return o.Limits(&m.Config, context) }}
+	if a.context == 0 {
+		l.Context, l.Least, l.Asked = m.Config.Context, m.Config.Context, "model"
+		if a.fit {
+			l.Least = min(l.Context, 4*backend.PageRows)
+		}
+	}
+	return l
+}
+
+func (a *planning) wishes(c *cli.Context, m *backend.Model) sched.Wishes {
+	w := wishes(c)
+	s := sched.Wishes{GPULayers: w.GPULayers, Split: w.Shares, ExpertsOnCPU: c.Int("n-cpu-moe"), Strict: c.Bool("strict"), Request: a.request}
+	if c.String("gpu-layers") == "all" {
+		s.GPULayers = m.Config.Layers
+	}
+	return s
+}
+
+// workstation is the devices that may be used, of this machine or another.
+type workstation struct {
+	name    string
+	devices []sched.Device
+	absent  []sched.LeftOut
+	host    uint64 // free memory of the computer in bytes, where the CPU is not among the devices
+}
+
+func (a *planning) machine(c *cli.Context) (*workstation, error) {
+	if path := c.String("machine"); path != "" {
+		return a.described(c, path)
+	}
+	w := &workstation{}
+	spec := c.String("device")
+	found, err := a.find(c, spec, w)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range found {
+		r, err := d.Measure(c.Context)
+		if err != nil {
+			return nil, fmt.Errorf("measure %s: %w", d.Info().ID, err)
+		}
+		w.add(d, r)
+	}
+	if cpu, err := device.Find("cpu", device.Options{}); err == nil && !w.has("cpu") {
+		w.host = cpu[0].Info().Free
+	}
+	return w, nil
+}
+
+// find gives this machine's devices: where none are named, all, unless layers are
+// to be split over GPUs.
+func (a *planning) find(c *cli.Context, spec string, w *workstation) ([]backend.Device, error) {
+	o := deviceOptions(a.compute)
+	var found []backend.Device
+	var err error
+	if spec == "auto" && c.String("split") == "" {
+		var absent []device.Absent
+		found, absent, err = device.All(o)
+		for _, n := range absent {
+			id := n.ID
+			if id == "" {
+				id = n.Kind
+			}
+			w.absent = append(w.absent, sched.LeftOut{Device: id, Reason: n.Reason.Error()})
+		}
+	} else {
+		found, err = device.Find(spec, o)
+	}
+	if err != nil {
+		f := *classify(err)
+		f.device = spec
+		return nil, &f
+	}
+	return found, checkPlacement(c, found, noGPU)
+}
+
+// described reads a machine from a file.
+func (a *planning) described(c *cli.Context, path string) (*workstation, error) {
+	m, err := readMachine(c, path)
+	if err != nil {
+		return nil, err
+	}
+	w := &workstation{name: m.Name}
+	if w.name == "" {
+		w.name = path
+	}
+	rates := map[backend.Device]backend.Rates{}
+	var all []backend.Device
+	for _, d := range m.Devices {
+		dev, err := device.Described(d.Info, device.Options{Threads: a.compute.Threads, Raw: a.compute.NoRepack})
+		if err != nil {
+			w.absent = append(w.absent, sched.LeftOut{Device: d.Info.ID, Reason: err.Error()})
+			continue
+		}
+		all = append(all, dev)
+		rates[dev] = d.Rates
+	}
+	found, err := w.choose(c, all)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range all {
+		switch {
+		case slices.Contains(found, d):
+		case d.Info().Kind == "cpu":
+			w.host = d.Info().Free
+		}
+	}
+	for _, d := range found {
+		w.add(d, rates[d])
+	}
+	return w, nil
+}
+
+func readMachine(c *cli.Context, path string) (m *sched.Machine, err error) {
+	in := io.Reader(newStdin(c))
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, usageError("--machine names a file that `drover devices --measure --json` has printed", "%w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	if m, err = sched.ReadMachine(in); errors.Is(err, sched.ErrMachine) {
+		return nil, usageError("docs/machines.md describes the format", "%s: %w", path, err)
+	} else if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return m, nil
+}
+
+// choose gives the described devices that --device names.
+func (w *workstation) choose(c *cli.Context, all []backend.Device) ([]backend.Device, error) {
+	spec := c.String("device")
+	found, err := device.Choose(all, spec)
+	if err != nil {
+		f := *classify(err)
+		f.device = spec
+		for _, a := range w.absent {
+			f.hint = a.Device + ": " + a.Reason
+		}
+		return nil, &f
+	}
+	if len(found) == 0 {
+		return nil, &failure{exit: exitDevice, code: "device", device: spec, err: fmt.Errorf("%s has no device that can be planned for: %s: %s", w.name, w.absent[0].Device, w.absent[0].Reason)}
+	}
+	gpus := slices.DeleteFunc(slices.Clone(found), func(d backend.Device) bool { return d.Info().Kind == "cpu" })
+	if spec == "auto" && c.String("split") != "" && len(gpus) > 0 {
+		found = gpus
+	}
+	return found, checkPlacement(c, found, func(wish string) error {
+		return fmt.Errorf("%s, and %s has none that may be used", wish, w.name)
+	})
+}
+
+func (w *workstation) add(d backend.Device, r backend.Rates) {
+	w.devices = append(w.devices, sched.Device{Info: d.Info(), Rates: r, Need: d.Need})
+}
+
+func (w *workstation) has(kind string) bool {
+	return slices.ContainsFunc(w.devices, func(d sched.Device) bool { return d.Info.Kind == kind })
+}
