@@ -25,6 +25,10 @@ func (s *stage) load(ctx context.Context, progress func(done, total uint64)) err
 	if err := s.stream.fill(s.cache.base, 0, s.allocation()-s.used.Weights); err != nil {
 		return err
 	}
+	// the loaders' streams do not wait for this one, and the first pieces lie where it writes
+	if err := s.stream.sync(); err != nil {
+		return err
+	}
 	if err := s.loadVectors(); err != nil {
 		return err
 	}

@@ -49,16 +49,35 @@ int Device::queue(Stream& s, Work w) {
   return 0;
 }
 
-int Device::drain(Stream& s, uint64_t up_to) {
-  while (!broken && s.done < up_to && !s.queue.empty()) {
-    Work w = std::move(s.queue.front());
-    s.queue.pop_front();
-    s.done++;
-    if (int r = run(s, w)) {
-      broken = r;
-      for (auto& o : streams) o.second->queue.clear();
-    }
+// other_work runs the first of what another stream has queued, now and then: no order
+// holds between streams but what events make.
+int Device::other_work(Stream& s) {
+  dice = dice * 6364136223846793005u + 1442695040888963407u;
+  if (dice >> 62 != 0) return 0;
+  uint64_t skip = (dice >> 40) % streams.size();
+  for (auto& o : streams) {
+    Stream& other = *o.second;
+    if (skip-- > 0) continue;
+    if (&other == &s || other.queue.empty() || other.queue.front().kind == Work::wait) return 0;
+    return drain_one(other);
   }
+  return 0;
+}
+
+int Device::drain_one(Stream& s) {
+  Work w = std::move(s.queue.front());
+  s.queue.pop_front();
+  s.done++;
+  if (int r = run(s, w)) {
+    broken = r;
+    for (auto& o : streams) o.second->queue.clear();
+  }
+  return broken;
+}
+
+int Device::drain(Stream& s, uint64_t up_to) {
+  while (!broken && s.done < up_to && !s.queue.empty())
+    if (!drain_one(s) && options().order) other_work(s);
   return broken;
 }
 

@@ -103,6 +103,8 @@ struct Device {
   Stream* stream(const void* handle);  // null if there is none such
   int queue(Stream& s, Work w);        // or captures it
   int drain(Stream& s, uint64_t up_to);
+  int drain_one(Stream& s);
+  int other_work(Stream& s);
   int drain_all();
   void forget(Stream* s);
 
