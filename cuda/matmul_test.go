@@ -13,11 +13,11 @@ import (
 )
 
 // matmulTolerance is for f32 sums of the products of f16 numbers, which are
-// exact: 1e-13 or so. A card's tensor cores cut what they add to a sum: 2.6e-11 over 4352
-// columns on an H200.
+// exact: 1e-13 or so. A card's tensor cores cut what they add to a sum: over 4352 columns
+// 2.6e-11 in steps of 16 columns and 1.4e-10 in those of 8 (sm_75) on an H200.
 func matmulTolerance() float64 {
 	if onCard() {
-		return 1e-10
+		return 5e-10
 	}
 	return 1e-11
 }
