@@ -106,7 +106,7 @@ func lostRemedy(r result) string {
 	case eccUncorrectable:
 		return "restart the machine (or sudo nvidia-smi -r, with nothing using the card); nvidia-smi -q -d ECC,ROW_REMAPPER tells what is worn"
 	case illegalAddress, illegalInstr, misaligned, addressSpace, invalidPC, hardwareStack, assertFailed, launchFailed:
-		return "run it again; drover doctor tells a faulty card from a mistake of drover's, which should be reported"
+		return "run drover doctor: where that passes, this is a mistake of drover's, please report it; where it fails, the card or its driver is at fault"
 	case launchTimeout:
 		return "run it again with a smaller batch (-b 256), or on a card without a display"
 	}
