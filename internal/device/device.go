@@ -284,6 +284,12 @@ func Choose(devices []backend.Device, spec string) ([]backend.Device, error) {
 	return found, nil
 }
 
+// ID is a device's name, as --device has it, without opening a context.
+func ID(d backend.Device) string {
+	id, _ := identity(d)
+	return id
+}
+
 // identity is a device's ID and UUID. A GPU tells them without opening a
 // context, which takes time and memory of a card that may not be wanted.
 func identity(d backend.Device) (id, uuid string) {
