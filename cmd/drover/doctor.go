@@ -220,6 +220,9 @@ func (v *verdicts) line(word, colour, device, text, hint string) {
 	if v.colour {
 		mark = "\x1b[" + colour + "m" + mark + "\x1b[0m"
 	}
+	if first, _, more := strings.Cut(text, "\n"); more { // a compiler's log, say; JSON has all of it
+		text = first + " ..."
+	}
 	indent := 8 + max(8, utf8.RuneCountInString(device)+2)
 	out := fmt.Sprintf("%s  %-*s%s\n", mark, indent-8, device, text)
 	if hint != "" {

@@ -44,7 +44,11 @@ func TestDoctorFaults(t *testing.T) {
 		{"fail=709:matvec", "decode F16", "device lost", "Xid", 3},
 		{"mem=4MiB", "memory", "4.0 MiB are free", "nvidia-smi lists it", 1},
 	} {
-		env := doctored(t, c.fault+";name=Good")
+		text := i%4 == 0 // and of two cards; the others are the same
+		env := doctored(t, c.fault)
+		if text {
+			env = doctored(t, c.fault+";name=Good")
+		}
 		r := command(t, "", env, "doctor", "--device", "cuda", "--json")
 		checks := r.checksOf(t, "cuda:0")
 		if len(checks) <= c.passed {
@@ -63,8 +67,8 @@ func TestDoctorFaults(t *testing.T) {
 				t.Errorf("%s: %v", c.fault, good)
 			}
 		}
-		if i%4 > 0 {
-			continue // the text is made of the same
+		if !text {
+			continue
 		}
 		r = command(t, "", env, "doctor", "--device", "cuda")
 		if r.exit != 6 || !strings.Contains(r.out, "FAIL    cuda:0  "+c.check+": ") || !strings.Contains(r.out, "PASS    cuda:1  Good") || r.errout != "drover: checks failed: cuda:0\n" {
@@ -118,6 +122,22 @@ func TestDoctorDriver(t *testing.T) {
 	r := command(t, "", append(doctored(t, "cc=8.0;cc=8.0"), "CUDA_VISIBLE_DEVICES=0"), "run", "x", "--device", "cuda:1")
 	if r.exit != 4 || !strings.Contains(r.errout, `CUDA_VISIBLE_DEVICES="0" shows these alone`) {
 		t.Errorf("a card that is hidden: exit %d, %q", r.exit, r.errout)
+	}
+}
+
+// A card that another process has for itself, and one whose driver's compiler fails,
+// in one line each.
+func TestDoctorOpens(t *testing.T) {
+	for _, c := range []struct{ library, want, hint string }{
+		{sim.Broken(t, "RETAIN=46"), "another process has the card for itself", "sudo nvidia-smi -c 0"},
+		{sim.Broken(t, "RETAIN=2"), "open cuda:0: cuda:0: needs 256.0 MiB", "nvidia-smi lists it"},
+		{sim.Broken(t), "CUDA_ERROR_OF_TEST, 218", "nvidia-smi"},
+	} {
+		r := command(t, "", []string{"DROVER_CUDA_LIBRARY=" + c.library, "DROVER_NVML_LIBRARY=/nonexistent/libnvidia-ml.so.1"}, "doctor", "--device", "cuda")
+		lines := strings.Split(strings.TrimSpace(r.out), "\n")
+		if r.exit != 6 || len(lines) != 2 || !strings.HasPrefix(lines[0], "FAIL    cuda:0  memory: ") || !strings.Contains(lines[0], c.want) || !strings.Contains(lines[1], c.hint) {
+			t.Errorf("exit %d, %q; want %q, %q", r.exit, r.out, c.want, c.hint)
+		}
 	}
 }
 

@@ -72,7 +72,9 @@ func classify(err error) *failure {
 			hint: "a smaller context (-c), a smaller cache format (-ctk q8_0 -ctv q8_0) or a smaller model takes less"}
 	case errors.Is(err, backend.ErrMemory):
 		return &failure{exit: exitMemory, code: "memory", err: err}
-	case errors.Is(err, device.ErrUnavailable), errors.Is(err, backend.ErrLost), errors.Is(err, backend.ErrUnsupported):
+	case errors.Is(err, backend.ErrUnsupported):
+		return &failure{exit: exitDevice, code: "device", err: err, hint: cmp.Or(device.Remedy(err), "drover devices shows what is here")}
+	case errors.Is(err, device.ErrUnavailable), errors.Is(err, backend.ErrLost):
 		return &failure{exit: exitDevice, code: "device", err: err, hint: cmp.Or(device.Remedy(err), "drover doctor checks what is here, and says what to do")}
 	}
 	return &failure{exit: exitRuntime, code: "runtime", err: err}
