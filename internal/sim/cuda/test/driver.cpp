@@ -63,7 +63,7 @@ void wrong_link() {
   CHECK_EQ(got[7], 0x01000001u);
 }
 
-void failing() {
+void failing_kernel() {
   Card c;
   CHECK_EQ(c.load(program(1, "st.global.u32 [%p0], %tid;")), 0);
   CHECK_EQ(c.launch(c.kernel(), 1, 1, {c.alloc(256)}), 0);
@@ -306,6 +306,6 @@ std::vector<Case> driver_cases() {
   std::string counted = "DROVER_SIM_COUNTS=" + std::string(getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp") + "/drover-sim-test-counts";
   return {{"described devices", described, {pair}}, {"hidden devices", hidden, {pair, "CUDA_VISIBLE_DEVICES=1"}}, {"no device", none, {pair, "CUDA_VISIBLE_DEVICES="}},
           {"unreadable description", unreadable, {"DROVER_SIM_CUDA=cc=8"}}, {"what cuInit gives", mismatch, {"DROVER_SIM_CUDA=init=803"}}, {"wrong kernel", wrong_kernel, {"DROVER_SIM_CUDA=wrong=k"}},
-          {"wrong link", wrong_link, {"DROVER_SIM_CUDA=wrong=link"}}, {"failing kernel", failing, {"DROVER_SIM_CUDA=fail=214:k"}}, {"out of memory", full, {"DROVER_SIM_CUDA=mem=1MiB"}}, {"work runs when waited for", lazy}, {"events", events},
+          {"wrong link", wrong_link, {"DROVER_SIM_CUDA=wrong=link"}}, {"failing kernel", failing_kernel, {"DROVER_SIM_CUDA=fail=214:k"}}, {"out of memory", full, {"DROVER_SIM_CUDA=mem=1MiB"}}, {"work runs when waited for", lazy}, {"events", events},
           {"graphs", graphs}, {"graphs in another order", graphs, {"DROVER_SIM_ORDER=3"}}, {"two devices", two, {pair}}, {"modules", modules}, {"renamed kernel", renamed}, {"kernels", kernels}, {"counts", counts, {counted}}};
 }
