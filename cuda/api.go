@@ -39,7 +39,7 @@ func (d *device) failed(what string, r result) error {
 	switch {
 	case r.lasting():
 		if d.lost.CompareAndSwap(nil, &text) {
-			return fmt.Errorf("%s: %s: %s: %w", d.id, what, text, backend.ErrLost)
+			return &backend.Unusable{Cause: fmt.Sprintf("%s: %s: %s: %v", d.id, what, text, backend.ErrLost), Remedy: lostRemedy(r), Err: backend.ErrLost}
 		}
 		return fmt.Errorf("%s: %s: %w: after: %s", d.id, what, backend.ErrLost, *d.lost.Load())
 	case r == outOfMemory:

@@ -9,6 +9,7 @@ import (
 	"drover/backend"
 	"drover/backend/backendtest"
 	"drover/internal/quant"
+	"drover/internal/ref"
 )
 
 // TestConformance holds every tier of kernels to the contract: on the software
@@ -48,19 +49,13 @@ func conform(t *testing.T, dev *device, others []*device, tight *device, o backe
 	backendtest.Run(t, dev, o)
 }
 
-// tolerance is for inputs of products, and of attention in prompts, rounded to f16
-// (bf16 with weights of that kind); F32 weights are multiplied in f32.
+// tolerance is the usual one but for bf16, to which activations are rounded where
+// weights are of that kind.
 func tolerance(typ, k, v quant.Type) backendtest.Tolerance {
-	switch {
-	case typ == quant.BF16:
+	if typ == quant.BF16 {
 		return backendtest.Tolerance{NMSE: 4e-4, Why: "activations rounded to bf16 in prompts: 1e-5 to 2e-4"}
-	case typ == quant.F32 && k == quant.F32 && v == quant.F32:
-		return backendtest.ToleranceOf(typ, k, v)
 	}
-	if k == quant.Q8_0 || v == quant.Q8_0 {
-		return backendtest.Tolerance{NMSE: 5e-4, Why: "the same, and values on the other side of a rounding in the cache: up to 2e-4"}
-	}
-	return backendtest.Tolerance{NMSE: 4e-5, Why: "activations, queries, softmax and scaled weights rounded to f16: 1e-7 to 1e-5"}
+	return ref.ToleranceHalf(typ, k, v)
 }
 
 var _ backend.Device = (*device)(nil)

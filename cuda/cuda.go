@@ -38,10 +38,14 @@ type device struct {
 	lost    atomic.Pointer[string] // what ended the context
 }
 
-const minCC = 75
+const (
+	minCC        = 75
+	contextBytes = 256 << 20 // about what a context takes of the card's memory
+)
 
 // Devices lists the GPUs that can be used. Where there are none the error says
-// why; beside devices it joins a *LeftOut for each card that cannot be used.
+// why, as a *backend.Unusable; beside devices it joins one for each card that cannot
+// be used.
 func Devices() ([]backend.Device, error) {
 	driver, err := openDriver()
 	if err != nil {
@@ -61,7 +65,7 @@ func Devices() ([]backend.Device, error) {
 	for n := range count {
 		d := &device{driver: driver, id: fmt.Sprintf("cuda:%d", n)}
 		if err := d.describe(n); err != nil {
-			left = append(left, &LeftOut{d.id, err.Error()})
+			left = append(left, d.leftOut(err))
 			continue
 		}
 		found = append(found, d)
@@ -108,6 +112,15 @@ func (d *device) describe(n int) error {
 		return fmt.Errorf("%s has compute capability %d.%d, and %d.%d or newer is needed", d.info.Name, d.cc/10, d.cc%10, minCC/10, minCC%10)
 	}
 	return nil
+}
+
+// leftOut says that this card cannot be used.
+func (d *device) leftOut(err error) error {
+	u := &backend.Unusable{ID: d.id, Cause: err.Error(), Remedy: "see whether nvidia-smi shows the card; where it does not answer, restart the machine"}
+	if d.cc > 0 && d.cc < minCC {
+		u.Remedy = "use the CPU (--device cpu) or a newer card: drover has kernels for Turing (RTX 20, GTX 16, T4) and newer; CUDA_VISIBLE_DEVICES hides this one"
+	}
+	return u
 }
 
 // memoryGranule is what the card's memory is given out in. It is asked for by a
@@ -196,9 +209,10 @@ func (d *device) open() error {
 	switch r := d.driver.invoke(d.driver.cuDevicePrimaryCtxRetain, 0, &f); r {
 	case success:
 	case outOfMemory:
-		return fmt.Errorf("open %s: %w", d.id, d.noRoom(0, 0))
+		return fmt.Errorf("open %s: %w", d.id, d.noRoom(contextBytes, d.card.free()))
 	case deviceUnavailable:
-		return fmt.Errorf("open %s: another process has the card for itself (compute mode exclusive): %s", d.id, d.driver.text(r))
+		return &backend.Unusable{Cause: fmt.Sprintf("open %s: another process has the card for itself (compute mode exclusive): %s", d.id, d.driver.text(r)),
+			Remedy: "end that process (nvidia-smi lists it), or let several have the card: sudo nvidia-smi -c 0"}
 	default:
 		return d.failed("open the device", r)
 	}

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"unsafe"
+
+	"drover/backend"
 )
 
 // driver is NVIDIA's driver: the addresses of the functions that we call, found
@@ -135,7 +138,8 @@ func openDriver() (*driver, error) {
 	}
 	d := &driver{}
 	if missing := d.find(handle); missing != "" {
-		return nil, fmt.Errorf("%s has no function %s: the NVIDIA driver is too old, or this is not its library: install driver 470 or newer%s", name, missing, d.versionHere())
+		return nil, &backend.Unusable{Cause: fmt.Sprintf("%s has no function %s%s: the NVIDIA driver is too old, or this is not its library", name, missing, d.versionHere()),
+			Remedy: "install driver 470 or newer"}
 	}
 	// kernels are loaded with their module: a load in the middle of a capture would fail it
 	if _, set := os.LookupEnv("CUDA_MODULE_LOADING"); !set {
@@ -152,7 +156,8 @@ func openDriver() (*driver, error) {
 	}
 	d.version = int(uint32(f.slots[callArgs]))
 	if d.version < minVersion {
-		return nil, fmt.Errorf("the NVIDIA driver is for CUDA %s: CUDA %s (driver 470) or newer is needed: update the driver", versionText(d.version), versionText(minVersion))
+		return nil, &backend.Unusable{Cause: fmt.Sprintf("the NVIDIA driver is for CUDA %s: CUDA %s (driver 470) or newer is needed", versionText(d.version), versionText(minVersion)),
+			Remedy: "update the driver to 470 or newer"}
 	}
 	return d, nil
 }
@@ -164,7 +169,8 @@ func loadLibrary() (handle uintptr, name string, err error) {
 	if own := os.Getenv("DROVER_CUDA_LIBRARY"); own != "" {
 		names = []string{own}
 		if _, err := os.Stat(own); strings.ContainsAny(own, `/\`) && errors.Is(err, os.ErrNotExist) {
-			return 0, own, fmt.Errorf("there is no file %s, which DROVER_CUDA_LIBRARY names", own)
+			return 0, own, &backend.Unusable{Absent: true, Cause: fmt.Sprintf("there is no file %s, which DROVER_CUDA_LIBRARY names", own),
+				Remedy: "unset DROVER_CUDA_LIBRARY, or give it the path of the driver's " + filepath.Base(libraries()[0])}
 		}
 	}
 	var loadable error // of a library that is here, but does not load
@@ -178,9 +184,9 @@ func loadLibrary() (handle uintptr, name string, err error) {
 		}
 	}
 	if loadable != nil {
-		return 0, "", loadable
+		return 0, "", &backend.Unusable{Cause: loadable.Error(), Remedy: "install the NVIDIA driver again, for this machine's architecture"}
 	}
-	return 0, "", fmt.Errorf("CUDA's library %s was not found: install the NVIDIA driver (in a container: start it with its GPUs, as by --gpus all)", names[0])
+	return 0, "", libraryMissing(names, kernelSide("/"))
 }
 
 // notFound tells a library that is not here from one that does not load.

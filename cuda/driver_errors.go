@@ -4,7 +4,6 @@ package cuda
 
 import (
 	"fmt"
-	"os"
 	"unsafe"
 )
 
@@ -18,6 +17,7 @@ const (
 	stubLibrary       result = 34
 	deviceUnavailable result = 46
 	noDevice          result = 100
+	systemCall        result = 304
 	eccUncorrectable  result = 214
 	nvlinkError       result = 220
 	illegalAddress    result = 700
@@ -57,10 +57,12 @@ func (d *driver) text(r result) string {
 		text = fmt.Sprintf("CUDA error %d", r)
 	}
 	switch r {
+	case eccUncorrectable:
+		return text + ": the card's memory gave a wrong bit (nvidia-smi -q -d ECC): where it happens again, the card is faulty"
 	case noJIT:
 		return text + ": libnvidia-ptxjitcompiler is missing: install the whole NVIDIA driver (in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility)"
 	case newerPTX:
-		return text + ": update the NVIDIA driver"
+		return text + ": update the NVIDIA driver: the kernels need " + driverFor(d.version)
 	case launchTimeout:
 		return text + ": a kernel took longer than the card's display allows"
 	}
@@ -83,30 +85,4 @@ func (d *driver) errorText(fn uintptr, r result) string {
 		n++
 	}
 	return string(unsafe.Slice((*byte)(p), n))
-}
-
-// startError is an error of cuInit with its remedy.
-func (d *driver) startError(r result, library string) error {
-	text := d.text(r)
-	switch r {
-	case noDevice:
-		if hidden, set := os.LookupEnv("CUDA_VISIBLE_DEVICES"); set {
-			return fmt.Errorf("the NVIDIA driver shows no GPU: CUDA_VISIBLE_DEVICES=%q hides them, or there is none: %s", hidden, text)
-		}
-		if name, found := openManagement().withoutInstances(); found {
-			return fmt.Errorf("the NVIDIA driver shows no GPU: %s is in MIG mode and has no instance: make one (nvidia-smi mig), or turn the mode off: %s", name, text)
-		}
-		return fmt.Errorf("the NVIDIA driver finds no GPU: see whether nvidia-smi lists one: %s", text)
-	case unknownError:
-		return fmt.Errorf("the NVIDIA driver does not start, as after a suspend: sudo rmmod nvidia_uvm && sudo modprobe nvidia_uvm, or restart the machine: %s", text)
-	case 3, deinitialized, stubLibrary:
-		return fmt.Errorf("%s is not a driver that runs, as the CUDA toolkit's stub is not: install the NVIDIA driver, and take stubs out of LD_LIBRARY_PATH: %s", library, text)
-	case systemNotReady:
-		return fmt.Errorf("the GPUs are not ready: on a machine with NVSwitch start nvidia-fabricmanager: %s", text)
-	case driverMismatch:
-		return fmt.Errorf("the NVIDIA driver's library and its kernel module are of different versions, as after an update: restart the machine: %s", text)
-	case notForThisCard:
-		return fmt.Errorf("a CUDA compatibility package is in use that this GPU does not support: take it out of LD_LIBRARY_PATH, or update the NVIDIA driver: %s", text)
-	}
-	return fmt.Errorf("the NVIDIA driver does not start: see whether nvidia-smi works: %s", text)
 }

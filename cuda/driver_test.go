@@ -44,25 +44,27 @@ func TestNoDriver(t *testing.T) {
 	}
 	for _, c := range []struct {
 		library string
+		broken  bool // it is here and does not work
 		want    []string
 	}{
-		{"/nonexistent/libcuda.so.1", []string{"/nonexistent/libcuda.so.1", "DROVER_CUDA_LIBRARY"}},
-		{text, []string{"does not load", text}},
-		{"libnone-of-this-name.so.1", []string{"libnone-of-this-name.so.1 was not found", "install the NVIDIA driver"}},
-		{sim.Broken(t, "cuGraphInstantiateWithFlags=missing", "VERSION=11020"), []string{"no function cuGraphInstantiateWithFlags", "470 or newer", "CUDA 11.2"}},
-		{sim.Broken(t, "cuInit=missing", "cuDriverGetVersion=missing_too"), []string{"no function cuInit"}},
-		{sim.Broken(t, "VERSION=11020"), []string{"CUDA 11.2", "CUDA 11.4", "update the driver"}},
-		{sim.Broken(t, "INIT=100"), []string{"no GPU", "nvidia-smi", "CUDA_ERROR_OF_TEST, 100"}},
-		{sim.Broken(t, "CARDS=0"), []string{"no GPU", "nvidia-smi"}},
-		{sim.Broken(t, "INIT=999"), []string{"sudo rmmod nvidia_uvm && sudo modprobe nvidia_uvm", "words of the driver"}},
-		{sim.Broken(t, "INIT=3"), []string{"stub", "install the NVIDIA driver"}},
-		{sim.Broken(t, "INIT=4"), []string{"stub"}},
-		{sim.Broken(t, "INIT=34"), []string{"stub"}},
-		{sim.Broken(t, "INIT=802"), []string{"nvidia-fabricmanager"}},
-		{sim.Broken(t, "INIT=803"), []string{"different versions", "restart"}},
-		{sim.Broken(t, "INIT=804"), []string{"compatibility package", "LD_LIBRARY_PATH"}},
-		{sim.Broken(t, "INIT=1"), []string{"does not start", "nvidia-smi"}},
-		{sim.Broken(t, "MAJOR=7", "MINOR=0"), []string{"cuda:0", "Broken Card", "compute capability 7.0", "7.5 or newer"}},
+		{"/nonexistent/libcuda.so.1", false, []string{"/nonexistent/libcuda.so.1", "DROVER_CUDA_LIBRARY"}},
+		{text, true, []string{"does not load", text}},
+		{"libnone-of-this-name.so.1", kernelSide("/").version != "", []string{"libnone-of-this-name.so.1 was not found", "install the NVIDIA driver", "DROVER_CUDA_LIBRARY"}},
+		{sim.Broken(t, "cuGraphInstantiateWithFlags=missing", "VERSION=11020"), true, []string{"no function cuGraphInstantiateWithFlags", "470 or newer", "CUDA 11.2"}},
+		{sim.Broken(t, "cuInit=missing", "cuDriverGetVersion=missing_too"), true, []string{"no function cuInit"}},
+		{sim.Broken(t, "VERSION=11020"), true, []string{"CUDA 11.2", "CUDA 11.4", "update the driver to 470"}},
+		{sim.Broken(t, "INIT=100"), false, []string{"no GPU", "nvidia-smi", "CUDA_ERROR_OF_TEST, 100"}},
+		{sim.Broken(t, "CARDS=0"), false, []string{"no GPU", "nvidia-smi"}},
+		{sim.Broken(t, "INIT=999"), true, []string{"sudo rmmod nvidia_uvm && sudo modprobe nvidia_uvm", "words of the driver"}},
+		{sim.Broken(t, "INIT=304"), true, []string{"does not start", "restart the machine"}},
+		{sim.Broken(t, "INIT=3"), true, []string{"stub", "install the NVIDIA driver"}},
+		{sim.Broken(t, "INIT=4"), true, []string{"stub"}},
+		{sim.Broken(t, "INIT=34"), true, []string{"stub"}},
+		{sim.Broken(t, "INIT=802"), true, []string{"nvidia-fabricmanager"}},
+		{sim.Broken(t, "INIT=803"), true, []string{"different versions", "restart", "rmmod"}},
+		{sim.Broken(t, "INIT=804"), true, []string{"compatibility package", "LD_LIBRARY_PATH"}},
+		{sim.Broken(t, "INIT=1"), true, []string{"does not start", "nvidia-smi"}},
+		{sim.Broken(t, "MAJOR=7", "MINOR=0"), true, []string{"cuda:0", "Broken Card", "compute capability 7.0", "7.5 or newer", "--device cpu"}},
 	} {
 		use(t, c.library)
 		found, err := Devices()
@@ -70,10 +72,14 @@ func TestNoDriver(t *testing.T) {
 			t.Errorf("%s: %d devices, %v", c.library, len(found), err)
 			continue
 		}
+		said := err.Error() + ": " + backend.Remedy(err)
 		for _, want := range c.want {
-			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: %q does not say %q", c.library, err, want)
+			if !strings.Contains(said, want) {
+				t.Errorf("%s: %q does not say %q", c.library, said, want)
 			}
+		}
+		if u := (*backend.Unusable)(nil); !errors.As(err, &u) || u.Remedy == "" || u.Absent == c.broken {
+			t.Errorf("%s: %+v, want a remedy, and broken %v", c.library, u, c.broken)
 		}
 	}
 }
@@ -90,8 +96,8 @@ func TestHiddenCards(t *testing.T) {
 func TestLeftOut(t *testing.T) {
 	use(t, sim.Broken(t, "CARDS=3", "MAJOR=6"))
 	found, err := Devices()
-	var left *LeftOut
-	if len(found) != 2 || !errors.As(err, &left) || left.ID != "cuda:2" {
+	var left *backend.Unusable
+	if len(found) != 2 || !errors.As(err, &left) || left.ID != "cuda:2" || left.Absent || !strings.Contains(left.Remedy, "CUDA_VISIBLE_DEVICES") {
 		t.Fatalf("got %d devices, %v", len(found), err)
 	}
 	info := found[1].Info()

@@ -5,7 +5,6 @@
 package cuda
 
 import (
-	"errors"
 	"runtime"
 
 	"drover/backend"
@@ -14,8 +13,12 @@ import (
 // Devices lists the GPUs that can be used; where there are none the error says
 // why.
 func Devices() ([]backend.Device, error) {
-	if runtime.GOOS == "linux" {
-		return nil, errors.New("this build has no CUDA backend: build it with a C compiler (CGO_ENABLED=1)")
+	u := &backend.Unusable{Absent: true, Cause: "this build has no CUDA backend: it is for Linux and Windows"}
+	switch runtime.GOOS {
+	case "linux":
+		u.Cause, u.Remedy = "this build has no CUDA backend", "build drover with a C compiler (CGO_ENABLED=1 ./build.sh)"
+	case "darwin":
+		u.Remedy = "use --device metal on a Mac with an M1 or later, else --device cpu"
 	}
-	return nil, errors.New("this build has no CUDA backend: it is for Linux and Windows")
+	return nil, u
 }

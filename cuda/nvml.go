@@ -174,6 +174,32 @@ func (c *card) processes() []process {
 	return found
 }
 
+// free is how much of the card's memory is not taken, 0 where NVML does not tell.
+func (c *card) free() uint64 {
+	if c == nil || !c.has("nvmlDeviceGetMemoryInfo") {
+		return 0
+	}
+	m, r := c.device.GetMemoryInfo()
+	if r != nvml.SUCCESS {
+		return 0
+	}
+	return m.Free
+}
+
+// lost names a card that no longer answers.
+func (m *management) lost() (name string, found bool) {
+	if !m.has("nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2") {
+		return "", false
+	}
+	count, _ := m.library.DeviceGetCount()
+	for n := range count {
+		if _, r := m.library.DeviceGetHandleByIndex(n); r == nvml.ERROR_GPU_IS_LOST {
+			return fmt.Sprintf("GPU %d", n), true
+		}
+	}
+	return "", false
+}
+
 // withoutInstances names a card that is in MIG mode: CUDA sees none of it until
 // it has instances.
 func (m *management) withoutInstances() (name string, found bool) {

@@ -24,7 +24,7 @@ func TestNVML(t *testing.T) {
 	}
 	t.Setenv("DROVER_SIM_NVML", "name=A,uuid=GPU-a,watts=301.25,celsius=61,mhz=1755,pcie=5x8,smi=580.1,"+
 		fmt.Sprintf("process=77:python:4GiB,process=%d:drover:9GiB,process=78:train er:6.5GiB;", os.Getpid())+
-		"name=B,uuid=GPU-b;name=C,uuid=GPU-c,mig=1")
+		"name=B,uuid=GPU-b;name=C,uuid=GPU-c,mig=1;name=D,lost=1")
 	m := startManagement(sim.NVML(t))
 	if m == nil || m.driver != "580.1" {
 		t.Fatalf("got %+v", m)
@@ -52,6 +52,12 @@ func TestNVML(t *testing.T) {
 	}
 	if c := m.card("GPU-z"); c != nil || c.link() != "" || c.sensors() != (backend.Sensors{}) || c.processes() != nil {
 		t.Error("a card that NVML does not know has something to tell")
+	}
+	if free := b.free(); free != 2<<30 {
+		t.Errorf("%d bytes free of 2 GiB that nobody uses", free)
+	}
+	if name, found := m.lost(); !found || name != "GPU 3" {
+		t.Errorf("got %q, %v; want the card that does not answer", name, found)
 	}
 	if name, found := m.withoutInstances(); !found || name != "C" {
 		t.Errorf("got %q, %v; want the card in MIG mode, C", name, found)

@@ -12,7 +12,11 @@ func (m *management) card(string) *card { return nil }
 
 func (m *management) withoutInstances() (name string, found bool) { return "", false }
 
+func (m *management) lost() (name string, found bool) { return "", false }
+
 type card struct{}
+
+func (c *card) free() uint64 { return 0 }
 
 func (c *card) link() string { return "" }
 

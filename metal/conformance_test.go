@@ -9,6 +9,7 @@ import (
 	"drover/backend"
 	"drover/backend/backendtest"
 	"drover/internal/quant"
+	"drover/internal/ref"
 )
 
 // onMac reports whether the tests run on a real GPU.
@@ -24,7 +25,7 @@ func (d *device) with(memory uint64) *device {
 // TestConformance holds the kernels to the contract.
 func TestConformance(t *testing.T) {
 	all := devices(t, 2)
-	o := backendtest.Options{Name: "metal-apple8", Same: []backend.Device{all[1]}, Class: class, Tolerance: allowed,
+	o := backendtest.Options{Name: "metal-apple8", Same: []backend.Device{all[1]}, Class: class, Tolerance: ref.ToleranceHalf,
 		Small: func(memory uint64) backend.Device { return all[0].with(memory) }}
 	switch {
 	case onMac:
@@ -41,19 +42,6 @@ func class(rows int) int {
 		return 1
 	}
 	return 0
-}
-
-// allowed is for inputs of products, and of attention in prompts, rounded to f16;
-// F32 weights are multiplied in f32.
-func allowed(typ, k, v quant.Type) backendtest.Tolerance {
-	switch {
-	case typ == quant.F32 && k == quant.F32 && v == quant.F32:
-		return backendtest.ToleranceOf(typ, k, v)
-	}
-	if k == quant.Q8_0 || v == quant.Q8_0 {
-		return backendtest.Tolerance{NMSE: 5e-4, Why: "the same, and values on the other side of a rounding in the cache: up to 2e-4"}
-	}
-	return backendtest.Tolerance{NMSE: 4e-5, Why: "activations, queries, softmax and scaled weights rounded to f16: 1e-7 to 1e-5"}
 }
 
 var _ backend.Device = (*device)(nil)

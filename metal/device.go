@@ -42,11 +42,11 @@ func gpus() (found []*gpu, err error) {
 				g.family = f
 			}
 			if g.family == 0 || id.send(sel.hasUnifiedMemory)&0xff == 0 {
-				err = errors.Join(err, fmt.Errorf("metal: %s is not an Apple GPU (M1 or later): it is left out", g.name))
+				err = errors.Join(err, &backend.Unusable{Cause: fmt.Sprintf("%s is not an Apple GPU (M1 or later)", g.name), Remedy: "use --device cpu: drover's kernels are for Apple's own GPUs"})
 				continue
 			}
 			if g.queue = object(id.send(sel.newCommandQueue)); g.queue == 0 {
-				err = errors.Join(err, fmt.Errorf("metal: %s gives no command queue", g.name))
+				err = errors.Join(err, &backend.Unusable{Cause: fmt.Sprintf("%s gives no command queue", g.name), Remedy: "end programs that use the GPU, or restart the Mac"})
 				continue
 			}
 			id.send(sel.retain)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"drover/backend"
 )
 
 // libraries are the software Metal device, both of them: what DROVER_METAL_LIBRARY
@@ -19,7 +21,8 @@ func libraries() ([2]string, error) {
 		}
 		path = filepath.Join(filepath.Dir(program), "sim", "libmetalsim.so")
 		if _, err := os.Stat(path); err != nil {
-			return [2]string{}, fmt.Errorf("metal: DROVER_METAL_LIBRARY must name the software Metal device (./build.sh metalsim makes it): %w", err)
+			return [2]string{}, &backend.Unusable{Absent: true, Cause: fmt.Sprintf("metal: no software Metal device: %v", err),
+				Remedy: "./build.sh metalsim makes it; DROVER_METAL_LIBRARY names one elsewhere"}
 		}
 	}
 	return [2]string{path, path}, nil

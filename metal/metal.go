@@ -24,12 +24,12 @@ type device struct {
 }
 
 // Devices lists the GPUs that can be used; where there are none the error says
-// why.
+// why, as a *backend.Unusable.
 func Devices() ([]backend.Device, error) {
 	found, err := gpus()
 	if len(found) == 0 {
 		if err == nil {
-			err = errors.New("no Apple GPU is here")
+			err = &backend.Unusable{Absent: true, Cause: "no Apple GPU is here", Remedy: "use --device cpu; a virtual Mac may have no GPU"}
 		}
 		return nil, err
 	}

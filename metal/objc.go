@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"github.com/ebitengine/purego"
+
+	"drover/backend"
 )
 
 // object is an Objective-C object; 0 is nil, which answers 0 to every message.
@@ -86,7 +88,7 @@ func openMetal() error {
 func bind() (err error) {
 	defer func() { // RegisterLibFunc panics where a function is missing
 		if r := recover(); r != nil {
-			err = fmt.Errorf("metal: %v; macOS 13 or later is needed", r)
+			err = tooOld(fmt.Sprint("metal: ", r))
 		}
 	}()
 	paths, err := libraries()
@@ -96,7 +98,7 @@ func bind() (err error) {
 	var libs [2]uintptr
 	for i, path := range paths {
 		if libs[i], err = purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_GLOBAL); err != nil {
-			return fmt.Errorf("metal: open %s: %w", path, err)
+			return tooOld(fmt.Sprintf("metal: open %s: %v", path, err))
 		}
 	}
 	if objc.message, err = purego.Dlsym(libs[0], "objc_msgSend"); err != nil {
@@ -112,10 +114,19 @@ func bind() (err error) {
 	}
 	for to, name := range map[*object]string{&classes.str: "NSString", &classes.pool: "NSAutoreleasePool", &classes.options: "MTLCompileOptions"} {
 		if *to = objc.class(name); *to == 0 {
-			return fmt.Errorf("metal: the Objective-C class %s is missing; macOS 13 or later is needed", name)
+			return tooOld(fmt.Sprintf("metal: the Objective-C class %s is missing", name))
 		}
 	}
 	return nil
+}
+
+// tooOld is the error of a system without something that macOS 13 has.
+func tooOld(cause string) error {
+	u := &backend.Unusable{Cause: cause, Remedy: "macOS 13 or later is needed"}
+	if simulated {
+		u.Remedy = "./build.sh metalsim makes the software Metal device, which DROVER_METAL_LIBRARY names"
+	}
+	return u
 }
 
 // send sends a message of integers and pointers.

@@ -93,7 +93,7 @@ func flagValues(command, long string) []string {
 	switch long {
 	case "device":
 		names := []string{"auto"}
-		if command == "bench" {
+		if command == "bench" || command == "doctor" {
 			names = append(names, "all")
 		}
 		devices, _, err := device.All(device.Options{})

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -63,6 +64,7 @@ type absentDoc struct {
 	Kind   string `json:"kind"`
 	ID     string `json:"id,omitempty"`
 	Reason string `json:"reason"`
+	Hint   string `json:"hint,omitempty"` // the remedy
 }
 
 func devices(c *cli.Context) error {
@@ -89,7 +91,7 @@ func devices(c *cli.Context) error {
 		docs = append(docs, doc)
 	}
 	for _, a := range absent {
-		none = append(none, absentDoc{a.Kind, a.ID, a.Reason.Error()})
+		none = append(none, absentDoc{a.Kind, a.ID, a.Cause, a.Remedy})
 	}
 	if wantJSON(c) {
 		return writeJSON(c.App.Writer, map[string]any{"schema": 1, "devices": docs, "absent": none})
@@ -149,7 +151,11 @@ func printDevices(c *cli.Context, docs []deviceDoc, none []absentDoc) error {
 		}
 	}
 	for _, a := range none {
-		if _, err := fmt.Fprintf(c.App.Writer, "no %s: %s\n", cmp.Or(a.ID, a.Kind), a.Reason); err != nil {
+		line := fmt.Sprintf("no %s: %s\n", cmp.Or(a.ID, a.Kind), a.Reason)
+		if a.Hint != "" {
+			line += "    " + a.Hint + "\n"
+		}
+		if _, err := io.WriteString(c.App.Writer, line); err != nil {
 			return err
 		}
 	}

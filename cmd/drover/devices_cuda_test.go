@@ -28,7 +28,7 @@ func TestNoCard(t *testing.T) {
 		for _, spec := range []string{"cuda", "cuda:0", "cpu,cuda:0"} {
 			r := command(t, "", env, "--json", "run", "x", "-n", "1", "--device", spec)
 			failed, _ := r.object(t)["error"].(map[string]any)
-			if r.exit != 4 || failed["code"] != "device" || !strings.Contains(fmt.Sprint(failed["message"]), c.want) {
+			if r.exit != 4 || failed["code"] != "device" || !strings.Contains(fmt.Sprint(failed["message"], failed["hint"]), c.want) {
 				t.Errorf("%s, --device %s: exit %d, %v; want 4 and %q", c.library, spec, r.exit, failed, c.want)
 			}
 		}
@@ -40,7 +40,7 @@ func TestNoCard(t *testing.T) {
 		reason, id := "", ""
 		for _, a := range doc["absent"].([]any) {
 			if a := a.(map[string]any); a["kind"] == "cuda" {
-				reason, id = fmt.Sprint(a["reason"]), fmt.Sprint(a["id"])
+				reason, id = fmt.Sprint(a["reason"], a["hint"]), fmt.Sprint(a["id"])
 			}
 		}
 		if !strings.Contains(reason, c.want) || (c.absent == "cuda:0") != (id == "cuda:0") {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ const (
 	exitModel       = 3
 	exitDevice      = 4
 	exitMemory      = 5
+	exitVerify      = 6
 	exitInterrupted = 130
 )
 
@@ -70,8 +72,10 @@ func classify(err error) *failure {
 			hint: "a smaller context (-c), a smaller cache format (-ctk q8_0 -ctv q8_0) or a smaller model takes less"}
 	case errors.Is(err, backend.ErrMemory):
 		return &failure{exit: exitMemory, code: "memory", err: err}
-	case errors.Is(err, device.ErrUnavailable), errors.Is(err, backend.ErrLost), errors.Is(err, backend.ErrUnsupported):
-		return &failure{exit: exitDevice, code: "device", err: err, hint: "drover devices shows what is here"}
+	case errors.Is(err, backend.ErrUnsupported):
+		return &failure{exit: exitDevice, code: "device", err: err, hint: cmp.Or(device.Remedy(err), "drover devices shows what is here")}
+	case errors.Is(err, device.ErrUnavailable), errors.Is(err, backend.ErrLost):
+		return &failure{exit: exitDevice, code: "device", err: err, hint: cmp.Or(device.Remedy(err), "drover doctor checks what is here, and says what to do")}
 	}
 	return &failure{exit: exitRuntime, code: "runtime", err: err}
 }

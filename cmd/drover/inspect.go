@@ -125,7 +125,7 @@ func inspectModel(c *cli.Context, spec string) (doc inspectDoc, unusable, err er
 	default:
 		meta, err := gguf.Open(spec)
 		if err != nil {
-			return doc, nil, modelError(fmt.Errorf("%s: %w", spec, err))
+			return doc, nil, openError(spec, fmt.Errorf("%s: %w", spec, err))
 		}
 		defer meta.Close()
 		doc.addFile(meta)

@@ -87,6 +87,7 @@ func newApp(in io.Reader, out, errs io.Writer) *cli.App {
 			runCommand(),
 			benchCommand(),
 			devicesCommand(),
+			doctorCommand(),
 			planCommand(),
 			inspectCommand(),
 			tokenizeCommand(),

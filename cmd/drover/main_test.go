@@ -93,7 +93,10 @@ func wrong(t *testing.T) []wrongCase {
 	return []wrongCase{
 		{args: []string{}, exit: 2, code: "usage", want: "no command"},
 		{args: []string{"rnu"}, exit: 2, code: "usage", want: `did you mean "run"`},
-		{args: []string{"doctor"}, exit: 2, code: "usage", want: "unknown command"},
+		{args: []string{"quantise"}, exit: 2, code: "usage", want: "unknown command"},
+		{args: []string{"doctor", "x"}, exit: 2, code: "usage", want: "one too many"},
+		{args: []string{"doctor", "--device", "gpu"}, exit: 2, code: "usage", want: "unknown device"},
+		{args: []string{"doctor"}, env: "DROVER_CPU=nonsense", exit: 2, code: "usage", want: "nonsense"},
 		{args: run("--promt", "x"), exit: 2, code: "usage", want: "did you mean --prompt"},
 		{args: run("x", "--tepm", "1"), exit: 2, code: "usage", want: "did you mean --temp"},
 		{args: run("a", "b"), exit: 2, code: "usage", want: "quote"},
@@ -208,7 +211,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("drover %q --json: exit %d, %q", args, r.exit, r.out)
 		}
 	}
-	for _, name := range []string{"run", "bench", "devices", "inspect", "tokenize", "logits", "perplexity", "convert", "completion"} {
+	for _, name := range []string{"run", "bench", "devices", "doctor", "inspect", "tokenize", "logits", "perplexity", "convert", "completion"} {
 		if r := command(t, "", nil, "help"); !strings.Contains(r.out, "\n   "+name+" ") {
 			t.Errorf("drover help does not list %s", name)
 		}
@@ -257,7 +260,7 @@ func TestCompletion(t *testing.T) {
 	}
 	if bash, err := exec.LookPath("bash"); err == nil {
 		script := command(t, "", nil, "completion", "bash").out
-		for line, want := range map[string]string{"drover ru": "run", "drover run --de": "--device", "drover run --device c": "cpu", "drover completion z": "zsh"} {
+		for line, want := range map[string]string{"drover ru": "run", "drover do": "doctor", "drover doctor --device a": "auto all", "drover run --de": "--device", "drover run --device c": "cpu", "drover completion z": "zsh"} {
 			c := exec.Command(bash, "-c", script+"\nCOMP_WORDS=("+line+"); COMP_CWORD=$((${#COMP_WORDS[@]}-1)); _drover; echo \"${COMPREPLY[@]}\"")
 			out, err := c.CombinedOutput()
 			if err != nil || strings.TrimSpace(string(out)) != want {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,15 +27,30 @@ var ErrUnavailable = errors.New("device unavailable")
 // refusal is an error whose kind is one of the two above and whose text is its
 // own.
 type refusal struct {
-	text string
-	kind error
+	text   string
+	kind   error
+	remedy string
 }
 
 func (r *refusal) Error() string { return r.text }
 func (r *refusal) Unwrap() error { return r.kind }
 
-func refuse(kind error, format string, args ...any) error {
-	return &refusal{fmt.Sprintf(format, args...), kind}
+func refuse(kind error, format string, args ...any) *refusal {
+	return &refusal{text: fmt.Sprintf(format, args...), kind: kind}
+}
+
+func (r *refusal) todo(remedy string) error {
+	r.remedy = remedy
+	return r
+}
+
+// Remedy is what to do about an error of this package's or of a device; empty:
+// it does not say.
+func Remedy(err error) string {
+	if r := (*refusal)(nil); errors.As(err, &r) {
+		return r.remedy
+	}
+	return backend.Remedy(err)
 }
 
 // Options are wishes for the devices found.
@@ -47,9 +63,22 @@ type Options struct {
 // Absent is a backend without a device here, or a card that cannot be used, and
 // why.
 type Absent struct {
-	Kind   string
-	ID     string // of the card; empty: the backend has no device at all
-	Reason error
+	Kind          string
+	ID            string // of the card; empty: the backend has no device at all
+	Cause, Remedy string
+	Reason        error // both in one line
+	Broken        bool  // it is here and does not work
+}
+
+func newAbsent(kind, id, cause string, err error) Absent {
+	a := Absent{Kind: kind, ID: id, Cause: cause, Remedy: Remedy(err), Reason: errors.New(cause), Broken: true}
+	if u := (*backend.Unusable)(nil); errors.As(err, &u) {
+		a.Broken = !u.Absent
+	}
+	if a.Remedy != "" {
+		a.Reason = fmt.Errorf("%s: %s", cause, a.Remedy)
+	}
+	return a
 }
 
 // All lists every device of this machine, the GPUs first, and what is absent.
@@ -63,10 +92,10 @@ func All(o Options) ([]backend.Device, []Absent, error) {
 		}
 		if cards := leftOut(err); len(cards) > 0 {
 			for _, c := range cards {
-				absent = append(absent, Absent{kind, c.ID, errors.New(c.Reason)})
+				absent = append(absent, newAbsent(kind, c.ID, c.Cause, c))
 			}
 		} else if err != nil {
-			absent = append(absent, Absent{Kind: kind, Reason: err})
+			absent = append(absent, newAbsent(kind, "", err.Error(), err))
 		}
 		found = append(found, devices...)
 	}
@@ -178,7 +207,7 @@ func named(name string, o Options) ([]backend.Device, error) {
 		return nil, err // names the kernel set, not the device
 	}
 	if len(devices) == 0 {
-		return nil, refuse(ErrUnavailable, "%s is not available: %v", name, err)
+		return nil, refuse(ErrUnavailable, "%s is not available: %v", name, err).todo(Remedy(err))
 	}
 	found, ids := matching(devices, name, which)
 	if len(found) > 0 {
@@ -186,10 +215,14 @@ func named(name string, o Options) ([]backend.Device, error) {
 	}
 	for _, c := range leftOut(err) {
 		if name == c.ID {
-			return nil, refuse(ErrUnavailable, "%s is not available: %s", name, c.Reason)
+			return nil, refuse(ErrUnavailable, "%s is not available: %s", name, c.Cause).todo(c.Remedy)
 		}
 	}
-	return nil, refuse(ErrUnavailable, "%s is not available: here are %s", name, strings.Join(ids, ", "))
+	remedy := "drover devices shows each with its UUID"
+	if list, set := os.LookupEnv("CUDA_VISIBLE_DEVICES"); set {
+		remedy = fmt.Sprintf("CUDA_VISIBLE_DEVICES=%q shows these alone: unset it, or name the card in it", list)
+	}
+	return nil, refuse(ErrUnavailable, "%s is not available: here are %s", name, strings.Join(ids, ", ")).todo(remedy)
 }
 
 // splitName cuts a name of a list in two: cuda and 0 or a UUID, or a kind alone.
@@ -251,6 +284,12 @@ func Choose(devices []backend.Device, spec string) ([]backend.Device, error) {
 	return found, nil
 }
 
+// ID is a device's name, as --device has it, without opening a context.
+func ID(d backend.Device) string {
+	id, _ := identity(d)
+	return id
+}
+
 // identity is a device's ID and UUID. A GPU tells them without opening a
 // context, which takes time and memory of a card that may not be wanted.
 func identity(d backend.Device) (id, uuid string) {
@@ -262,13 +301,12 @@ func identity(d backend.Device) (id, uuid string) {
 }
 
 // leftOut are the cards in an error of ofKind.
-func leftOut(err error) []*cuda.LeftOut {
-	var cards []*cuda.LeftOut
+func leftOut(err error) []*backend.Unusable {
+	var cards []*backend.Unusable
 	if all, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range all.Unwrap() {
-			var c *cuda.LeftOut
-			if errors.As(e, &c) {
-				cards = append(cards, c)
+			if u := (*backend.Unusable)(nil); errors.As(e, &u) && u.ID != "" {
+				cards = append(cards, u)
 			}
 		}
 	}
@@ -304,5 +342,6 @@ func checkISA(isa string) error {
 	case !slices.Contains(known, isa):
 		return refuse(ErrSpec, "no CPU kernels are called %q: DROVER_CPU is one of %s", isa, strings.Join(known, ", "))
 	}
-	return refuse(ErrUnavailable, "this CPU does not run the %s kernels that DROVER_CPU names: it runs %s", isa, strings.Join(here, ", "))
+	return refuse(ErrUnavailable, "this CPU does not run the %s kernels that DROVER_CPU names: it runs %s", isa, strings.Join(here, ", ")).
+		todo("unset DROVER_CPU: the best kernels are chosen then; or name one of those in it")
 }

@@ -147,13 +147,19 @@ func (e *badFile) Error() string        { return e.path + ": " + e.err.Error() }
 func (e *badFile) Unwrap() error        { return e.err }
 func (e *badFile) Is(target error) bool { return target == ErrBad }
 
+// noFile is fs.ErrNotExist in words for people.
+type noFile struct{}
+
+func (noFile) Error() string        { return "no such model file" }
+func (noFile) Is(target error) bool { return target == fs.ErrNotExist }
+
 // openError wraps what is wrong with the file at path.
 func openError(path string, err error) error {
 	var sys *fs.PathError
 	if errors.As(err, &sys) && sys.Path == path {
 		err = sys.Err // the path is said once
 		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("no such model file: %w", err)
+			err = noFile{}
 		}
 	}
 	return &badFile{path, err}

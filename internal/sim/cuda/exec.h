@@ -22,6 +22,7 @@ struct Launch {
   uint32_t grid[3] = {1, 1, 1}, block[3] = {1, 1, 1};
   uint32_t dynamic_shared = 0;
   bool cooperative = false, dependent = false;
+  bool wrong = false;       // stores of the first block's first lanes have a wrong bit
   bool noted = false;       // accesses to global memory are counted or checked
   uint32_t number = 0;      // of all launches of the device, from 1
   uint32_t unordered = 0;   // the oldest launch that may still run, 0 for none; before griddepcontrol.wait

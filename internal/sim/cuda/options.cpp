@@ -40,9 +40,20 @@ bool set(Options& o, Described& d, const std::string& key, const std::string& va
   } else if (key == "driver") {
     o.driver = atoi(value.c_str());
     return o.driver > 0;
+  } else if (key == "wrong") {
+    d.wrong = value;
+  } else if (key == "fail") {
+    size_t colon = value.find(':');
+    if (colon == value.npos || colon + 1 == value.size()) return false;
+    d.fail_code = atoi(value.c_str());
+    d.fail = value.substr(colon + 1);
+    return d.fail_code > 0;
+  } else if (key == "init") {
+    o.init = atoi(value.c_str());
+    return o.init > 0;
   } else {
     // of the stand-in for NVML
-    for (const char* other : {"watts", "celsius", "mhz", "pcie", "mig", "process", "smi"})
+    for (const char* other : {"watts", "celsius", "mhz", "pcie", "mig", "lost", "process", "smi"})
       if (key == other) return true;
     return false;
   }

@@ -3,7 +3,12 @@
 //   DROVER_SIM_CUDA     the cards, with ; between, each of KEY=VALUE with commas between; "none": no card.
 //                       name=, cc= (8.0), mem= (2GiB; B, KiB, MiB, GiB), sms= multiprocessors (16), l2= bytes (4MiB),
 //                       uuid= (GPU-01234567-89ab-...), driver= version of the driver API (12080), for all.
-//                       Keys of the stand-in for NVML are passed over.
+//                       Keys of the stand-in for NVML are passed over. Faulty cards:
+//                       wrong=NAME: in kernels with NAME in theirs, the first thread of the first block's warps stores values
+//                         with one wrong bit, of the exponent where it is a float; wrong=link: copies to the host have one in
+//                         their last byte
+//                       fail=CODE:NAME: such kernels end with this CUresult and do not run
+//                       init=CODE: what cuInit gives, for all
 //   CUDA_VISIBLE_DEVICES  as for the driver
 //   DROVER_SIM_CHECK    1, or with commas between: races, shared, global, registers, order (below)
 //   DROVER_SIM_COUNTS   a file, written at each wait: what kernels did, a line of JSON for each name
@@ -25,11 +30,15 @@ struct Described {
   int sms = 16;
   int l2 = 4 << 20;
   std::string uuid;
+  std::string wrong;               // part of a kernel's name, or "link"
+  std::string fail;                // part of a kernel's name
+  int fail_code = 0;
 };
 
 struct Options {
   std::vector<Described> devices;  // DROVER_SIM_CUDA
   int driver = 12080;              // its key driver=
+  int init = 0;                    // its key init=
   int threads = 1;                 // DROVER_SIM_THREADS
   int timeout = 600;               // DROVER_SIM_TIMEOUT: seconds that a launch may take
   // DROVER_SIM_CHECK, a list of these, or 1 for all:

@@ -5,6 +5,7 @@
 //   watts= celsius= mhz=   sensors; a card without one says that it has none
 //   pcie=4x16          generation and lanes
 //   mig=1              the card is in MIG mode
+//   lost=1             the card has fallen off the bus
 //   process=77:python:4GiB   a process with memory of the card; may be repeated
 //   smi=570.86.10      the driver's version
 // Other keys are not its own, and ignored.
@@ -18,7 +19,7 @@
 
 namespace {
 
-enum Return { kSuccess = 0, kUninitialized = 1, kInvalid = 2, kNotSupported = 3, kNotFound = 6, kTooSmall = 7 };
+enum Return { kSuccess = 0, kUninitialized = 1, kInvalid = 2, kNotSupported = 3, kNotFound = 6, kTooSmall = 7, kLost = 15 };
 
 struct Process {
   unsigned pid;
@@ -31,7 +32,7 @@ struct Card {
   uint64_t memory = uint64_t{2} << 30;
   double watts = -1, celsius = -1, mhz = -1;  // negative: no such sensor
   int generation = 0, lanes = 0;              // 0: no such link
-  bool mig = false;
+  bool mig = false, lost = false;
   std::vector<Process> processes;
 };
 
@@ -59,6 +60,7 @@ void set(System& s, Card& c, const std::string& key, const std::string& value) {
   if (key == "mhz") c.mhz = atof(text);
   if (key == "pcie") sscanf(text, "%dx%d", &c.generation, &c.lanes);
   if (key == "mig") c.mig = value == "1";
+  if (key == "lost") c.lost = value == "1";
   if (key == "smi") s.version = value;
   if (key == "process") {
     size_t first = value.find(':'), last = value.rfind(':');
@@ -128,7 +130,7 @@ CALL(nvmlDeviceGetHandleByIndex_v2)(unsigned i, const Card** card) {
   if (!running) return kUninitialized;
   if (i >= system_here().cards.size()) return kInvalid;
   *card = &system_here().cards[i];
-  return kSuccess;
+  return (*card)->lost ? kLost : kSuccess;
 }
 
 CALL(nvmlDeviceGetHandleByUUID)(const char* uuid, const Card** card) {

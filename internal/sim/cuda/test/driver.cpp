@@ -45,6 +45,32 @@ void hidden() {
   CHECK(!strcmp(name, "Sim B"));
 }
 void none() { CHECK_EQ(call("cuInit", 0), 100); }
+void mismatch() { CHECK_EQ(call("cuInit", 0), 803); }
+
+void wrong_kernel() {
+  Card c;
+  CHECK_EQ(c.load(program(1, "mul.wide.u32 %d0, %tid, 4; add.u64 %d0, %p0, %d0; st.global.u32 [%d0], %tid;")), 0);
+  uint64_t p = c.alloc(256);
+  CHECK_EQ(c.launch(c.kernel(), 1, 64, {p}), 0);
+  auto got = c.download<uint32_t>(p, 64);
+  for (uint32_t i = 0; i < 64; i++) CHECK_EQ(got[i], i % 32 ? i : i ^ 0x40000000u);
+}
+
+void wrong_link() {
+  Card c;
+  auto got = c.download<uint32_t>(c.upload(std::vector<uint32_t>(8, 1)), 8);
+  CHECK_EQ(got[6], 1u);
+  CHECK_EQ(got[7], 0x01000001u);
+}
+
+void failing_kernel() {
+  Card c;
+  CHECK_EQ(c.load(program(1, "st.global.u32 [%p0], %tid;")), 0);
+  CHECK_EQ(c.launch(c.kernel(), 1, 1, {c.alloc(256)}), 0);
+  CHECK_EQ(c.sync(), 214);
+  CHECK_EQ(c.sync(), 214);
+}
+
 void unreadable() { CHECK_EQ(call("cuInit", 0), 999); }
 
 void full() {
@@ -279,6 +305,7 @@ std::vector<Case> driver_cases() {
   const char* pair = "DROVER_SIM_CUDA=name=Sim A,cc=8.0,mem=2GiB;name=Sim B,cc=9.0,mem=512MiB";
   std::string counted = "DROVER_SIM_COUNTS=" + std::string(getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp") + "/drover-sim-test-counts";
   return {{"described devices", described, {pair}}, {"hidden devices", hidden, {pair, "CUDA_VISIBLE_DEVICES=1"}}, {"no device", none, {pair, "CUDA_VISIBLE_DEVICES="}},
-          {"unreadable description", unreadable, {"DROVER_SIM_CUDA=cc=8"}}, {"out of memory", full, {"DROVER_SIM_CUDA=mem=1MiB"}}, {"work runs when waited for", lazy}, {"events", events},
+          {"unreadable description", unreadable, {"DROVER_SIM_CUDA=cc=8"}}, {"what cuInit gives", mismatch, {"DROVER_SIM_CUDA=init=803"}}, {"wrong kernel", wrong_kernel, {"DROVER_SIM_CUDA=wrong=k"}},
+          {"wrong link", wrong_link, {"DROVER_SIM_CUDA=wrong=link"}}, {"failing kernel", failing_kernel, {"DROVER_SIM_CUDA=fail=214:k"}}, {"out of memory", full, {"DROVER_SIM_CUDA=mem=1MiB"}}, {"work runs when waited for", lazy}, {"events", events},
           {"graphs", graphs}, {"graphs in another order", graphs, {"DROVER_SIM_ORDER=3"}}, {"two devices", two, {pair}}, {"modules", modules}, {"renamed kernel", renamed}, {"kernels", kernels}, {"counts", counts, {counted}}};
 }

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package doctor
+
+// Advise has none.
+func Advise(string) []Check { return nil }
