@@ -139,7 +139,7 @@ func (s *session) start(c *cli.Context, context int) error {
 	if err != nil {
 		return err
 	}
-	s.engine, err = engine.Load(c.Context, s.file.Model, places, options, bar.step)
+	s.engine, err = engine.Load(c.Context, s.file.Model, engine.Fixed(s.file.Model, places, options), bar.step)
 	if err != nil {
 		return err
 	}

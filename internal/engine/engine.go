@@ -21,11 +21,12 @@ import (
 
 // Engine is a loaded model. Its methods may be used by many goroutines.
 type Engine struct {
-	model  *backend.Model
-	plan   *Plan
-	limits backend.Limits
-	stages []backend.Stage
-	runs   []run
+	model   *backend.Model
+	planner Planner
+	plan    *Plan
+	limits  backend.Limits
+	stages  []backend.Stage
+	runs    []run
 
 	mu      sync.Mutex
 	wake    sync.Cond // the loop sleeps here when there is nothing to run
@@ -51,85 +52,6 @@ type Engine struct {
 type Stats struct {
 	Steps, Rows       int // forward passes, and rows in them
 	Reused, Preempted int // prompt tokens found in the cache; sequences put back to wait
-}
-
-// Load plans, loads the stages and starts the loop. progress, if not nil, gets
-// bytes done and in total. Errors: a *backend.MemoryError if it does not fit,
-// and those of Device.Load.
-func Load(ctx context.Context, m *backend.Model, places []Placement, o Options, progress func(done, total uint64)) (*Engine, error) {
-	runs, err := order(m, places)
-	if err != nil {
-		return nil, err
-	}
-	p, err := plan(m, places, o, 0)
-	if err != nil {
-		return nil, err
-	}
-	stages, err := loadStages(ctx, m, places, p, progress)
-	var short *backend.MemoryError
-	if errors.As(err, &short) && short.Free > 0 && o.Context == 0 && !o.FitOff {
-		// what was free has gone meanwhile: once more with the true figure
-		if p, err = plan(m, places, o, short.Free); err == nil {
-			stages, err = loadStages(ctx, m, places, p, progress)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return start(m, p, stages, runs), nil
-}
-
-func start(m *backend.Model, p *Plan, stages []backend.Stage, runs []run) *Engine {
-	l := p.Limits
-	e := &Engine{
-		model: m, plan: p, limits: l, stages: stages, runs: runs,
-		pages: newPages(l.Pages), stopped: make(chan struct{}), chunk: min(firstChunk, l.Rows),
-		logits:  make([]float32, l.Outs*m.Config.Vocab),
-		members: make([]*sequence, 0, l.Seqs),
-		batch: backend.Batch{Tokens: make([]int32, 0, l.Rows), Pos: make([]int32, 0, l.Rows),
-			Seqs: make([]backend.Seq, 0, l.Seqs), Out: make([]int32, 0, l.Outs)},
-	}
-	if len(runs) > 1 {
-		e.hidden = make([]float32, l.Rows*m.Config.Dim)
-	}
-	e.wake.L = &e.mu
-	e.step, e.cancel = context.WithCancel(context.Background())
-	go e.loop()
-	return e
-}
-
-// loadStages loads every placement, or none.
-func loadStages(ctx context.Context, m *backend.Model, places []Placement, p *Plan, progress func(done, total uint64)) (stages []backend.Stage, err error) {
-	var before, all uint64 // the shares of the stages, by their planned weights
-	for i := range p.Stages {
-		all += p.Stages[i].Weights
-	}
-	for i, place := range places {
-		var report func(done, total uint64)
-		if share := p.Stages[i].Weights; progress != nil {
-			report = func(done, total uint64) {
-				if total > 0 {
-					progress(before+uint64(float64(done)/float64(total)*float64(share)), all)
-				}
-			}
-		}
-		stage, err := place.Device.Load(ctx, m, place.Runs, p.Limits, report)
-		if err != nil {
-			return nil, errors.Join(append([]error{fmt.Errorf("load on %s: %w", p.Stages[i].Device, err)}, closeStages(stages)...)...)
-		}
-		stages = append(stages, stage)
-		before += p.Stages[i].Weights
-	}
-	return stages, nil
-}
-
-func closeStages(stages []backend.Stage) (errs []error) {
-	for _, s := range stages {
-		if err := s.Close(); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errs
 }
 
 // Plan is what lies where.

@@ -106,7 +106,7 @@ func TestHundredSequences(t *testing.T) {
 			var e *Engine
 			devices[0].before = crowd(&e, 81)
 			var err error
-			e, err = Load(t.Context(), m, places, c.o, nil)
+			e, err = Load(t.Context(), m, Fixed(m, places, c.o), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -306,7 +306,7 @@ func open(t testing.TB, m *backend.Model, d *fakeDevice, o Options) *Engine {
 	if d.id == "" {
 		d.id = "fake"
 	}
-	e, err := Load(context.Background(), m, Whole(m, d), o, nil)
+	e, err := Load(context.Background(), m, Fixed(m, Whole(m, d), o), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

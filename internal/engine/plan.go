@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,6 +20,7 @@ type Plan struct {
 	// Wanted is the context that was asked for; above Context it did not fit.
 	Wanted int            `json:"-"`
 	Limits backend.Limits `json:"-"`
+	Places []Placement    `json:"-"` // where each of Stages lies
 }
 
 // StagePlan is one device's part. Sizes are in bytes.
@@ -39,6 +41,24 @@ type StagePlan struct {
 
 // smallest is the context below which shrinking gives up.
 const smallest = 4 * backend.PageRows
+
+// Fixed plans for a placement that is given. A memory error bounds the free memory
+// of the plan after it.
+func Fixed(m *backend.Model, places []Placement, o Options) Planner {
+	return func(_ context.Context, why error) (*Plan, error) {
+		if _, err := order(m, places); err != nil {
+			return nil, err
+		}
+		var short *backend.MemoryError
+		switch {
+		case why == nil:
+			return plan(m, places, o, 0)
+		case errors.As(why, &short) && short.Free > 0 && o.Context == 0 && !o.FitOff:
+			return plan(m, places, o, short.Free)
+		}
+		return nil, why
+	}
+}
 
 // plan finds the context, and what every stage needs for it. free, if not 0,
 // is a bound on every device's free memory that a failed Load has shown.
@@ -85,7 +105,7 @@ func plan(m *backend.Model, places []Placement, o Options, free uint64) (*Plan, 
 // not fit. spare keeps 1/spare of the free memory unused.
 func planContext(m *backend.Model, places []Placement, o Options, context int, free uint64, spare uint64) (*Plan, error) {
 	l := o.Limits(&m.Config, context)
-	p := &Plan{Context: l.Context, Wanted: context, Limits: l}
+	p := &Plan{Context: l.Context, Wanted: context, Limits: l, Places: places}
 	needs := map[string]uint64{} // two stages on one device share its memory
 	for _, place := range places {
 		info := place.Device.Info()

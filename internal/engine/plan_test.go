@@ -32,7 +32,7 @@ func TestFit(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := &fakeDevice{id: "fake", free: c.free, perPage: 100}
-			e, err := Load(context.Background(), m, Whole(m, d), c.o, nil)
+			e, err := Load(context.Background(), m, Fixed(m, Whole(m, d), c.o), nil)
 			if c.context == 0 {
 				var short *backend.MemoryError
 				if !errors.As(err, &short) || !errors.Is(err, backend.ErrMemory) || short.Need <= short.Free || d.loads.Load() != 0 {
@@ -55,7 +55,7 @@ func TestFit(t *testing.T) {
 func TestFitAgain(t *testing.T) {
 	m := fakeModel(1, 0, 64*100)
 	d := &fakeDevice{id: "fake", free: 1024 + 100*100, perPage: 100, failure: &backend.MemoryError{Device: "fake", Need: 11024, Free: 1024 + 100*50}}
-	e, err := Load(context.Background(), m, Whole(m, d), Options{}, nil)
+	e, err := Load(context.Background(), m, Fixed(m, Whole(m, d), Options{}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestFitAgain(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	d = &fakeDevice{id: "fake", free: 1024 + 100*100, perPage: 100, failure: errTest}
-	if _, err := Load(context.Background(), m, Whole(m, d), Options{}, nil); !errors.Is(err, errTest) || d.loads.Load() != 1 {
+	if _, err := Load(context.Background(), m, Fixed(m, Whole(m, d), Options{}), nil); !errors.Is(err, errTest) || d.loads.Load() != 1 {
 		t.Errorf("another error: %v after %d loads", err, d.loads.Load())
 	}
 }
@@ -74,15 +74,15 @@ func TestLoadStages(t *testing.T) {
 	m := fakeModel(2, 0, 64)
 	a, b := &fakeDevice{id: "fake:0"}, &fakeDevice{id: "fake:1", failure: errTest}
 	places := []Placement{{b, []backend.Range{{Lo: 3, Hi: 5}}}, {a, []backend.Range{{Lo: 0, Hi: 3}, {Lo: 5, Hi: 6}}}}
-	if _, err := Load(context.Background(), m, places, Options{}, nil); !errors.Is(err, errTest) || !strings.Contains(err.Error(), "fake:1") {
+	if _, err := Load(context.Background(), m, Fixed(m, places, Options{}), nil); !errors.Is(err, errTest) || !strings.Contains(err.Error(), "fake:1") {
 		t.Errorf("got %v", err)
 	}
 	a.failure = errTest
-	if _, err := Load(context.Background(), m, places, Options{}, nil); !errors.Is(err, errTest) || b.open.Load() != 0 {
+	if _, err := Load(context.Background(), m, Fixed(m, places, Options{}), nil); !errors.Is(err, errTest) || b.open.Load() != 0 {
 		t.Errorf("%v, %d stages left open", err, b.open.Load())
 	}
 	var last uint64
-	e, err := Load(context.Background(), m, places, Options{}, func(done, total uint64) {
+	e, err := Load(context.Background(), m, Fixed(m, places, Options{}), func(done, total uint64) {
 		if done < last || done > total || total != 2000 {
 			t.Errorf("%d of %d after %d", done, total, last)
 		}
@@ -100,12 +100,12 @@ func TestLoadStages(t *testing.T) {
 		t.Errorf("two stages, one with two runs: %v, got %v, want %v", err, got.Tokens, want)
 	}
 	for _, runs := range [][]backend.Range{nil, {{Lo: 0, Hi: 5}}, {{Lo: 1, Hi: 6}}, {{Lo: 0, Hi: 3}, {Lo: 2, Hi: 6}}, {{Lo: 0, Hi: 6}, {Lo: 6, Hi: 6}}, {{Lo: 0, Hi: 9}}} {
-		if _, err := Load(context.Background(), m, []Placement{{a, runs}}, Options{}, nil); err == nil {
+		if _, err := Load(context.Background(), m, Fixed(m, []Placement{{a, runs}}, Options{}), nil); err == nil {
 			t.Errorf("runs %v passed", runs)
 		}
 	}
 	for _, o := range []Options{{Context: -1}, {Batch: -1}, {K: quant.Q4_0}, {V: quant.BF16}, {Sequences: -2}} {
-		if _, err := Load(context.Background(), m, Whole(m, a), o, nil); err == nil {
+		if _, err := Load(context.Background(), m, Fixed(m, Whole(m, a), o), nil); err == nil {
 			t.Errorf("%+v passed", o)
 		}
 	}

@@ -160,7 +160,7 @@ func TestPerplexity(t *testing.T) {
 func TestNoFiniteLogit(t *testing.T) {
 	m := fakeModel(1, 0, 64)
 	d := &fakeDevice{id: "fake"}
-	e, err := Load(context.Background(), m, []Placement{{nanDevice{d}, []backend.Range{{Lo: 0, Hi: 4}}}}, Options{}, nil)
+	e, err := Load(context.Background(), m, Fixed(m, []Placement{{nanDevice{d}, []backend.Range{{Lo: 0, Hi: 4}}}}, Options{}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
