@@ -99,6 +99,7 @@ type fakeDevice struct {
 	kind     string
 	failure  error                       // of Load
 	before   func(context.Context) error // called at the start of every Forward
+	loading  func(context.Context) error // called by Load
 
 	loads, open atomic.Int32
 	most        atomic.Int32 // most sequences in a batch
@@ -120,12 +121,17 @@ func (d *fakeDevice) Need(_ *backend.Model, runs []backend.Range, l backend.Limi
 	return backend.Need{Weights: 1000 + d.perBlock*uint64(blocks), Cache: uint64(l.Pages) * d.perPage, Scratch: 24}, nil
 }
 
-func (d *fakeDevice) Load(_ context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (backend.Stage, error) {
+func (d *fakeDevice) Load(ctx context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (backend.Stage, error) {
 	d.loads.Add(1)
 	if d.failure != nil {
 		err := d.failure
 		d.failure = nil
 		return nil, err
+	}
+	if d.loading != nil {
+		if err := d.loading(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if progress != nil {
 		progress(500, 1000)
