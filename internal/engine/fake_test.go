@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"drover/backend"
 	"drover/internal/sample"
@@ -97,8 +99,9 @@ type fakeDevice struct {
 	perPage  uint64
 	perBlock uint64
 	kind     string
-	failure  error                       // of Load
-	before   func(context.Context) error // called at the start of every Forward
+	failure  error                        // of Load
+	before   func(context.Context) error  // called at the start of every Forward
+	cost     func(rows int) time.Duration // how long a Forward takes, on a virtual clock
 
 	loads, open atomic.Int32
 	most        atomic.Int32 // most sequences in a batch
@@ -175,6 +178,12 @@ func (s *fakeStage) Forward(ctx context.Context, run int, b *backend.Batch) erro
 		if err := s.dev.before(ctx); err != nil {
 			s.poison(b)
 			return err
+		}
+	}
+	if s.dev.cost != nil {
+		select {
+		case <-time.After(s.dev.cost(len(b.Tokens))):
+		case <-ctx.Done(): // seen below
 		}
 	}
 	r, hidden := s.runs[run], b.Hidden
@@ -312,6 +321,25 @@ func open(t testing.TB, m *backend.Model, d *fakeDevice, o Options) *Engine {
 	}
 	t.Cleanup(func() { settle(t, e, d) })
 	return e
+}
+
+// split places runs of blocks that end at the cuts on fake devices, run i on device
+// on[i].
+func split(m *backend.Model, cuts []int, on []int) ([]Placement, []*fakeDevice) {
+	var places []Placement
+	var devices []*fakeDevice
+	lo := 0
+	for i, hi := range append(slices.Clone(cuts), m.Config.Blocks()) {
+		for on[i] >= len(devices) {
+			d := &fakeDevice{id: fmt.Sprint("fake:", len(devices))}
+			devices = append(devices, d)
+			places = append(places, Placement{Device: d})
+		}
+		p := &places[on[i]]
+		p.Runs = append(p.Runs, backend.Range{Lo: lo, Hi: hi})
+		lo = hi
+	}
+	return places, devices
 }
 
 // settle closes the engine and looks for what is left.

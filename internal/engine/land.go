@@ -26,7 +26,9 @@ func (e *Engine) land(f *flight) {
 	}
 	vocab := e.model.Config.Vocab
 	logits := f.logits
-	for _, p := range f.parts {
+	parts := f.parts
+	f.parts = f.parts[:0] // on the ground, whatever abandon looks for
+	for _, p := range parts {
 		own := logits[:p.outs*vocab]
 		logits = logits[len(own):]
 		s := p.s
@@ -43,8 +45,7 @@ func (e *Engine) land(f *flight) {
 			e.arrive(&p, own, f.ended)
 		}
 	}
-	clear(f.parts)
-	f.parts = f.parts[:0]
+	clear(parts)
 	if cancelled {
 		f.ctx, f.cancel = context.WithCancel(e.life)
 	}
