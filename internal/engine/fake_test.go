@@ -103,6 +103,8 @@ type fakeDevice struct {
 	before   func(context.Context) error  // called at the start of every Forward
 	cost     func(rows int) time.Duration // how long a Forward takes, on a virtual clock
 
+	lostAt      int32        // the Forward at which it is lost for good; 0: never
+	passes      atomic.Int32 // Forwards so far
 	loads, open atomic.Int32
 	most        atomic.Int32 // most sequences in a batch
 	mu          sync.Mutex
@@ -125,6 +127,9 @@ func (d *fakeDevice) Need(_ *backend.Model, runs []backend.Range, l backend.Limi
 
 func (d *fakeDevice) Load(_ context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (backend.Stage, error) {
 	d.loads.Add(1)
+	if d.isLost() {
+		return nil, fmt.Errorf("load: %w", backend.ErrLost)
+	}
 	if d.failure != nil {
 		err := d.failure
 		d.failure = nil
@@ -141,6 +146,8 @@ func (d *fakeDevice) Load(_ context.Context, m *backend.Model, runs []backend.Ra
 	}
 	return s, nil
 }
+
+func (d *fakeDevice) isLost() bool { return d.lostAt > 0 && d.passes.Load() >= d.lostAt }
 
 func (d *fakeDevice) fault(format string, args ...any) {
 	d.mu.Lock()
@@ -162,6 +169,9 @@ type fakeStage struct {
 
 func (s *fakeStage) Close() error {
 	s.dev.open.Add(-1)
+	if s.dev.isLost() {
+		return fmt.Errorf("close: %w", backend.ErrLost)
+	}
 	return nil
 }
 
@@ -179,6 +189,10 @@ func (s *fakeStage) Forward(ctx context.Context, run int, b *backend.Batch) erro
 			s.poison(b)
 			return err
 		}
+	}
+	if s.dev.passes.Add(1); s.dev.isLost() {
+		s.poison(b)
+		return fmt.Errorf("xid 79: %w", backend.ErrLost)
 	}
 	if s.dev.cost != nil {
 		select {
