@@ -42,29 +42,6 @@ func try(ctx context.Context, m *backend.Model, planner Planner, why error, prog
 	return p, stages, err
 }
 
-func start(m *backend.Model, planner Planner, p *Plan, stages []backend.Stage) *Engine {
-	l := p.Limits
-	runs, err := order(m, p.Places)
-	if err != nil {
-		panic("BUG: " + err.Error())
-	}
-	e := &Engine{
-		model: m, planner: planner, plan: p, limits: l, stages: stages, runs: runs,
-		pages: newPages(l.Pages), stopped: make(chan struct{}), chunk: min(firstChunk, l.Rows),
-		logits:  make([]float32, l.Outs*m.Config.Vocab),
-		members: make([]*sequence, 0, l.Seqs),
-		batch: backend.Batch{Tokens: make([]int32, 0, l.Rows), Pos: make([]int32, 0, l.Rows),
-			Seqs: make([]backend.Seq, 0, l.Seqs), Out: make([]int32, 0, l.Outs)},
-	}
-	if len(runs) > 1 {
-		e.hidden = make([]float32, l.Rows*m.Config.Dim)
-	}
-	e.wake.L = &e.mu
-	e.step, e.cancel = context.WithCancel(context.Background())
-	go e.loop()
-	return e
-}
-
 // loadStages loads every placement at once, or none: the first error cancels the
 // others, and what was loaded is freed.
 func loadStages(ctx context.Context, m *backend.Model, p *Plan, progress func(done, total uint64)) ([]backend.Stage, error) {

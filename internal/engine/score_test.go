@@ -85,7 +85,7 @@ func TestLogitsPreempted(t *testing.T) {
 		}
 		done <- err
 	}()
-	waitFor(e, func() bool { return e.running })
+	waitFor(e, func() bool { return e.inAir() > 0 })
 	or, next := newOracle(m), 0
 	err := e.Logits(context.Background(), tokens, true, func(pos int, logits []float32) error {
 		if want := or.push(tokens[pos]); pos != next || !slices.Equal(logits, want) {
