@@ -35,6 +35,9 @@ bool set(Options& o, Described& d, const std::string& key, const std::string& va
   } else if (key == "l2") {
     if (!size_of(value, n)) return false;
     d.l2 = static_cast<int>(n);
+  } else if (key == "lost") {
+    d.lost = static_cast<uint32_t>(atoi(value.c_str()));
+    return d.lost > 0;
   } else if (key == "uuid") {
     d.uuid = value;
   } else if (key == "driver") {
