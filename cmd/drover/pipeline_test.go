@@ -54,7 +54,7 @@ func TestConcurrentHalves(t *testing.T) {
 	one.Runs = []backend.Range{{Lo: 0, Hi: m.Config.Blocks()}}
 	alone := load([]engine.Placement{one}, engine.Options{})
 	defer alone.Close()
-	together := load(halves(t, m, m.Config.Blocks()/2), engine.Options{Sequences: 16, Pages: 30, Batch: 128})
+	together := load(halves(t, m, m.Config.Blocks()/2), engine.Options{Sequences: 16, Pages: 16, Batch: 128})
 	defer together.Close()
 
 	const sequences = 100
@@ -68,7 +68,7 @@ func TestConcurrentHalves(t *testing.T) {
 		if i%4 == 0 { // some share their beginning
 			tokens = append(slices.Clone(requests[max(0, i-4)].Tokens), tokens...)
 		}
-		requests[i] = engine.Request{Tokens: tokens[:min(len(tokens), 400)], Max: 1 + r.IntN(60)}
+		requests[i] = engine.Request{Tokens: tokens[:min(len(tokens), 400)], Max: 1 + r.IntN(120)}
 	}
 	run := func(e *engine.Engine, i int) []int32 {
 		p := sample.Defaults()
