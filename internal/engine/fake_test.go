@@ -100,6 +100,7 @@ type fakeDevice struct {
 	perBlock uint64
 	kind     string
 	failure  error                        // of Load
+	loading  func(context.Context) error  // called by Load
 	before   func(context.Context) error  // called at the start of every Forward
 	cost     func(rows int) time.Duration // how long a Forward takes, on a virtual clock
 
@@ -125,7 +126,7 @@ func (d *fakeDevice) Need(_ *backend.Model, runs []backend.Range, l backend.Limi
 	return backend.Need{Weights: 1000 + d.perBlock*uint64(blocks), Cache: uint64(l.Pages) * d.perPage, Scratch: 24}, nil
 }
 
-func (d *fakeDevice) Load(_ context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (backend.Stage, error) {
+func (d *fakeDevice) Load(ctx context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (backend.Stage, error) {
 	d.loads.Add(1)
 	if d.isLost() {
 		return nil, fmt.Errorf("load: %w", backend.ErrLost)
@@ -134,6 +135,11 @@ func (d *fakeDevice) Load(_ context.Context, m *backend.Model, runs []backend.Ra
 		err := d.failure
 		d.failure = nil
 		return nil, err
+	}
+	if d.loading != nil {
+		if err := d.loading(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if progress != nil {
 		progress(500, 1000)

@@ -27,14 +27,14 @@ type plans struct {
 }
 
 func (p *plans) planner(m *backend.Model) Planner {
-	return func(_ context.Context, why error) (*Plan, error) {
+	return func(ctx context.Context, why error) (*Plan, error) {
 		i := p.asked
 		p.asked++
 		p.whys = append(p.whys, why)
 		if i >= len(p.places) {
 			return nil, p.fail
 		}
-		return plan(m, p.places[i], p.o[min(i, len(p.o)-1)], 0)
+		return Fixed(m, p.places[i], p.o[min(i, len(p.o)-1)])(ctx, nil)
 	}
 }
 
@@ -273,14 +273,14 @@ func TestLostClose(t *testing.T) {
 			asked := 0
 			planner := func(ctx context.Context, why error) (*Plan, error) {
 				if asked++; asked == 1 {
-					return plan(m, Whole(m, a), Options{Context: 600}, 0)
+					return Fixed(m, Whole(m, a), Options{Context: 600})(context.Background(), nil)
 				}
 				if planning {
 					<-ctx.Done()
 					return nil, ctx.Err()
 				}
 				time.Sleep(time.Second) // it does not look at ctx
-				return plan(m, Whole(m, b), Options{Context: 600}, 0)
+				return Fixed(m, Whole(m, b), Options{Context: 600})(context.Background(), nil)
 			}
 			e, err := Load(t.Context(), m, planner, nil)
 			if err != nil {
@@ -345,7 +345,7 @@ func TestLostShorter(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if e.Context() != 256 || e.Plan().Context != 256 {
+		if e.Context() != 256 || e.Plan().Limits.Context != 256 {
 			t.Errorf("the context is %d", e.Context())
 		}
 		if _, err := e.Generate(t.Context(), Request{Tokens: make([]int32, 257)}, nil); !errors.As(err, new(*ContextError)) {

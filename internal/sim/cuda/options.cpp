@@ -45,7 +45,7 @@ bool set(Options& o, Described& d, const std::string& key, const std::string& va
     return o.driver > 0;
   } else {
     // of the stand-in for NVML
-    for (const char* other : {"watts", "celsius", "mhz", "pcie", "mig", "process", "smi"})
+    for (const char* other : {"watts", "celsius", "mhz", "limit", "pcie", "mig", "process", "smi"})
       if (key == other) return true;
     return false;
   }
