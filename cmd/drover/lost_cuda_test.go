@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -146,5 +147,55 @@ func TestLostCard(t *testing.T) {
 				t.Errorf("loaded again %d times, requests begun again %d times; texts had begun: %v; %d tokens; the last loss: %v", stats.Replanned, again.Load(), begun, emitted.Load(), stats.Lost)
 			}
 		})
+	}
+}
+
+// The same by command: who asked for no card by name gets the whole text and is told;
+// who named the lost one, or has no other device, gets its loss.
+func TestLostCardCommand(t *testing.T) {
+	ids := "1"
+	for i := range 70 {
+		ids += fmt.Sprintf(",%d", i*i%320)
+	}
+	run := func(cards string, args ...string) result {
+		return command(t, "", []string{"DROVER_CUDA_LIBRARY=" + sim.CUDA(t), "DROVER_NVML_LIBRARY=/nonexistent/libnvidia-ml.so.1", "DROVER_SIM_CUDA=" + cards},
+			append([]string{"--json", "run", "-m", "synthetic:dim=64,layers=4,heads=4,kv=2,ffn=128,vocab=320:F32:3", "--tokens", ids,
+				"-n", "24", "--temp", "0", "-c", "128", "-ctk", "f32", "-ctv", "f32"}, args...)...)
+	}
+	r := run("none", "--device", "cpu")
+	want := fmt.Sprint(r.object(t)["tokens"])
+	for _, c := range []struct {
+		name, cards string
+		args        []string
+		exit        int
+		on          string // where it ends
+	}{
+		{"prompt", "lost=60;name=B", []string{"--device", "cuda"}, 0, "cuda:1"},
+		{"decode", "lost=500;name=B", []string{"--device", "cuda"}, 0, "cuda:1"},
+		{"a third of a split", "name=A;name=B;lost=250", []string{"--device", "cuda", "--split", "1,1,1"}, 0, "cuda:0 cuda:1"},
+		{"all that a split had", "lost=250;name=B", []string{"--device", "cuda", "--split", "1,0"}, 0, "cuda:1"},
+		{"named", "lost=500;name=B", []string{"--device", "cuda:0,cuda:1"}, exitDevice, ""},
+		{"the only one", "lost=500", []string{"--device", "cuda"}, exitDevice, ""},
+	} {
+		r := run(c.cards, c.args...)
+		doc := r.object(t)
+		if r.exit != c.exit {
+			t.Errorf("%s: exit status %d, want %d: %s%s", c.name, r.exit, c.exit, r.out, r.errout)
+		} else if c.exit != 0 {
+			if !strings.Contains(r.out, "lost") {
+				t.Errorf("%s: %s", c.name, r.out)
+			}
+		} else {
+			var on []string
+			for _, s := range doc["plan"].(map[string]any)["stages"].([]any) {
+				on = append(on, s.(map[string]any)["device"].(string))
+			}
+			if got := fmt.Sprint(doc["tokens"]); got != want || strings.Join(on, " ") != c.on {
+				t.Errorf("%s: %s on %v, want %s on %s", c.name, got, on, want, c.on)
+			}
+			if !strings.Contains(r.errout, "without cuda:") {
+				t.Errorf("%s: nothing is said of the loss: %s", c.name, r.errout)
+			}
+		}
 	}
 }
