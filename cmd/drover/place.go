@@ -160,10 +160,12 @@ func (p *placer) next(ctx context.Context, why error) (*engine.Plan, error) {
 	case errors.As(why, &short):
 		fmt.Fprintf(p.notes, "planned again: %v\n", why)
 	case why != nil:
+		before := p.machine.devices
 		gone, err := p.machine.lost(why)
 		if err != nil {
 			return nil, err
 		}
+		p.wishes.Split = sharesLeft(p.wishes.Split, before, p.machine.devices)
 		fmt.Fprintf(p.notes, "planned again without %s: %v\n", strings.Join(gone, ", "), why)
 	}
 	w, err := p.machine.now(ctx, p.verbose)
@@ -192,6 +194,20 @@ func (p *placer) next(ctx context.Context, why error) (*engine.Plan, error) {
 		e.Stages = append(e.Stages, engine.StagePlan{Device: s.Device, Weights: s.Weights})
 	}
 	return e, nil
+}
+
+// sharesLeft is the shares of the devices that are left; nil where none has one.
+func sharesLeft(shares []float64, before, left []backend.Device) []float64 {
+	var kept []float64
+	for i, share := range shares {
+		if slices.Contains(left, before[i]) {
+			kept = append(kept, share)
+		}
+	}
+	if !slices.ContainsFunc(kept, func(share float64) bool { return share > 0 }) {
+		return nil
+	}
+	return kept
 }
 
 // bound lets a plan use no more of a device than an error has shown to be free. A

@@ -104,6 +104,8 @@ type fakeDevice struct {
 	before   func(context.Context) error  // called at the start of every Forward
 	cost     func(rows int) time.Duration // how long a Forward takes, on a virtual clock
 
+	air *airspace // of the devices of one model, nil: there is one
+
 	lostAt      int32        // the Forward at which it is lost for good; 0: never
 	passes      atomic.Int32 // Forwards so far
 	loads, open atomic.Int32
@@ -182,6 +184,18 @@ func (s *fakeStage) Close() error {
 }
 
 func (s *fakeStage) Forward(ctx context.Context, run int, b *backend.Batch) error {
+	r := s.runs[run]
+	if r.Lo == 0 {
+		s.dev.air.enter(s, b)
+	}
+	err := s.forward(ctx, r, b)
+	if err != nil || r.Hi == s.config.Blocks() {
+		s.dev.air.leave(b)
+	}
+	return err
+}
+
+func (s *fakeStage) forward(ctx context.Context, r backend.Range, b *backend.Batch) error {
 	if s.busy.Swap(true) {
 		s.dev.fault("two goroutines in one stage")
 	}
@@ -206,7 +220,7 @@ func (s *fakeStage) Forward(ctx context.Context, run int, b *backend.Batch) erro
 		case <-ctx.Done(): // seen below
 		}
 	}
-	r, hidden := s.runs[run], b.Hidden
+	hidden := b.Hidden
 	if r.Lo == 0 && r.Hi == s.config.Blocks() {
 		hidden = s.scratch[:2*len(b.Tokens)]
 	}
@@ -328,6 +342,56 @@ func (s *fakeStage) check(b *backend.Batch) {
 	}
 }
 
+// airspace knows the batches between their first run and their last. Of two that
+// name the same page one may write it only if it is the next chunk of the same
+// sequence.
+type airspace struct {
+	mu    sync.Mutex
+	aloft map[*backend.Batch]map[int32]use
+}
+
+// use is what a batch does with a page.
+type use struct {
+	index       int // of the page in its sequence
+	first, last int // positions of the sequence's rows
+	writes      bool
+}
+
+func (a *airspace) enter(s *fakeStage, b *backend.Batch) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	uses, row := map[int32]use{}, 0
+	for _, seq := range b.Seqs {
+		first, last := int(b.Pos[row]), int(b.Pos[row+seq.Rows-1])
+		for i := s.lowest(first) / backend.PageRows; i <= last/backend.PageRows; i++ {
+			mine := use{i, first, last, i >= first/backend.PageRows}
+			uses[seq.Pages[i]] = mine
+			for _, others := range a.aloft {
+				if other, both := others[seq.Pages[i]]; both && (mine.writes || other.writes) && (other.index != i || other.last >= first) {
+					s.dev.fault("page %d: %+v while a batch is under way with %+v", seq.Pages[i], mine, other)
+				}
+			}
+		}
+		row += seq.Rows
+	}
+	if a.aloft == nil {
+		a.aloft = map[*backend.Batch]map[int32]use{}
+	}
+	a.aloft[b] = uses
+}
+
+func (a *airspace) leave(b *backend.Batch) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.aloft, b)
+}
+
 // open loads m whole on a fake device, and checks at the end of the test that
 // nothing was broken or leaked.
 func open(t testing.TB, m *backend.Model, d *fakeDevice, o Options) *Engine {
@@ -348,10 +412,11 @@ func open(t testing.TB, m *backend.Model, d *fakeDevice, o Options) *Engine {
 func split(m *backend.Model, cuts []int, on []int) ([]Placement, []*fakeDevice) {
 	var places []Placement
 	var devices []*fakeDevice
+	air := &airspace{}
 	lo := 0
 	for i, hi := range append(slices.Clone(cuts), m.Config.Blocks()) {
 		for on[i] >= len(devices) {
-			d := &fakeDevice{id: fmt.Sprint("fake:", len(devices))}
+			d := &fakeDevice{id: fmt.Sprint("fake:", len(devices)), air: air}
 			devices = append(devices, d)
 			places = append(places, Placement{Device: d})
 		}

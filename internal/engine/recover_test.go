@@ -170,6 +170,38 @@ func TestLostCache(t *testing.T) {
 	}
 }
 
+// A chunk is lost in a device that goes on: what the next chunk, under way behind
+// it, makes of that is nobody's text.
+func TestLostBetweenChunks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := fakeModel(2, 0, 600)
+		first, a := split(m, []int{3}, []int{0, 1})
+		second, b := split(m, nil, []int{0})
+		passes := 0
+		a[1].before = func(context.Context) error {
+			if passes++; passes == 2 {
+				time.Sleep(time.Microsecond) // chunk 3 has left
+				return backend.ErrLost
+			}
+			return nil
+		}
+		for _, d := range a {
+			d.cost = func(rows int) time.Duration { return time.Duration(rows) * time.Microsecond }
+		}
+		p := plans{places: [][]Placement{first, second}, o: []Options{{Context: 600, Batch: 64}}}
+		e, err := Load(t.Context(), m, p.planner(m), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		prompt := make([]int32, 190) // three chunks
+		got, err := e.Generate(t.Context(), Request{Tokens: prompt, Max: 20}, nil)
+		if want := newOracle(m).text(prompt, 20, sample.Greedy()); err != nil || !slices.Equal(got.Tokens, want) || passes != 3 {
+			t.Errorf("%v after %d passes: got %v, want %v", err, passes, got.Tokens, want)
+		}
+		settle(t, e, append(a, b...)...)
+	})
+}
+
 // Scored rows are handed out once each, whatever is lost between.
 func TestLostScore(t *testing.T) {
 	m := fakeModel(2, 0, 600)

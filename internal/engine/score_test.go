@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"drover/backend"
@@ -64,6 +65,42 @@ func TestLogits(t *testing.T) {
 			t.Errorf("error from each: %v after %d", err, n)
 		}
 	}
+}
+
+// On two stages the rows behind those that the caller reads are not computed yet,
+// and those of several callers are, beside each other.
+func TestLogitsPipelined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := fakeModel(2, 0, 400)
+		places, devices := split(m, []int{3}, []int{0, 1})
+		for _, d := range devices {
+			d.cost = func(rows int) time.Duration { return time.Duration(rows) * time.Microsecond }
+		}
+		e, err := Load(t.Context(), m, Fixed(m, places, Options{Context: 400, Sequences: 3, Batch: 60, Outs: 20}), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for i := range 3 {
+			wg.Go(func() {
+				or, next := newOracle(m), 0
+				tokens := slices.Repeat([]int32{int32(i), 7}, 150)
+				err := e.Logits(context.Background(), tokens, true, func(pos int, logits []float32) error {
+					if want := or.push(tokens[pos]); pos != next || !slices.Equal(logits, want) {
+						t.Errorf("position %d, want %d, or other logits", pos, next)
+					}
+					next++
+					time.Sleep(time.Microsecond)
+					return nil
+				})
+				if err != nil || next != len(tokens) {
+					t.Errorf("%v after %d", err, next)
+				}
+			})
+		}
+		wg.Wait()
+		settle(t, e, devices...)
+	})
 }
 
 // A text that is scored is put back in the middle by one that generates, and

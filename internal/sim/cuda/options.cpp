@@ -39,6 +39,9 @@ bool set(Options& o, Described& d, const std::string& key, const std::string& va
     int& number = key == "oom" ? d.oom : d.gone;
     number = atoi(value.c_str());
     return number > 0;
+  } else if (key == "lost") {
+    d.lost = static_cast<uint32_t>(atoi(value.c_str()));
+    return d.lost > 0;
   } else if (key == "uuid") {
     d.uuid = value;
   } else if (key == "driver") {

@@ -2,8 +2,9 @@
 //
 //   DROVER_SIM_CUDA     the cards, with ; between, each of KEY=VALUE with commas between; "none": no card.
 //                       name=, cc= (8.0), mem= (2GiB; B, KiB, MiB, GiB), sms= multiprocessors (16), l2= bytes (4MiB),
-//                       uuid= (GPU-01234567-89ab-...), driver= version of the driver API (12080), for all,
-//                       oom=N: the card's N-th allocation finds no memory, gone=N: it finds the card lost.
+//                       uuid= (GPU-01234567-89ab-...), lost= launches, the last of which ends all (0: none), gone= the same of
+//                       allocations, oom= the number of the allocation that finds no memory,
+//                       driver= version of the driver API (12080), for all.
 //                       Keys of the stand-in for NVML are passed over.
 //   CUDA_VISIBLE_DEVICES  as for the driver
 //   DROVER_SIM_CHECK    1, or with commas between: races, shared, global, registers, order (below)
@@ -28,6 +29,7 @@ struct Described {
   int l2 = 4 << 20;
   std::string uuid;
   int oom = 0, gone = 0;  // of its allocations, counted from 1: which fails, which loses the card; 0: none
+  uint32_t lost = 0;  // the launch at which the card falls off the bus; 0: never
 };
 
 struct Options {

@@ -209,6 +209,24 @@ void two() {
   CHECK_EQ(call("cuStreamSynchronize", a.stream), 400);
 }
 
+// A card is lost at its third launch, and with it all that is asked of it later;
+// the other one is there.
+void lost() {
+  Card a(0), b(1);
+  for (Card *c : {&a, &b}) {
+    c->use();
+    CHECK_EQ(c->load(program(1, add_one)), 0);
+    uint64_t p = c->upload(std::vector<uint32_t>(32, 4));
+    for (int i = 0; i < 2; i++) CHECK_EQ(c->launch(c->kernel(), 1, 32, {p}), 0);
+    CHECK_EQ(c->download<uint32_t>(p, 32)[9], 6u);
+    CHECK_EQ(c->launch(c->kernel(), 1, 32, {p}), 0);
+    int gone = c == &a ? 999 : 0;
+    CHECK_EQ(c->sync(), gone);
+    CHECK_EQ(c->sync(), gone);
+    CHECK_EQ(call("cuMemAlloc_v2", &p, 16), gone);
+  }
+}
+
 void modules() {
   Card c;
   std::string log;
@@ -297,5 +315,6 @@ std::vector<Case> driver_cases() {
   return {{"described devices", described, {pair}}, {"hidden devices", hidden, {pair, "CUDA_VISIBLE_DEVICES=1"}}, {"no device", none, {pair, "CUDA_VISIBLE_DEVICES="}},
           {"unreadable description", unreadable, {"DROVER_SIM_CUDA=cc=8"}}, {"out of memory", full, {"DROVER_SIM_CUDA=mem=1MiB"}},
           {"allocations that fail", failing, {"DROVER_SIM_CUDA=oom=2,gone=3", "DROVER_SIM_MEMORY=memory"}}, {"work runs when waited for", lazy}, {"events", events},
-          {"graphs", graphs}, {"graphs in another order", graphs, {"DROVER_SIM_ORDER=3"}}, {"two devices", two, {pair}}, {"modules", modules}, {"renamed kernel", renamed}, {"kernels", kernels}, {"counts", counts, {counted}}};
+          {"graphs", graphs}, {"graphs in another order", graphs, {"DROVER_SIM_ORDER=3"}}, {"two devices", two, {pair}},
+          {"a lost device", lost, {"DROVER_SIM_CUDA=lost=3;name=Sim B"}}, {"modules", modules}, {"renamed kernel", renamed}, {"kernels", kernels}, {"counts", counts, {counted}}};
 }
