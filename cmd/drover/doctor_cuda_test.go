@@ -80,7 +80,7 @@ func TestDoctorFaults(t *testing.T) {
 // What keeps the driver from starting is told alike by doctor, devices and run, each
 // with its remedy: status 6 where a card was not asked for, 4 where it was.
 func TestDoctorDriver(t *testing.T) {
-	lost := []string{"DROVER_NVML_LIBRARY=" + sim.NVML(t), "DROVER_SIM_NVML=lost=1"}
+	lost := []string{"DROVER_NVML_LIBRARY=" + sim.NVML(t), "DROVER_SIM_NVML=fallen=1"}
 	for _, c := range []struct {
 		env    []string
 		device string

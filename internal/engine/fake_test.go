@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"drover/backend"
 	"drover/internal/sample"
@@ -97,9 +99,15 @@ type fakeDevice struct {
 	perPage  uint64
 	perBlock uint64
 	kind     string
-	failure  error                       // of Load
-	before   func(context.Context) error // called at the start of every Forward
+	failure  error                        // of Load
+	loading  func(context.Context) error  // called by Load
+	before   func(context.Context) error  // called at the start of every Forward
+	cost     func(rows int) time.Duration // how long a Forward takes, on a virtual clock
 
+	air *airspace // of the devices of one model, nil: there is one
+
+	lostAt      int32        // the Forward at which it is lost for good; 0: never
+	passes      atomic.Int32 // Forwards so far
 	loads, open atomic.Int32
 	most        atomic.Int32 // most sequences in a batch
 	mu          sync.Mutex
@@ -120,12 +128,20 @@ func (d *fakeDevice) Need(_ *backend.Model, runs []backend.Range, l backend.Limi
 	return backend.Need{Weights: 1000 + d.perBlock*uint64(blocks), Cache: uint64(l.Pages) * d.perPage, Scratch: 24}, nil
 }
 
-func (d *fakeDevice) Load(_ context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (backend.Stage, error) {
+func (d *fakeDevice) Load(ctx context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (backend.Stage, error) {
 	d.loads.Add(1)
+	if d.isLost() {
+		return nil, fmt.Errorf("load: %w", backend.ErrLost)
+	}
 	if d.failure != nil {
 		err := d.failure
 		d.failure = nil
 		return nil, err
+	}
+	if d.loading != nil {
+		if err := d.loading(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if progress != nil {
 		progress(500, 1000)
@@ -138,6 +154,8 @@ func (d *fakeDevice) Load(_ context.Context, m *backend.Model, runs []backend.Ra
 	}
 	return s, nil
 }
+
+func (d *fakeDevice) isLost() bool { return d.lostAt > 0 && d.passes.Load() >= d.lostAt }
 
 func (d *fakeDevice) fault(format string, args ...any) {
 	d.mu.Lock()
@@ -159,10 +177,25 @@ type fakeStage struct {
 
 func (s *fakeStage) Close() error {
 	s.dev.open.Add(-1)
+	if s.dev.isLost() {
+		return fmt.Errorf("close: %w", backend.ErrLost)
+	}
 	return nil
 }
 
 func (s *fakeStage) Forward(ctx context.Context, run int, b *backend.Batch) error {
+	r := s.runs[run]
+	if r.Lo == 0 {
+		s.dev.air.enter(s, b)
+	}
+	err := s.forward(ctx, r, b)
+	if err != nil || r.Hi == s.config.Blocks() {
+		s.dev.air.leave(b)
+	}
+	return err
+}
+
+func (s *fakeStage) forward(ctx context.Context, r backend.Range, b *backend.Batch) error {
 	if s.busy.Swap(true) {
 		s.dev.fault("two goroutines in one stage")
 	}
@@ -177,7 +210,17 @@ func (s *fakeStage) Forward(ctx context.Context, run int, b *backend.Batch) erro
 			return err
 		}
 	}
-	r, hidden := s.runs[run], b.Hidden
+	if s.dev.passes.Add(1); s.dev.isLost() {
+		s.poison(b)
+		return fmt.Errorf("xid 79: %w", backend.ErrLost)
+	}
+	if s.dev.cost != nil {
+		select {
+		case <-time.After(s.dev.cost(len(b.Tokens))):
+		case <-ctx.Done(): // seen below
+		}
+	}
+	hidden := b.Hidden
 	if r.Lo == 0 && r.Hi == s.config.Blocks() {
 		hidden = s.scratch[:2*len(b.Tokens)]
 	}
@@ -299,6 +342,56 @@ func (s *fakeStage) check(b *backend.Batch) {
 	}
 }
 
+// airspace knows the batches between their first run and their last. Of two that
+// name the same page one may write it only if it is the next chunk of the same
+// sequence.
+type airspace struct {
+	mu    sync.Mutex
+	aloft map[*backend.Batch]map[int32]use
+}
+
+// use is what a batch does with a page.
+type use struct {
+	index       int // of the page in its sequence
+	first, last int // positions of the sequence's rows
+	writes      bool
+}
+
+func (a *airspace) enter(s *fakeStage, b *backend.Batch) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	uses, row := map[int32]use{}, 0
+	for _, seq := range b.Seqs {
+		first, last := int(b.Pos[row]), int(b.Pos[row+seq.Rows-1])
+		for i := s.lowest(first) / backend.PageRows; i <= last/backend.PageRows; i++ {
+			mine := use{i, first, last, i >= first/backend.PageRows}
+			uses[seq.Pages[i]] = mine
+			for _, others := range a.aloft {
+				if other, both := others[seq.Pages[i]]; both && (mine.writes || other.writes) && (other.index != i || other.last >= first) {
+					s.dev.fault("page %d: %+v while a batch is under way with %+v", seq.Pages[i], mine, other)
+				}
+			}
+		}
+		row += seq.Rows
+	}
+	if a.aloft == nil {
+		a.aloft = map[*backend.Batch]map[int32]use{}
+	}
+	a.aloft[b] = uses
+}
+
+func (a *airspace) leave(b *backend.Batch) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.aloft, b)
+}
+
 // open loads m whole on a fake device, and checks at the end of the test that
 // nothing was broken or leaked.
 func open(t testing.TB, m *backend.Model, d *fakeDevice, o Options) *Engine {
@@ -306,12 +399,32 @@ func open(t testing.TB, m *backend.Model, d *fakeDevice, o Options) *Engine {
 	if d.id == "" {
 		d.id = "fake"
 	}
-	e, err := Load(context.Background(), m, Whole(m, d), o, nil)
+	e, err := Load(context.Background(), m, Fixed(m, Whole(m, d), o), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { settle(t, e, d) })
 	return e
+}
+
+// split places runs of blocks that end at the cuts on fake devices, run i on device
+// on[i].
+func split(m *backend.Model, cuts []int, on []int) ([]Placement, []*fakeDevice) {
+	var places []Placement
+	var devices []*fakeDevice
+	air := &airspace{}
+	lo := 0
+	for i, hi := range append(slices.Clone(cuts), m.Config.Blocks()) {
+		for on[i] >= len(devices) {
+			d := &fakeDevice{id: fmt.Sprint("fake:", len(devices)), air: air}
+			devices = append(devices, d)
+			places = append(places, Placement{Device: d})
+		}
+		p := &places[on[i]]
+		p.Runs = append(p.Runs, backend.Range{Lo: lo, Hi: hi})
+		lo = hi
+	}
+	return places, devices
 }
 
 // settle closes the engine and looks for what is left.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"drover/backend"
@@ -66,6 +67,42 @@ func TestLogits(t *testing.T) {
 	}
 }
 
+// On two stages the rows behind those that the caller reads are not computed yet,
+// and those of several callers are, beside each other.
+func TestLogitsPipelined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := fakeModel(2, 0, 400)
+		places, devices := split(m, []int{3}, []int{0, 1})
+		for _, d := range devices {
+			d.cost = func(rows int) time.Duration { return time.Duration(rows) * time.Microsecond }
+		}
+		e, err := Load(t.Context(), m, Fixed(m, places, Options{Context: 400, Sequences: 3, Batch: 60, Outs: 20}), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for i := range 3 {
+			wg.Go(func() {
+				or, next := newOracle(m), 0
+				tokens := slices.Repeat([]int32{int32(i), 7}, 150)
+				err := e.Logits(context.Background(), tokens, true, func(pos int, logits []float32) error {
+					if want := or.push(tokens[pos]); pos != next || !slices.Equal(logits, want) {
+						t.Errorf("position %d, want %d, or other logits", pos, next)
+					}
+					next++
+					time.Sleep(time.Microsecond)
+					return nil
+				})
+				if err != nil || next != len(tokens) {
+					t.Errorf("%v after %d", err, next)
+				}
+			})
+		}
+		wg.Wait()
+		settle(t, e, devices...)
+	})
+}
+
 // A text that is scored is put back in the middle by one that generates, and
 // goes on where it was.
 func TestLogitsPreempted(t *testing.T) {
@@ -85,7 +122,7 @@ func TestLogitsPreempted(t *testing.T) {
 		}
 		done <- err
 	}()
-	waitFor(e, func() bool { return e.running })
+	waitFor(e, func() bool { return e.inAir() > 0 })
 	or, next := newOracle(m), 0
 	err := e.Logits(context.Background(), tokens, true, func(pos int, logits []float32) error {
 		if want := or.push(tokens[pos]); pos != next || !slices.Equal(logits, want) {
@@ -160,7 +197,7 @@ func TestPerplexity(t *testing.T) {
 func TestNoFiniteLogit(t *testing.T) {
 	m := fakeModel(1, 0, 64)
 	d := &fakeDevice{id: "fake"}
-	e, err := Load(context.Background(), m, []Placement{{nanDevice{d}, []backend.Range{{Lo: 0, Hi: 4}}}}, Options{}, nil)
+	e, err := Load(context.Background(), m, Fixed(m, []Placement{{nanDevice{d}, []backend.Range{{Lo: 0, Hi: 4}}}}, Options{}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

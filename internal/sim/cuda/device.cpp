@@ -139,6 +139,11 @@ int Device::launch(Stream& s, const Work& w) {
     fprintf(stderr, "software CUDA device: a graph launches a kernel of a module that was unloaded\n");
     return 719;
   }
+  launches++;
+  if (launches == about.lost) {
+    fprintf(stderr, "software CUDA device: card %d is lost, as DROVER_SIM_CUDA says\n", ordinal);
+    return 999;
+  }
   Launch l;
   l.kernel = w.entry->kernel;
   auto named = [&](const std::string& part) { return !part.empty() && l.kernel->name.find(part) != std::string::npos; };
@@ -150,7 +155,7 @@ int Device::launch(Stream& s, const Work& w) {
   l.dynamic_shared = w.shared;
   l.cooperative = w.cooperative;
   l.dependent = w.dependent;
-  l.number = ++launches;
+  l.number = launches;
   l.sms = about.sms;
   l.resident = about.sms * std::max(1, occupancy(*this, *l.kernel, l.threads(), l.dynamic_shared));
   l.params = w.data;

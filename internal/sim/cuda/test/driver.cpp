@@ -90,6 +90,22 @@ void full() {
   CHECK_EQ(call("cuMemFree_v2", a), 1);
 }
 
+// The second allocation fails, and at the third the card is lost; what was given out
+// and taken back is written down.
+void failing() {
+  Card c;
+  uint64_t a = c.alloc(1000), b = 0;
+  CHECK_EQ(call("cuMemAlloc_v2", &b, 1000), 2);
+  MUST("cuMemFree_v2", a);
+  CHECK_EQ(call("cuMemAlloc_v2", &b, 1000), 214);
+  size_t free = 0, total = 0;
+  CHECK_EQ(call("cuMemGetInfo_v2", &free, &total), 214);
+  std::ifstream f("memory");
+  std::stringstream all;
+  all << f.rdbuf();
+  CHECK(all.str() == "0 1024\n0 0\n");
+}
+
 // Work runs when it is waited for, and a copy reads pinned memory then.
 void lazy() {
   Card c;
@@ -219,6 +235,24 @@ void two() {
   CHECK_EQ(call("cuStreamSynchronize", a.stream), 400);
 }
 
+// A card is lost at its third launch, and with it all that is asked of it later;
+// the other one is there.
+void lost() {
+  Card a(0), b(1);
+  for (Card *c : {&a, &b}) {
+    c->use();
+    CHECK_EQ(c->load(program(1, add_one)), 0);
+    uint64_t p = c->upload(std::vector<uint32_t>(32, 4));
+    for (int i = 0; i < 2; i++) CHECK_EQ(c->launch(c->kernel(), 1, 32, {p}), 0);
+    CHECK_EQ(c->download<uint32_t>(p, 32)[9], 6u);
+    CHECK_EQ(c->launch(c->kernel(), 1, 32, {p}), 0);
+    int gone = c == &a ? 999 : 0;
+    CHECK_EQ(c->sync(), gone);
+    CHECK_EQ(c->sync(), gone);
+    CHECK_EQ(call("cuMemAlloc_v2", &p, 16), gone);
+  }
+}
+
 void modules() {
   Card c;
   std::string log;
@@ -306,6 +340,8 @@ std::vector<Case> driver_cases() {
   std::string counted = "DROVER_SIM_COUNTS=" + std::string(getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp") + "/drover-sim-test-counts";
   return {{"described devices", described, {pair}}, {"hidden devices", hidden, {pair, "CUDA_VISIBLE_DEVICES=1"}}, {"no device", none, {pair, "CUDA_VISIBLE_DEVICES="}},
           {"unreadable description", unreadable, {"DROVER_SIM_CUDA=cc=8"}}, {"what cuInit gives", mismatch, {"DROVER_SIM_CUDA=init=803"}}, {"wrong kernel", wrong_kernel, {"DROVER_SIM_CUDA=wrong=k"}},
-          {"wrong link", wrong_link, {"DROVER_SIM_CUDA=wrong=link"}}, {"failing kernel", failing_kernel, {"DROVER_SIM_CUDA=fail=214:k"}}, {"out of memory", full, {"DROVER_SIM_CUDA=mem=1MiB"}}, {"work runs when waited for", lazy}, {"events", events},
-          {"graphs", graphs}, {"graphs in another order", graphs, {"DROVER_SIM_ORDER=3"}}, {"two devices", two, {pair}}, {"modules", modules}, {"renamed kernel", renamed}, {"kernels", kernels}, {"counts", counts, {counted}}};
+          {"wrong link", wrong_link, {"DROVER_SIM_CUDA=wrong=link"}}, {"failing kernel", failing_kernel, {"DROVER_SIM_CUDA=fail=214:k"}}, {"out of memory", full, {"DROVER_SIM_CUDA=mem=1MiB"}},
+          {"allocations that fail", failing, {"DROVER_SIM_CUDA=oom=2,gone=3", "DROVER_SIM_MEMORY=memory"}}, {"work runs when waited for", lazy}, {"events", events},
+          {"graphs", graphs}, {"graphs in another order", graphs, {"DROVER_SIM_ORDER=3"}}, {"two devices", two, {pair}},
+          {"a lost device", lost, {"DROVER_SIM_CUDA=lost=3;name=Sim B"}}, {"modules", modules}, {"renamed kernel", renamed}, {"kernels", kernels}, {"counts", counts, {counted}}};
 }
