@@ -147,6 +147,7 @@ type Rates struct {
 // Sensors is what the system tells; nil where it does not.
 type Sensors struct {
 	Watts, Celsius, MHz *float64
+	Limit               *float64 // watts that the device may take
 }
 
 // ErrMemory: it does not fit. The error is a *MemoryError.

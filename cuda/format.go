@@ -51,9 +51,9 @@ func formatOf(t quant.Type) *format {
 	return &formats[len(formats)-1]
 }
 
-// needsHost reports whether weights of type t are converted by quant.Ints
-// before they are packed.
-func needsHost(t quant.Type) bool { return formatOf(t).converted }
+// Converts reports whether weights of type t are converted by quant.Ints before
+// they are packed, since there are no kernels for their blocks.
+func Converts(t quant.Type) bool { return formatOf(t).converted }
 
 // module is the name of the module with the format's kernels but for prompts,
 // whose products are in promptModule.

@@ -121,6 +121,10 @@ func (c *card) sensors() backend.Sensors {
 		n, r := c.whole.GetPowerUsage()
 		s.Watts = value(n, r, 1e-3)
 	}
+	if c.has("nvmlDeviceGetEnforcedPowerLimit") {
+		n, r := c.whole.GetEnforcedPowerLimit()
+		s.Limit = value(n, r, 1e-3)
+	}
 	if c.has("nvmlDeviceGetTemperature") {
 		n, r := c.whole.GetTemperature(nvml.TEMPERATURE_GPU)
 		s.Celsius = value(n, r, 1)

@@ -22,7 +22,7 @@ func TestNVML(t *testing.T) {
 	if m := startManagement(sim.Broken(t)); m != nil {
 		t.Fatal("a library without NVML's functions has started")
 	}
-	t.Setenv("DROVER_SIM_NVML", "name=A,uuid=GPU-a,watts=301.25,celsius=61,mhz=1755,pcie=5x8,smi=580.1,"+
+	t.Setenv("DROVER_SIM_NVML", "name=A,uuid=GPU-a,watts=301.25,celsius=61,mhz=1755,limit=450,pcie=5x8,smi=580.1,"+
 		fmt.Sprintf("process=77:python:4GiB,process=%d:drover:9GiB,process=78:train er:6.5GiB;", os.Getpid())+
 		"name=B,uuid=GPU-b;name=C,uuid=GPU-c,mig=1")
 	m := startManagement(sim.NVML(t))
@@ -32,7 +32,7 @@ func TestNVML(t *testing.T) {
 
 	a := m.card("GPU-a")
 	s := a.sensors()
-	if s.Watts == nil || *s.Watts != 301.25 || s.Celsius == nil || *s.Celsius != 61 || s.MHz == nil || *s.MHz != 1755 || a.link() != "PCIe 5.0 x8" {
+	if s.Watts == nil || *s.Watts != 301.25 || s.Celsius == nil || *s.Celsius != 61 || s.MHz == nil || *s.MHz != 1755 || s.Limit == nil || *s.Limit != 450 || a.link() != "PCIe 5.0 x8" {
 		t.Errorf("got %+v, link %q", s, a.link())
 	}
 	// this process is not among those that could be ended to make room

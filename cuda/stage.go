@@ -84,7 +84,7 @@ func (d *device) Need(m *backend.Model, runs []backend.Range, l backend.Limits) 
 
 // Converts reports whether weights of type t are rewritten at load, since there
 // are no kernels for their blocks.
-func (d *device) Converts(t quant.Type) bool { return needsHost(t) }
+func (d *device) Converts(t quant.Type) bool { return Converts(t) }
 
 // Load puts runs of blocks on the card.
 func (d *device) Load(ctx context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (_ backend.Stage, err error) {

@@ -517,10 +517,10 @@ func TestMatvecGate(t *testing.T) {
 func TestFormatOf(t *testing.T) {
 	for _, typ := range quant.Types() {
 		f := formatOf(typ)
-		if own := f.name == strings.ToLower(typ.String()); own == needsHost(typ) {
-			t.Errorf("%v is packed as %s, by the host: %v", typ, f.name, needsHost(typ))
+		if own := f.name == strings.ToLower(typ.String()); own == Converts(typ) {
+			t.Errorf("%v is packed as %s, by the host: %v", typ, f.name, Converts(typ))
 		}
-		if needsHost(typ) && (quant.HasMin(typ) || typ.BlockElems() < 16) {
+		if Converts(typ) && (quant.HasMin(typ) || typ.BlockElems() < 16) {
 			t.Errorf("%v cannot be converted", typ)
 		}
 		if got, want := f.packedBytes(17, f.columns+1), uint64(4*f.bytes); got != want {

@@ -50,7 +50,7 @@ func rules() []rule {
 		{dir: "cpu/_asm/...", thirdOnes: []string{avo}},
 		{dir: "cuda", imports: []string{"backend", "internal/quant"}, thirdOnes: []string{nvml}, tests: append(conformance, "internal/sim")},
 		{dir: "metal", imports: []string{"backend", "internal/quant"}, thirdOnes: []string{purego}, tests: append(conformance, "internal/sim")},
-		{dir: "internal/device", imports: []string{"backend", "cpu", "cuda", "metal"}, tests: []string{"internal/quant", "internal/sim"}},
+		{dir: "internal/device", imports: []string{"backend", "cpu", "cuda", "internal/quant", "metal"}, tests: []string{"internal/sim"}},
 
 		{dir: "internal/quant"},
 		{dir: "internal/gguf", thirdOnes: []string{sys}},
@@ -65,7 +65,8 @@ func rules() []rule {
 			tests: []string{"internal/ref", "internal/demo"}},
 
 		{dir: "internal/engine", imports: []string{"backend", "internal/quant", "internal/sample"}, tests: append(conformance, "internal/model", "internal/token", "internal/demo")},
-		{dir: "internal/sched", imports: []string{"backend", "internal/quant"}, tests: []string{"internal/model"}},
+		{dir: "internal/rates", imports: []string{"backend", "internal/quant"}},
+		{dir: "internal/sched", imports: []string{"backend", "internal/quant", "internal/rates"}, tests: []string{"internal/model"}},
 		{dir: "internal/bench", imports: []string{"backend", "internal/quant", "internal/sample"}, tests: []string{"internal/ref", "internal/model"}},
 		{dir: "internal/report", imports: []string{"internal/bench"}},
 		{dir: "internal/server", imports: []string{"backend", "internal/chat", "internal/engine", "internal/grammar", "internal/model", "internal/sample", "internal/token"},
@@ -73,7 +74,7 @@ func rules() []rule {
 
 		{dir: "cmd/drover", thirdOnes: []string{cli, sys, term}, imports: []string{
 			"backend", "internal/bench", "internal/chat", "internal/demo", "internal/device", "internal/engine", "internal/gguf", "internal/grammar",
-			"internal/model", "internal/quant", "internal/ref", "internal/report", "internal/sample", "internal/sched", "internal/server", "internal/token"}, tests: []string{"internal/sim"}},
+			"internal/model", "internal/quant", "internal/rates", "internal/ref", "internal/report", "internal/sample", "internal/sched", "internal/server", "internal/token"}, tests: []string{"internal/sim"}},
 		{dir: "internal/sim", tests: []string{"internal/sim"}},
 		{dir: "internal/sim/cuda", tests: []string{"internal/sim"}},
 		{dir: "internal/sim/nvml", tests: []string{"internal/sim"}},

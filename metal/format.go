@@ -54,6 +54,10 @@ func formatOf(t quant.Type) *format {
 	return &formats[len(formats)-1]
 }
 
+// Converts reports whether weights of type t are rewritten at load, since there
+// are no kernels for their blocks.
+func Converts(t quant.Type) bool { return formatOf(t).converted }
+
 // rowBytes is the size of a row of cols weights, whole blocks.
 func (f *format) rowBytes(cols int) int { return cols / f.columns * f.bytes }
 

@@ -54,9 +54,8 @@ func (d *device) Need(m *backend.Model, runs []backend.Range, l backend.Limits) 
 	return Need(backend.Info{Simulated: simulated}, m, runs, l)
 }
 
-// Converts reports whether weights of type t are rewritten at load, since there
-// are no kernels for their blocks.
-func (d *device) Converts(t quant.Type) bool { return formatOf(t).converted }
+// Converts says what the package's function of that name says.
+func (d *device) Converts(t quant.Type) bool { return Converts(t) }
 
 // library is the kernels of one source, by name.
 type library struct {

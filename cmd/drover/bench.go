@@ -14,9 +14,9 @@ import (
 	"drover/backend"
 	"drover/internal/bench"
 	"drover/internal/device"
-	"drover/internal/engine"
 	"drover/internal/model"
 	"drover/internal/report"
+	"drover/internal/sched"
 )
 
 func benchCommand() *cli.Command {
@@ -116,8 +116,11 @@ func benchDevices(c *cli.Context, o compute) ([]backend.Device, error) {
 	}
 	var all []backend.Device
 	for _, spec := range specs {
-		found, err := findDevices(c, spec, o)
+		found, err := device.Find(spec, deviceOptions(o))
 		if err != nil {
+			return nil, deviceError(spec, err)
+		}
+		if err := checkPlacement(c, found, noGPU); err != nil {
 			return nil, err
 		}
 		if len(found) > 1 && spec != "all" {
@@ -149,9 +152,7 @@ func benchDevice(c *cli.Context, f *model.File, d backend.Device, tests []bench.
 	return bench.Run(c.Context, d, s, tests, bench.Options{
 		Batch: o.Batch, Repeats: c.Int("repetitions"), Warmup: !c.Bool("no-warmup"), Profile: c.Bool("profile"), Threads: o.Threads,
 		K: o.K, V: o.V, CPU: cpuName(d),
-		Plan: func(l backend.Limits, n backend.Need, predicted float64) any {
-			return wholePlan(f.Model, d.Info(), l, n, predicted)
-		},
+		Plan: func(l backend.Limits, r backend.Rates) (any, error) { return wholePlan(f.Model, d, l, r) },
 		Progress: func(what string, done, total uint64) {
 			if total > 0 {
 				bar.step(done, total)
@@ -170,17 +171,11 @@ func benchDevice(c *cli.Context, f *model.File, d backend.Device, tests []bench.
 	})
 }
 
-// wholePlan says that all of a model lies on one device.
-func wholePlan(m *backend.Model, d backend.Info, l backend.Limits, n backend.Need, predicted float64) *engine.Plan {
-	stage := engine.StagePlan{Device: d.ID, ISA: d.ISA, Blocks: [][2]int{{0, m.Config.Blocks()}}, Layers: [2]int{0, m.Config.Layers},
-		Weights: n.Weights, Cache: n.Cache, Scratch: n.Scratch, Host: n.Host}
-	p := &engine.Plan{Context: l.Context, Limit: "flag"}
-	if predicted > 0 {
-		ms := 1000 / predicted
-		p.Predicted, stage.PredictedMS = &predicted, &ms
-	}
-	p.Stages = []engine.StagePlan{stage}
-	return p
+// wholePlan is the plan of all of a model on one device.
+func wholePlan(m *backend.Model, d backend.Device, l backend.Limits, r backend.Rates) (*sched.Plan, error) {
+	w := &workstation{}
+	w.add(d, r)
+	return sched.Place(w.devices, m, sched.Limits{Context: l.Context, Least: l.Context, Asked: "flag", At: func(int) backend.Limits { return l }}, sched.Wishes{GPULayers: -1})
 }
 
 // cpuThreads is one for each core that this process may use; 0 if not known.

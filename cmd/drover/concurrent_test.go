@@ -53,8 +53,8 @@ func TestConcurrent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, err := engine.Load(context.Background(), file.Model, engine.Whole(file.Model, devices[0]),
-			engine.Options{Context: 512, Sequences: sequences, Pages: pages, K: quant.F16, V: quant.F16}, nil)
+		e, err := engine.Load(context.Background(), file.Model, engine.Fixed(file.Model, engine.Whole(file.Model, devices[0]),
+			engine.Options{Context: 512, Sequences: sequences, Pages: pages, K: quant.F16, V: quant.F16}), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

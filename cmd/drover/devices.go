@@ -13,6 +13,7 @@ import (
 
 	"drover/backend"
 	"drover/internal/device"
+	"drover/internal/rates"
 )
 
 func devicesCommand() *cli.Command {
@@ -20,7 +21,7 @@ func devicesCommand() *cli.Command {
 		Name:  "devices",
 		Usage: "show what is here to compute on, and why a backend is absent",
 		Flags: []cli.Flag{
-			boolFlag("", "", "measure", false, "measure bandwidth and matrix rate, about a second a device"),
+			boolFlag("", "", "measure", false, "measure bandwidth and matrix rate anew, about a second a device; plans use what was measured last"),
 			intFlag(catDevice, "", "threads", 0, "CPU threads (0: one a core)", "t"),
 		},
 		Action: devices,
@@ -29,32 +30,20 @@ func devicesCommand() *cli.Command {
 
 // deviceDoc is a device in JSON. Memory in bytes; rates per second.
 type deviceDoc struct {
-	ID          string    `json:"id"`
-	Kind        string    `json:"kind"`
-	Name        string    `json:"name"`
-	UUID        string    `json:"uuid,omitempty"`
-	ISA         string    `json:"isa"`
-	Driver      string    `json:"driver,omitempty"`
-	Link        string    `json:"link,omitempty"`
-	Cores       int       `json:"cores"`
-	MemoryTotal uint64    `json:"memory_total"`
-	MemoryFree  uint64    `json:"memory_free"`
-	Watts       *float64  `json:"watts,omitempty"`
-	Celsius     *float64  `json:"celsius,omitempty"`
-	MHz         *float64  `json:"mhz,omitempty"`
-	Rates       *ratesDoc `json:"rates"` // null unless measured
-}
-
-type ratesDoc struct {
-	Read   float64            `json:"read_bytes_per_s"`
-	Copy   float64            `json:"copy_bytes_per_s"`
-	Matrix float64            `json:"matrix_ops_per_s"`
-	Float  float64            `json:"float_ops_per_s"` // 0: not measured
-	Format map[string]float64 `json:"format_bytes_per_s"`
-	Launch float64            `json:"launch_s"`
-	Link   float64            `json:"link_bytes_per_s"`
-
-	Latency float64 `json:"latency_s"` // of a crossing; 0: not measured
+	ID          string     `json:"id"`
+	Kind        string     `json:"kind"`
+	Name        string     `json:"name"`
+	UUID        string     `json:"uuid,omitempty"`
+	ISA         string     `json:"isa"`
+	Driver      string     `json:"driver,omitempty"`
+	Link        string     `json:"link,omitempty"`
+	Cores       int        `json:"cores"`
+	MemoryTotal uint64     `json:"memory_total"`
+	MemoryFree  uint64     `json:"memory_free"`
+	Watts       *float64   `json:"watts,omitempty"`
+	Celsius     *float64   `json:"celsius,omitempty"`
+	MHz         *float64   `json:"mhz,omitempty"`
+	Rates       *rates.Doc `json:"rates"` // null unless measured
 }
 
 // absentDoc is a backend without devices, or with an ID a card that cannot be
@@ -76,15 +65,14 @@ func devices(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	known := newSpeeds(compute{Threads: c.Int("threads")}, c.App.ErrWriter, true)
 	docs, none := []deviceDoc{}, []absentDoc{}
 	for _, d := range found {
 		doc := describe(d)
 		if c.Bool("measure") {
-			r, err := d.Measure(c.Context)
-			if err != nil {
-				return fmt.Errorf("measure %s: %w", doc.ID, err)
+			if doc.Rates, err = measureAnew(c, d, known); err != nil {
+				return err
 			}
-			doc.Rates = rates(r)
 		}
 		docs = append(docs, doc)
 	}
@@ -97,18 +85,28 @@ func devices(c *cli.Context) error {
 	return printDevices(c, docs, none)
 }
 
+// measureAnew measures a device for this and later commands. One that cannot be
+// measured, as a card that is full, is told and has no rates.
+func measureAnew(c *cli.Context, d backend.Device, known *speeds) (*rates.Doc, error) {
+	i := d.Info()
+	r, err := d.Measure(c.Context)
+	if c.Context.Err() != nil {
+		return nil, err
+	}
+	if err != nil {
+		fmt.Fprintf(c.App.ErrWriter, "%s cannot be measured: %v\n", i.ID, err)
+		return nil, nil
+	}
+	if !i.Simulated {
+		known.measured(known.key(d, i), i.ID, r)
+	}
+	return rates.NewDoc(r), nil
+}
+
 func describe(d backend.Device) deviceDoc {
 	i, s := d.Info(), d.Sensors()
 	return deviceDoc{ID: i.ID, Kind: i.Kind, Name: i.Name, UUID: i.UUID, ISA: i.ISA, Driver: i.Driver, Link: i.Link, Cores: i.Cores,
 		MemoryTotal: i.Total, MemoryFree: i.Free, Watts: s.Watts, Celsius: s.Celsius, MHz: s.MHz}
-}
-
-func rates(r backend.Rates) *ratesDoc {
-	doc := &ratesDoc{Read: r.Read, Copy: r.Copy, Matrix: r.Matrix, Float: r.Float, Format: map[string]float64{}, Launch: r.Launch, Link: r.Link, Latency: r.Latency}
-	for t, rate := range r.Format {
-		doc.Format[t.String()] = rate
-	}
-	return doc
 }
 
 func printDevices(c *cli.Context, docs []deviceDoc, none []absentDoc) error {

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -11,7 +10,6 @@ import (
 
 	"drover/backend"
 	"drover/internal/device"
-	"drover/internal/engine"
 	"drover/internal/quant"
 )
 
@@ -88,7 +86,7 @@ type compute struct {
 }
 
 // readCompute checks the flags of computeFlags but those of placement, which
-// findDevices checks.
+// checkPlacement checks.
 func readCompute(c *cli.Context) (compute, error) {
 	o := compute{Threads: c.Int("threads"), Batch: c.Int("batch"), NoRepack: c.Bool("no-repack")}
 	if o.Threads < 0 || o.Threads > 4096 {
@@ -113,53 +111,6 @@ func cacheType(flag, name string) (quant.Type, error) {
 		}
 	}
 	return 0, usageError("f32, f16 and q8_0 are possible", "flag --%s: unknown cache format %q", flag, name)
-}
-
-// findDevices gives the devices that spec names, first checked against the
-// placement flags. The CPU's kernels are those of DROVER_CPU, if set.
-func findDevices(c *cli.Context, spec string, o compute) ([]backend.Device, error) {
-	devices, err := device.Find(spec, deviceOptions(o))
-	if err != nil {
-		f := *classify(err)
-		f.device = spec
-		return nil, &f
-	}
-	if err := checkPlacement(c, devices, noGPU); err != nil {
-		return nil, err
-	}
-	return withCPU(c, spec, devices, o)
-}
-
-// withCPU adds the CPU to devices that were not named one by one, where
-// --gpu-layers leaves layers to it, and takes it away with --strict.
-func withCPU(c *cli.Context, spec string, devices []backend.Device, o compute) ([]backend.Device, error) {
-	if c.Bool("strict") {
-		return slices.DeleteFunc(devices, func(d backend.Device) bool { return d.Info().Kind == "cpu" }), nil
-	}
-	hasCPU := slices.ContainsFunc(devices, func(d backend.Device) bool { return d.Info().Kind == "cpu" })
-	if wishes(c).GPULayers < 0 || hasCPU {
-		return devices, nil
-	}
-	if spec != "auto" {
-		return nil, usageError("add cpu to --device", "flag --gpu-layers: the other layers have no device")
-	}
-	cpu, err := device.Find("cpu", deviceOptions(o))
-	return append(devices, cpu...), err
-}
-
-// wishes is what the placement flags say, once checkPlacement has passed them.
-func wishes(c *cli.Context) engine.Wishes {
-	w := engine.Wishes{GPULayers: -1}
-	if n, err := strconv.Atoi(c.String("gpu-layers")); err == nil {
-		w.GPULayers = n
-	}
-	if split := c.String("split"); split != "" {
-		for _, s := range strings.Split(split, ",") {
-			x, _ := strconv.ParseFloat(strings.TrimSpace(s), 64)
-			w.Shares = append(w.Shares, x)
-		}
-	}
-	return w
 }
 
 func deviceOptions(o compute) device.Options {

@@ -71,7 +71,7 @@ func logits(c *cli.Context) (err error) {
 		return err
 	}
 	if wantJSON(c) {
-		return writeJSON(c.App.Writer, map[string]any{"schema": 1, "model": describeModel(s.file), "plan": s.engine.Plan(),
+		return writeJSON(c.App.Writer, map[string]any{"schema": 1, "model": describeModel(s.file), "plan": s.placer.current(),
 			"file": path, "rows": rows, "vocab": vocab})
 	}
 	return nil

@@ -7,6 +7,8 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,7 +26,7 @@ func planCommand() *cli.Command {
 		Name:      "plan",
 		Usage:     "show where layers would go, why, and how fast that would be, without loading",
 		UsageText: "drover plan [flags]",
-		Description: "Without --machine the devices of this machine are measured, about a second each.\n" +
+		Description: "Without --machine the devices of this machine are measured, about a second each, unless that was done before.\n" +
 			"The plan is the fastest for a prompt and the tokens after it: -p and -n.",
 		Flags: append([]cli.Flag{
 			modelFlag(), deviceFlag(), machine,
@@ -64,16 +66,11 @@ func plan(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	p, err := sched.Place(found.devices, file.Model, asked.limits(file.Model, found.host), asked.wishes(c, file.Model))
-	if text, wish := sched.IsWish(err); wish {
-		return usageError("see --device, --gpu-layers, --split and --n-cpu-moe", "%s", text)
-	} else if err != nil {
+	p, err := place(found, file.Model, asked, asked.wishes(c, file.Model))
+	if err != nil {
 		return err
 	}
-	p.LeftOut = append(p.LeftOut, found.absent...)
-	if found.name == "" && len(found.devices) > 1 {
-		fmt.Fprintln(c.App.ErrWriter, "`drover run` does not follow this plan yet: it fills the GPUs in their order, and uses the CPU only where flags say so")
-	}
+	p.Explain()
 	if wantJSON(c) {
 		return writeJSON(c.App.Writer, planDoc{1, describeModel(file), found.name, p})
 	}
@@ -127,13 +124,21 @@ func (a *planning) limits(m *backend.Model, host uint64) sched.Limits {
 	return l
 }
 
+// wishes is what the placement flags say, once checkPlacement has passed them.
 func (a *planning) wishes(c *cli.Context, m *backend.Model) sched.Wishes {
-	w := wishes(c)
-	s := sched.Wishes{GPULayers: w.GPULayers, Split: w.Shares, ExpertsOnCPU: c.Int("n-cpu-moe"), Strict: c.Bool("strict"), Request: a.request}
-	if c.String("gpu-layers") == "all" {
-		s.GPULayers = m.Config.Layers
+	w := sched.Wishes{GPULayers: -1, ExpertsOnCPU: c.Int("n-cpu-moe"), Strict: c.Bool("strict"), Request: a.request}
+	if layers := c.String("gpu-layers"); layers == "all" {
+		w.GPULayers = m.Config.Layers
+	} else if n, err := strconv.Atoi(layers); err == nil {
+		w.GPULayers = n
 	}
-	return s
+	if split := c.String("split"); split != "" {
+		for s := range strings.SplitSeq(split, ",") {
+			x, _ := strconv.ParseFloat(strings.TrimSpace(s), 64)
+			w.Split = append(w.Split, x)
+		}
+	}
+	return w
 }
 
 // workstation is the devices that may be used, of this machine or another.
@@ -148,50 +153,11 @@ func (a *planning) machine(c *cli.Context) (*workstation, error) {
 	if path := c.String("machine"); path != "" {
 		return a.described(c, path)
 	}
-	w := &workstation{}
-	spec := c.String("device")
-	found, err := a.find(c, spec, w)
+	m, err := findMachine(c, c.String("device"), a.compute, c.App.ErrWriter, false)
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range found {
-		r, err := d.Measure(c.Context)
-		if err != nil {
-			return nil, fmt.Errorf("measure %s: %w", d.Info().ID, err)
-		}
-		w.add(d, r)
-	}
-	if cpu, err := device.Find("cpu", device.Options{}); err == nil && !w.has("cpu") {
-		w.host = cpu[0].Info().Free
-	}
-	return w, nil
-}
-
-// find gives this machine's devices: where none are named, all, unless layers are
-// to be split over GPUs.
-func (a *planning) find(c *cli.Context, spec string, w *workstation) ([]backend.Device, error) {
-	o := deviceOptions(a.compute)
-	var found []backend.Device
-	var err error
-	if spec == "auto" && c.String("split") == "" {
-		var absent []device.Absent
-		found, absent, err = device.All(o)
-		for _, n := range absent {
-			id := n.ID
-			if id == "" {
-				id = n.Kind
-			}
-			w.absent = append(w.absent, sched.LeftOut{Device: id, Reason: n.Reason.Error()})
-		}
-	} else {
-		found, err = device.Find(spec, o)
-	}
-	if err != nil {
-		f := *classify(err)
-		f.device = spec
-		return nil, &f
-	}
-	return found, checkPlacement(c, found, noGPU)
+	return m.now(c.Context, true)
 }
 
 // described reads a machine from a file.
@@ -275,7 +241,7 @@ func (w *workstation) choose(c *cli.Context, all []backend.Device) ([]backend.De
 }
 
 func (w *workstation) add(d backend.Device, r backend.Rates) {
-	w.devices = append(w.devices, sched.Device{Info: d.Info(), Rates: r, Need: d.Need})
+	w.devices = append(w.devices, sched.Device{Info: d.Info(), Rates: r, Need: d.Need, Converts: device.Converts(d)})
 }
 
 func (w *workstation) has(kind string) bool {

@@ -31,6 +31,7 @@ const describedMachines = "../../internal/sched/testdata"
 func here(t *testing.T, args ...string) result {
 	t.Helper()
 	t.Setenv("DROVER_CPU", "")
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	var out, errs bytes.Buffer
 	exit := drover(context.Background(), newApp(strings.NewReader(""), &out, &errs), args)
 	return result{exit, out.String(), errs.String()}

@@ -22,6 +22,7 @@ const progressDelay = 500 * time.Millisecond
 
 // progress draws a bar on one line of a terminal while a model loads.
 type progress struct {
+	errs  io.Writer
 	w     io.Writer // nil: no bar
 	what  string
 	start time.Time
@@ -32,7 +33,7 @@ type progress struct {
 
 // newProgress draws on w if that is a terminal that can go back in its line.
 func newProgress(w io.Writer, what string) *progress {
-	p := &progress{what: what, start: time.Now()}
+	p := &progress{errs: w, what: what, start: time.Now()}
 	if isTerminal(w) && os.Getenv("TERM") != "dumb" {
 		p.w = w
 	}
@@ -54,15 +55,27 @@ func (p *progress) step(done, total uint64) {
 	fmt.Fprintf(p.w, "\r%s [%s%s] %3.0f %% of %s", p.what, strings.Repeat("=", full), strings.Repeat(" ", width-full), 100*share, byteSize(total))
 }
 
+// Write writes what is to be read beside the bar, which comes again below it.
+func (p *progress) Write(text []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wipe()
+	return p.errs.Write(text)
+}
+
 // end wipes the bar.
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.wipe()
+	p.w = nil
+}
+
+func (p *progress) wipe() {
 	if !p.shown.IsZero() {
 		fmt.Fprint(p.w, "\r\x1b[K")
 		p.shown = time.Time{}
 	}
-	p.w = nil
 }
 
 // byteSize writes bytes for people: "3.6 GiB".

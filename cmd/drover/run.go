@@ -15,6 +15,7 @@ import (
 	"drover/internal/chat"
 	"drover/internal/engine"
 	"drover/internal/sample"
+	"drover/internal/sched"
 )
 
 func runCommand() *cli.Command {
@@ -155,6 +156,7 @@ func (s *session) answer(c *cli.Context, a answering, p prompt) error {
 	} else if p.echo != "" && isTerminal(c.App.Writer) && isTerminal(c.App.ErrWriter) {
 		fmt.Fprint(c.App.ErrWriter, p.echo) // the text that is continued
 	}
+	before := s.engine.Stats()
 	result, err := s.engine.Generate(c.Context, s.request(a, p), func(_ int32, text string) error { return w.write(text) })
 	if !wantJSON(c) && (err == nil || w.last != "") {
 		if endErr := w.end(); err == nil {
@@ -162,7 +164,7 @@ func (s *session) answer(c *cli.Context, a answering, p prompt) error {
 		}
 	}
 	if err == nil {
-		s.told(result)
+		s.told(result, before)
 	}
 	switch {
 	case !wantJSON(c):
@@ -178,35 +180,27 @@ func (s *session) answer(c *cli.Context, a answering, p prompt) error {
 }
 
 // told says on stderr what the text itself does not.
-func (s *session) told(r engine.Result) {
+func (s *session) told(r engine.Result, before engine.Stats) {
 	if r.ContextEnd {
 		fmt.Fprintf(s.notes, "the context of %d positions is full\n", s.engine.Context())
 	}
-	if !s.verbose {
-		return
+	o := s.outcome(r, before)
+	if s.verbose {
+		o.write(s.notes)
 	}
-	t := s.timings(r)
-	fmt.Fprintf(s.notes, "prompt: %d tokens in %.1f ms, %.1f tokens/s\n", r.PromptTokens, t.PromptMS, t.PromptRate)
-	fmt.Fprintf(s.notes, "decode: %d tokens in %.1f ms, %.1f tokens/s", len(r.Tokens), t.DecodeMS, t.DecodeRate)
-	if predicted := s.engine.Plan().Predicted; predicted != nil {
-		fmt.Fprintf(s.notes, " (predicted %.1f)", *predicted)
-	}
-	if t.BandwidthShare != nil {
-		fmt.Fprintf(s.notes, ", %.0f %% of the memory bandwidth", 100**t.BandwidthShare)
-	}
-	fmt.Fprintln(s.notes)
+	s.learn(o)
 }
 
 // runDoc is run's JSON object.
 type runDoc struct {
-	Schema       int          `json:"schema"`
-	Model        modelDoc     `json:"model"`
-	Plan         *engine.Plan `json:"plan"`
-	PromptTokens []int32      `json:"prompt_tokens"`
-	Tokens       []int32      `json:"tokens"`
-	Text         string       `json:"text"`
-	Stop         string       `json:"stop"`
-	Timings      timings      `json:"timings"`
+	Schema       int         `json:"schema"`
+	Model        modelDoc    `json:"model"`
+	Plan         *sched.Plan `json:"plan"`
+	PromptTokens []int32     `json:"prompt_tokens"`
+	Tokens       []int32     `json:"tokens"`
+	Text         string      `json:"text"`
+	Stop         string      `json:"stop"`
+	Timings      timings     `json:"timings"`
 }
 
 // timings is where the time went. Rates are 0 where there was nothing to time.
@@ -216,11 +210,11 @@ type timings struct {
 	PromptRate     float64  `json:"prompt_tokens_per_s"`
 	DecodeMS       float64  `json:"decode_ms"`
 	DecodeRate     float64  `json:"decode_tokens_per_s"`
-	BandwidthShare *float64 `json:"bandwidth_share"` // of decoding; null unless --verbose had the device measured
+	BandwidthShare *float64 `json:"bandwidth_share"` // of decoding; null where the device was not measured, as --verbose does
 }
 
 func (s *session) document(p prompt, r engine.Result) runDoc {
-	return runDoc{Schema: 1, Model: describeModel(s.file), Plan: s.engine.Plan(), PromptTokens: list(p.ids),
+	return runDoc{Schema: 1, Model: describeModel(s.file), Plan: s.placer.current(), PromptTokens: list(p.ids),
 		Tokens: list(r.Tokens), Text: r.Text, Stop: r.Stop, Timings: s.timings(r)}
 }
 
@@ -236,10 +230,12 @@ func (s *session) timings(r engine.Result) timings {
 		return t
 	}
 	t.DecodeRate = float64(steps) / seconds
-	if len(s.rates) == 1 && s.rates[0].Read > 0 {
-		middle := r.PromptTokens + steps/2
-		share := t.DecodeRate * float64(bench.DecodeBytes(s.file.Model, middle, s.compute.K, s.compute.V)) / s.rates[0].Read
-		t.BandwidthShare = &share
+	if stages := s.placer.current().Stages; len(stages) == 1 {
+		if known := s.machine.speeds.known[stages[0].Device]; known != nil && !known.guessed {
+			middle := r.PromptTokens + steps/2
+			share := t.DecodeRate * float64(bench.DecodeBytes(s.file.Model, middle, s.compute.K, s.compute.V)) / known.Rates.Read
+			t.BandwidthShare = &share
+		}
 	}
 	return t
 }
@@ -304,6 +300,7 @@ func (s *session) turn(ctx context.Context, out io.Writer, a answering, p prompt
 		return "", errFull
 	}
 	w := &answerWriter{w: out}
+	before := s.engine.Stats()
 	result, err := s.engine.Generate(ctx, s.request(a, p), func(_ int32, text string) error {
 		if w.last == "" {
 			text = strings.TrimLeft(text, " \n")
@@ -314,7 +311,7 @@ func (s *session) turn(ctx context.Context, out io.Writer, a answering, p prompt
 		err = errors.Join(err, w.end())
 	}
 	if err == nil {
-		s.told(result)
+		s.told(result, before)
 	}
 	return strings.TrimSpace(result.Text), err
 }

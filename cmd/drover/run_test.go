@@ -61,8 +61,8 @@ func TestRunJSON(t *testing.T) {
 	}{
 		{doc, "model plan prompt_tokens schema stop text timings tokens"},
 		{doc["model"], "arch bytes name params type"},
-		{plan, "ctx limit predicted_tokens_per_s stages"},
-		{stage, "blocks cache device host isa layers predicted_ms scratch weights"},
+		{plan, "advice binding ctx ctx_wanted left_out limit predicted_at predicted_prompt_tokens_per_s predicted_tokens_per_s stages"},
+		{stage, "blocks cache device free host isa layers left predicted_ms scratch share weights"},
 		{doc["timings"], "bandwidth_share decode_ms decode_tokens_per_s load_ms prompt_ms prompt_tokens_per_s"},
 	} {
 		if got := strings.Join(keys(c.v), " "); got != c.want {
@@ -183,7 +183,7 @@ func TestRunComputeFlags(t *testing.T) {
 	for _, args := range [][]string{
 		{"-ctk", "f32", "-ctv", "f32"}, {"-ctk", "q8_0", "-ctv", "q8_0"}, {"--cache-type-k=f32"},
 		{"--no-repack"}, {"--mmap=false"}, {"-b", "1"}, {"-t", "2"}, {"-c", "64"}, {"--fit=false"},
-		{"-ngl", "0"}, {"--n-cpu-moe", "2"}, {"--split", "1"}, {"--device", "cpu"}, {"--rope-freq-base", "10000"}, {"--rope-freq-scale", "1"},
+		{"-ngl", "0"}, {"--n-cpu-moe", "0"}, {"--split", "1"}, {"--device", "cpu"}, {"--rope-freq-base", "10000"}, {"--rope-freq-scale", "1"},
 	} {
 		got := greedy(t, nil, append([]string{"-m", file, "--raw", "Once upon a time", "-n", "8"}, args...)...)
 		if !reflect.DeepEqual(got["tokens"], want) {

@@ -13,6 +13,7 @@ import (
 	"drover/backend"
 	"drover/internal/engine"
 	"drover/internal/model"
+	"drover/internal/sched"
 	"drover/internal/token"
 )
 
@@ -28,7 +29,7 @@ func sessionFlags(contextSize int) []cli.Flag {
 		floatFlag(catModel, "", "rope-freq-scale", 0, "factor on its frequencies, 0.5 for twice the context (0: the model's)"),
 		boolFlag(catModel, "", "mmap", true, "map the file; =false reads all of it into memory first"),
 		boolFlag(catModel, "", "mlock", false, "keep the model in memory (Linux)"),
-		boolFlag(catGeneral, "", "verbose", false, "measure the device first, and show plan, prediction and timings on stderr"),
+		boolFlag(catGeneral, "", "verbose", false, "show plan, prediction and timings on stderr; a device that was not yet is measured first"),
 	}, computeFlags("")...)
 }
 
@@ -37,14 +38,14 @@ type session struct {
 	demo    bool
 	file    *model.File
 	tokens  *token.Tokenizer // after vocab; nil where the model has none
-	devices []backend.Device
+	machine *machine
 	compute compute
 	verbose bool
 	notes   io.Writer // stderr
 
-	engine *engine.Engine  // after load
-	load   time.Duration   // of the load
-	rates  []backend.Rates // of the devices, where --verbose had them measured
+	engine *engine.Engine // after load
+	placer *placer
+	load   time.Duration // of the load, without planning
 }
 
 // openSession checks the flags of sessionFlags and opens device and model, but loads
@@ -62,7 +63,7 @@ func openSession(c *cli.Context) (*session, error) {
 	if spec == "all" {
 		return nil, usageError("only bench takes all devices in turn; here a list is one plan: cuda:0,cpu", "flag --device: all")
 	}
-	if s.devices, err = findDevices(c, spec, s.compute); err != nil {
+	if s.machine, err = findMachine(c, spec, s.compute, s.notes, s.verbose); err != nil {
 		return nil, err
 	}
 	if s.file, err = openModel(c, c.String("model"), c.Bool("mmap")); err != nil {
@@ -122,61 +123,30 @@ func (s *session) vocab() (*token.Tokenizer, error) {
 // start loads the model for texts of context positions; 0: the model's own,
 // shrunk to fit.
 func (s *session) start(c *cli.Context, context int) error {
-	if s.verbose {
-		for _, d := range s.devices {
-			r, err := d.Measure(c.Context)
-			if err != nil {
-				return fmt.Errorf("measure %s: %w", d.Info().ID, err)
-			}
-			s.rates = append(s.rates, r)
-		}
-	}
 	bar := newProgress(c.App.ErrWriter, "loading "+s.file.Path)
 	defer bar.end()
 	began := time.Now()
-	options := engine.Options{Context: context, FitOff: !c.Bool("fit"), Batch: s.compute.Batch, K: s.compute.K, V: s.compute.V}
-	places, err := engine.Spread(s.file.Model, s.devices, wishes(c), options)
-	if err != nil {
+	m := s.file.Model
+	asked := planning{compute: s.compute, context: context, fit: c.Bool("fit"), sequences: 1, request: sched.Usual()}
+	s.placer = &placer{machine: s.machine, model: m, asked: asked, wishes: asked.wishes(c, m), notes: bar, verbose: s.verbose, auto: c.String("device") == "auto",
+		title: fmt.Sprintf("%s: %s, %s, %.2f G weights", s.file.Path, m.Config.Arch, s.file.TypeName, float64(s.file.Params)/1e9)}
+	s.machine.speeds.notes = bar
+	var err error
+	if s.engine, err = engine.Load(c.Context, m, s.placer.plan, bar.step); err != nil {
 		return err
 	}
-	s.engine, err = engine.Load(c.Context, s.file.Model, places, options, bar.step)
-	if err != nil {
-		return err
-	}
-	s.load = time.Since(began)
+	s.load = time.Since(began) - s.placer.took
 	bar.end()
-	plan := s.engine.Plan()
-	if s.rates != nil {
-		plan.Predict(s.rates)
-	}
-	if plan.Wanted > plan.Context {
-		fmt.Fprintf(s.notes, "the context is %d of the model's %d positions: more does not fit into memory\n", plan.Context, plan.Wanted)
+	if p := s.placer.current(); p.Wanted > p.Context {
+		fmt.Fprintf(s.notes, "the context is %d of the model's %d positions: more does not fit into memory\n", p.Context, p.Wanted)
 	}
 	if s.verbose {
-		s.showPlan(plan)
+		fmt.Fprintf(s.notes, "loaded in %.2f s\n", s.load.Seconds())
 	}
 	if c.Bool("mlock") {
-		if err := lockMemory(); err != nil {
-			return err
-		}
+		return lockMemory()
 	}
 	return nil
-}
-
-func (s *session) showPlan(p *engine.Plan) {
-	fmt.Fprintf(s.notes, "%s: %s, %s, %.2f G weights\n", s.file.Path, s.file.Model.Config.Arch, s.file.TypeName, float64(s.file.Params)/1e9)
-	fmt.Fprintf(s.notes, "context %d (limit: %s)\n", p.Context, p.Limit)
-	for _, st := range p.Stages {
-		fmt.Fprintf(s.notes, "%s (%s): layers %d to %d, weights %s, cache %s, scratch %s\n", st.Device, st.ISA, st.Layers[0], st.Layers[1]-1,
-			byteSize(st.Weights), byteSize(st.Cache), byteSize(st.Scratch))
-		if len(st.Converted) > 0 {
-			fmt.Fprintf(s.notes, "%s has no kernels for %s: converted exactly to int8 with a scale per 16, 10 bits a weight\n", st.Device, strings.Join(st.Converted, ", "))
-		}
-	}
-	if p.Predicted != nil {
-		fmt.Fprintf(s.notes, "predicted: %.1f tokens/s\n", *p.Predicted)
-	}
-	fmt.Fprintf(s.notes, "loaded in %.2f s\n", s.load.Seconds())
 }
 
 // close frees everything.

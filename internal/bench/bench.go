@@ -81,9 +81,9 @@ type Options struct {
 	Threads int        // as given to the device; 0: not known
 	K, V    quant.Type // cache formats
 	CPU     string     // name of the processor, also where a GPU runs the model
-	// Plan, if not nil, says how the record shows the placement: limits, what the
-	// device needs for them, and the predicted decode tokens/s, 0 if not known.
-	Plan func(l backend.Limits, n backend.Need, predicted float64) any
+	// Plan, if not nil, says how the record shows the placement, by the limits and
+	// what Measure has found. Nothing is loaded where it gives an error.
+	Plan func(l backend.Limits, r backend.Rates) (any, error)
 	// Progress, if not nil, is told what happens next, and while loading the
 	// bytes done and in total (total 0: not loading). Never while time is taken.
 	Progress func(what string, done, total uint64)
@@ -115,18 +115,16 @@ func Run(ctx context.Context, dev backend.Device, s Subject, tests []Test, o Opt
 	}
 	peak := resetPeak()
 	limits := limitsFor(tests, o)
+	var plan any
+	if o.Plan != nil {
+		if plan, err = o.Plan(limits, rates); err != nil {
+			return fmt.Errorf("plan on %s: %w", dev.Info().ID, err)
+		}
+	}
 	run := []backend.Range{{Lo: 0, Hi: s.Model.Config.Blocks()}}
 	stage, err := dev.Load(ctx, s.Model, run, limits, func(done, total uint64) { o.progress("load", done, total) })
 	if err != nil {
 		return fmt.Errorf("load on %s: %w", dev.Info().ID, err)
-	}
-	var plan any
-	if o.Plan != nil {
-		need, err := dev.Need(s.Model, run, limits)
-		if err != nil {
-			return errors.Join(fmt.Errorf("plan on %s: %w", dev.Info().ID, err), stage.Close())
-		}
-		plan = o.Plan(limits, need, predict(s.Model, Test{Gen: 1, Sequences: 1}, o, rates))
 	}
 	l := newLoop(stage, &s.Model.Config, limits)
 	for _, t := range tests {

@@ -14,6 +14,7 @@ import (
 	"drover/backend"
 	"drover/cpu"
 	"drover/cuda"
+	"drover/internal/quant"
 	"drover/metal"
 )
 
@@ -125,6 +126,7 @@ func Described(i backend.Info, o Options) (backend.Device, error) {
 		d.need = func(m *backend.Model, runs []backend.Range, l backend.Limits) (backend.Need, error) {
 			return cuda.Need(i, m, runs, l)
 		}
+		d.converts = cuda.Converts
 	case "metal":
 		if family, err := strconv.Atoi(strings.TrimPrefix(i.ISA, "apple")); err != nil || family < 7 || !strings.HasPrefix(i.ISA, "apple") {
 			return nil, refuse("apple7 and up")
@@ -132,6 +134,7 @@ func Described(i backend.Info, o Options) (backend.Device, error) {
 		d.need = func(m *backend.Model, runs []backend.Range, l backend.Limits) (backend.Need, error) {
 			return metal.Need(i, m, runs, l)
 		}
+		d.converts = metal.Converts
 	case "cpu":
 		if !slices.Contains(cpu.Sets(), i.ISA) {
 			return nil, refuse(cpu.Sets()...)
@@ -148,8 +151,21 @@ func Described(i backend.Info, o Options) (backend.Device, error) {
 
 // described has no memory, kernels or sensors.
 type described struct {
-	info backend.Info
-	need func(m *backend.Model, runs []backend.Range, l backend.Limits) (backend.Need, error)
+	info     backend.Info
+	need     func(m *backend.Model, runs []backend.Range, l backend.Limits) (backend.Need, error)
+	converts func(quant.Type) bool // nil: none
+}
+
+// Converts says for which weight formats a device has no kernels: it rewrites them
+// as int8 with a scale per 16, exactly.
+func Converts(d backend.Device) func(quant.Type) bool {
+	switch c := d.(type) {
+	case *described:
+		return c.converts
+	case interface{ Converts(t quant.Type) bool }:
+		return c.Converts
+	}
+	return nil
 }
 
 func (d *described) Info() backend.Info       { return d.info }

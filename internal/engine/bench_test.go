@@ -33,7 +33,7 @@ func TestDecodeAllocations(t *testing.T) {
 	const n = 20_000
 	m := fakeModel(1, 0, n+64)
 	d := &fakeDevice{id: "fake"}
-	e, err := Load(context.Background(), m, Whole(m, idle{d}), Options{}, nil)
+	e, err := Load(context.Background(), m, Fixed(m, Whole(m, idle{d}), Options{}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestDecodeAllocations(t *testing.T) {
 func BenchmarkDecode(b *testing.B) {
 	m := fakeModel(1, 0, 1<<16)
 	d := &fakeDevice{id: "fake"}
-	e, err := Load(context.Background(), m, Whole(m, idle{d}), Options{}, nil)
+	e, err := Load(context.Background(), m, Fixed(m, Whole(m, idle{d}), Options{}), nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,18 +1,27 @@
 // Package engine runs a model on its stages: it owns the pages of the cache,
-// cuts prompts into chunks, joins the rows of all live sequences into one
-// batch, samples, and stops. It knows no device: stages come through backend,
-// and detokenisation through Stream.
+// cuts prompts into chunks, joins the rows of live sequences into batches,
+// samples, and stops. It knows no device: stages come through backend, and
+// detokenisation through Stream.
 //
-// One goroutine, the loop, owns the stages. Everything else is guarded by one
-// mutex that the loop lets go of only during a forward pass. Callers' own
-// functions run in the callers' goroutines, so that a slow one delays nobody
-// else.
+// There are as many batches under way as stages. Each passes through the runs in
+// order, so that while one stage works on a batch the others work on those before
+// and behind it: chunks of a prompt follow each other, and the sequences that
+// decode are divided among the batches. What a row gives does not depend on the
+// batch that it is in.
+//
+// One goroutine, the loop, decides. A goroutine for each stage calls Forward, or
+// the loop where there is one stage. Everything but a batch in the air is guarded
+// by one mutex that nobody holds during Forward. Callers' own functions run in the
+// callers' goroutines, so that a slow one delays nobody else.
+//
+// When a device is lost the stages are freed, one new plan is loaded, and every
+// sequence goes on from its tokens.
 package engine
 
 import (
 	"context"
 	"errors"
-	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,128 +30,89 @@ import (
 
 // Engine is a loaded model. Its methods may be used by many goroutines.
 type Engine struct {
-	model  *backend.Model
+	model   *backend.Model
+	planner Planner
+	life    context.Context // until Close
+	quit    context.CancelFunc
+	stopped chan struct{} // the loop has ended
+
+	mu      sync.Mutex
+	wake    sync.Cond // the loop sleeps here when there is nothing to send and nothing has landed
+	waiting []*sequence
+	live    []*sequence // oldest first
+	pages   *pages
+	broken  error // no device is left, or the engine closed: every request gets this
+	stats   Stats
+	counted time.Time // up to here Stats.Flying has counted
+
+	// What lies where, changed only while nothing is in the air.
 	plan   *Plan
 	limits backend.Limits
 	stages []backend.Stage
 	runs   []run
+	inbox  []chan *flight // by stage; nil where there is only one
 
-	mu      sync.Mutex
-	wake    sync.Cond // the loop sleeps here when there is nothing to run
-	waiting []*sequence
-	live    []*sequence // oldest first
-	pages   *pages
-	broken  error // the device is lost, or the engine closed: every request gets this
-	stopped chan struct{}
-	stats   Stats
-
-	// the batch of the running step
-	batch   backend.Batch
-	logits  []float32 // (Outs, vocab)
-	hidden  []float32 // (Rows, dim), where there is more than one run
-	members []*sequence
-	running bool
-	step    context.Context // cancelled when nobody wants the running step
-	cancel  context.CancelFunc
-	chunk   int // prompt rows in a step, from the measured rate
+	flights  []*flight
+	idle     []*flight // on the ground
+	landed   []*flight // not dealt with yet
+	chunk    int       // prompt rows in a step, from the measured rate
+	lost     error     // a device is: nothing is sent until there is another plan
+	fruitful bool      // a sequence got further since the stages were loaded
 }
 
 // Stats counts what the engine did since it was loaded.
 type Stats struct {
-	Steps, Rows       int // forward passes, and rows in them
+	Steps, Rows       int // batches that went through all stages, and rows in them
 	Reused, Preempted int // prompt tokens found in the cache; sequences put back to wait
+
+	Replanned int   // times that a device was lost and the model loaded again without it
+	Lost      error // the last such loss
+
+	// Since the model was loaded, or loaded again:
+	Stages      []StageTime   // as in Plan
+	DecodeSteps int           // batches of one row a sequence
+	Flying      time.Duration // while at least one batch was under way
 }
 
-// Load plans, loads the stages and starts the loop. progress, if not nil, gets
-// bytes done and in total. Errors: a *backend.MemoryError if it does not fit,
-// and those of Device.Load.
-func Load(ctx context.Context, m *backend.Model, places []Placement, o Options, progress func(done, total uint64)) (*Engine, error) {
-	runs, err := order(m, places)
-	if err != nil {
-		return nil, err
-	}
-	p, err := plan(m, places, o, 0)
-	if err != nil {
-		return nil, err
-	}
-	stages, err := loadStages(ctx, m, places, p, progress)
-	var short *backend.MemoryError
-	if errors.As(err, &short) && short.Free > 0 && o.Context == 0 && !o.FitOff {
-		// what was free has gone meanwhile: once more with the true figure
-		if p, err = plan(m, places, o, short.Free); err == nil {
-			stages, err = loadStages(ctx, m, places, p, progress)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return start(m, p, stages, runs), nil
+// StageTime is how long a stage worked.
+type StageTime struct {
+	Busy   time.Duration
+	Decode time.Duration // of that, on batches of one row a sequence
 }
 
-func start(m *backend.Model, p *Plan, stages []backend.Stage, runs []run) *Engine {
-	l := p.Limits
-	e := &Engine{
-		model: m, plan: p, limits: l, stages: stages, runs: runs,
-		pages: newPages(l.Pages), stopped: make(chan struct{}), chunk: min(firstChunk, l.Rows),
-		logits:  make([]float32, l.Outs*m.Config.Vocab),
-		members: make([]*sequence, 0, l.Seqs),
-		batch: backend.Batch{Tokens: make([]int32, 0, l.Rows), Pos: make([]int32, 0, l.Rows),
-			Seqs: make([]backend.Seq, 0, l.Seqs), Out: make([]int32, 0, l.Outs)},
-	}
-	if len(runs) > 1 {
-		e.hidden = make([]float32, l.Rows*m.Config.Dim)
-	}
+func start(m *backend.Model, planner Planner, p *Plan, stages []backend.Stage) *Engine {
+	e := &Engine{model: m, planner: planner, stopped: make(chan struct{})}
 	e.wake.L = &e.mu
-	e.step, e.cancel = context.WithCancel(context.Background())
+	e.life, e.quit = context.WithCancel(context.Background())
+	e.install(p, stages)
 	go e.loop()
 	return e
 }
 
-// loadStages loads every placement, or none.
-func loadStages(ctx context.Context, m *backend.Model, places []Placement, p *Plan, progress func(done, total uint64)) (stages []backend.Stage, err error) {
-	var before, all uint64 // the shares of the stages, by their planned weights
-	for i := range p.Stages {
-		all += p.Stages[i].Weights
-	}
-	for i, place := range places {
-		var report func(done, total uint64)
-		if share := p.Stages[i].Weights; progress != nil {
-			report = func(done, total uint64) {
-				if total > 0 {
-					progress(before+uint64(float64(done)/float64(total)*float64(share)), all)
-				}
-			}
-		}
-		stage, err := place.Device.Load(ctx, m, place.Runs, p.Limits, report)
-		if err != nil {
-			return nil, errors.Join(append([]error{fmt.Errorf("load on %s: %w", p.Stages[i].Device, err)}, closeStages(stages)...)...)
-		}
-		stages = append(stages, stage)
-		before += p.Stages[i].Weights
-	}
-	return stages, nil
-}
-
-func closeStages(stages []backend.Stage) (errs []error) {
-	for _, s := range stages {
-		if err := s.Close(); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errs
-}
-
 // Plan is what lies where.
-func (e *Engine) Plan() *Plan { return e.plan }
+func (e *Engine) Plan() *Plan {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.plan
+}
 
-// Context is the most positions of a sequence.
-func (e *Engine) Context() int { return e.limits.Context }
+// Context is the most positions of a sequence. It may be less once a device was
+// lost.
+func (e *Engine) Context() int { return e.bounds().Context }
+
+func (e *Engine) bounds() backend.Limits {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.limits
+}
 
 // Stats is a copy of the counters.
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.stats
+	s := e.stats
+	s.Stages = slices.Clone(s.Stages)
+	return s
 }
 
 // Close ends every request with an error, waits for the loop and frees the
@@ -151,52 +121,55 @@ func (e *Engine) Close() error {
 	e.mu.Lock()
 	first := !errors.Is(e.broken, errClosed)
 	e.broken = errClosed
-	e.cancel()
+	e.quit()
 	e.wake.Signal()
 	e.mu.Unlock()
 	<-e.stopped
 	if !first {
 		return nil
 	}
+	e.dismiss()
 	return errors.Join(closeStages(e.stages)...)
 }
 
-// forward sends the batch through every run in order.
-func (e *Engine) forward(ctx context.Context, b *backend.Batch) error {
-	for _, r := range e.runs {
-		if err := e.stages[r.stage].Forward(ctx, r.index, b); err != nil {
-			return fmt.Errorf("%s, blocks %d-%d: %w", e.plan.Stages[r.stage].Device, r.blocks.Lo, r.blocks.Hi, err)
-		}
-	}
-	return nil
-}
-
-// loop runs steps until Close.
+// loop deals with what has landed and sends what is ready, until Close.
 func (e *Engine) loop() {
 	defer close(e.stopped)
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	for {
+		for _, f := range e.landed {
+			e.land(f)
+		}
+		e.landed = e.landed[:0]
 		if e.broken != nil {
 			e.failAll(e.broken)
-			if errors.Is(e.broken, errClosed) {
-				e.cancel()
-				e.mu.Unlock()
+			if errors.Is(e.broken, errClosed) && e.inAir() == 0 {
 				return
 			}
-		}
-		e.sweep()
-		e.admit()
-		if !e.schedule() {
-			e.wake.Wait()
+		} else if e.lost != nil && e.inAir() == 0 {
+			e.replan()
 			continue
 		}
-		e.running = true
-		e.mu.Unlock()
-		began := time.Now()
-		err := e.forward(e.step, &e.batch)
-		now := time.Now()
-		e.mu.Lock()
-		e.running = false
-		e.finish(now, now.Sub(began), err)
+		e.sweep()
+		if f := e.next(); f != nil {
+			e.send(f)
+		} else if len(e.landed) == 0 {
+			e.wake.Wait()
+		}
 	}
+}
+
+// next is the next flight to send, or nil.
+func (e *Engine) next() *flight {
+	if len(e.idle) == 0 || e.lost != nil || e.broken != nil {
+		return nil
+	}
+	e.admit()
+	f := e.idle[len(e.idle)-1]
+	if !e.schedule(f) {
+		return nil
+	}
+	e.idle = e.idle[:len(e.idle)-1]
+	return f
 }

@@ -76,37 +76,35 @@ func TestHundredSequences(t *testing.T) {
 		name      string
 		layers    int
 		window    int
-		cuts      []int // where the model is cut into stages
+		cuts      []int // where the model is cut into runs
+		on        []int // the stage of each run
 		longest   int
 		o         Options
 		preempted int // at least; -1: never
 	}{
-		{"plenty", 2, 0, nil, 50, Options{Context: 600, Sequences: 16, Batch: 256}, -1},
-		{"scarce", 2, 0, nil, 250, Options{Context: 600, Sequences: 16, Batch: 64, Pages: 14}, 1},
-		{"just one sequence's pages", 1, 0, nil, 250, Options{Context: 576, Sequences: 4, Batch: 100, Pages: 9}, 1},
-		{"window", 2, 70, nil, 50, Options{Context: 600, Sequences: 16, Batch: 64}, -1},
-		{"window, scarce", 2, 100, nil, 200, Options{Context: 600, Sequences: 12, Batch: 64, Pages: 10}, 0},
-		{"two stages", 2, 0, []int{3}, 100, Options{Context: 600, Sequences: 16, Batch: 128, Pages: 30}, 0},
-		{"three stages inside layers", 2, 90, []int{2, 5}, 50, Options{Context: 600, Sequences: 8, Batch: 128}, -1},
-		{"a batch of as many rows as sequences", 1, 0, nil, 50, Options{Context: 600, Sequences: 6, Batch: 1, Outs: 1}, -1},
+		{"plenty", 2, 0, nil, []int{0}, 50, Options{Context: 600, Sequences: 16, Batch: 256}, -1},
+		{"scarce", 2, 0, nil, []int{0}, 250, Options{Context: 600, Sequences: 16, Batch: 64, Pages: 14}, 1},
+		{"just one sequence's pages", 1, 0, nil, []int{0}, 250, Options{Context: 576, Sequences: 4, Batch: 100, Pages: 9}, 1},
+		{"window", 2, 70, nil, []int{0}, 50, Options{Context: 600, Sequences: 16, Batch: 64}, -1},
+		{"window, scarce", 2, 100, nil, []int{0}, 200, Options{Context: 600, Sequences: 12, Batch: 64, Pages: 10}, 0},
+		{"two stages", 2, 0, []int{3}, []int{0, 1}, 100, Options{Context: 600, Sequences: 16, Batch: 128, Pages: 30}, 0},
+		{"three stages inside layers", 2, 90, []int{2, 5}, []int{0, 1, 2}, 50, Options{Context: 600, Sequences: 8, Batch: 128}, -1},
+		{"two stages, scarce", 2, 0, []int{3}, []int{0, 1}, 250, Options{Context: 600, Sequences: 16, Batch: 64, Pages: 14}, 1},
+		{"two stages, just one sequence's pages", 1, 0, []int{2}, []int{0, 1}, 250, Options{Context: 576, Sequences: 4, Batch: 100, Pages: 9}, 1},
+		{"three stages, window, scarce", 2, 100, []int{3, 5}, []int{0, 1, 2}, 200, Options{Context: 600, Sequences: 12, Batch: 64, Pages: 10}, 0},
+		{"a stage that comes twice", 2, 0, []int{2, 4}, []int{0, 1, 0}, 250, Options{Context: 600, Sequences: 16, Batch: 64, Pages: 14}, 1},
+		{"one stage of two runs", 2, 0, []int{2}, []int{0, 0}, 50, Options{Context: 600, Sequences: 8, Batch: 64}, -1},
+		{"a batch of as many rows as sequences", 1, 0, nil, []int{0}, 50, Options{Context: 600, Sequences: 6, Batch: 1, Outs: 1}, -1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			m := fakeModel(c.layers, c.window, 600)
 			all := requests(m, 100, c.longest, 1)
-			var places []Placement
-			var devices []*fakeDevice
-			lo := 0
-			for i, hi := range append(slices.Clone(c.cuts), m.Config.Blocks()) {
-				d := &fakeDevice{id: fmt.Sprint("fake:", i)}
-				devices = append(devices, d)
-				places = append(places, Placement{d, []backend.Range{{Lo: lo, Hi: hi}}})
-				lo = hi
-			}
+			places, devices := split(m, c.cuts, c.on)
 			var e *Engine
 			devices[0].before = crowd(&e, 81)
 			var err error
-			e, err = Load(t.Context(), m, places, c.o, nil)
+			e, err = Load(t.Context(), m, Fixed(m, places, c.o), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

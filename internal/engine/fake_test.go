@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"drover/backend"
 	"drover/internal/sample"
@@ -97,9 +99,13 @@ type fakeDevice struct {
 	perPage  uint64
 	perBlock uint64
 	kind     string
-	failure  error                       // of Load
-	before   func(context.Context) error // called at the start of every Forward
+	failure  error                        // of Load
+	loading  func(context.Context) error  // called by Load
+	before   func(context.Context) error  // called at the start of every Forward
+	cost     func(rows int) time.Duration // how long a Forward takes, on a virtual clock
 
+	lostAt      int32        // the Forward at which it is lost for good; 0: never
+	passes      atomic.Int32 // Forwards so far
 	loads, open atomic.Int32
 	most        atomic.Int32 // most sequences in a batch
 	mu          sync.Mutex
@@ -120,12 +126,20 @@ func (d *fakeDevice) Need(_ *backend.Model, runs []backend.Range, l backend.Limi
 	return backend.Need{Weights: 1000 + d.perBlock*uint64(blocks), Cache: uint64(l.Pages) * d.perPage, Scratch: 24}, nil
 }
 
-func (d *fakeDevice) Load(_ context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (backend.Stage, error) {
+func (d *fakeDevice) Load(ctx context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (backend.Stage, error) {
 	d.loads.Add(1)
+	if d.isLost() {
+		return nil, fmt.Errorf("load: %w", backend.ErrLost)
+	}
 	if d.failure != nil {
 		err := d.failure
 		d.failure = nil
 		return nil, err
+	}
+	if d.loading != nil {
+		if err := d.loading(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if progress != nil {
 		progress(500, 1000)
@@ -138,6 +152,8 @@ func (d *fakeDevice) Load(_ context.Context, m *backend.Model, runs []backend.Ra
 	}
 	return s, nil
 }
+
+func (d *fakeDevice) isLost() bool { return d.lostAt > 0 && d.passes.Load() >= d.lostAt }
 
 func (d *fakeDevice) fault(format string, args ...any) {
 	d.mu.Lock()
@@ -159,6 +175,9 @@ type fakeStage struct {
 
 func (s *fakeStage) Close() error {
 	s.dev.open.Add(-1)
+	if s.dev.isLost() {
+		return fmt.Errorf("close: %w", backend.ErrLost)
+	}
 	return nil
 }
 
@@ -175,6 +194,16 @@ func (s *fakeStage) Forward(ctx context.Context, run int, b *backend.Batch) erro
 		if err := s.dev.before(ctx); err != nil {
 			s.poison(b)
 			return err
+		}
+	}
+	if s.dev.passes.Add(1); s.dev.isLost() {
+		s.poison(b)
+		return fmt.Errorf("xid 79: %w", backend.ErrLost)
+	}
+	if s.dev.cost != nil {
+		select {
+		case <-time.After(s.dev.cost(len(b.Tokens))):
+		case <-ctx.Done(): // seen below
 		}
 	}
 	r, hidden := s.runs[run], b.Hidden
@@ -306,12 +335,31 @@ func open(t testing.TB, m *backend.Model, d *fakeDevice, o Options) *Engine {
 	if d.id == "" {
 		d.id = "fake"
 	}
-	e, err := Load(context.Background(), m, Whole(m, d), o, nil)
+	e, err := Load(context.Background(), m, Fixed(m, Whole(m, d), o), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { settle(t, e, d) })
 	return e
+}
+
+// split places runs of blocks that end at the cuts on fake devices, run i on device
+// on[i].
+func split(m *backend.Model, cuts []int, on []int) ([]Placement, []*fakeDevice) {
+	var places []Placement
+	var devices []*fakeDevice
+	lo := 0
+	for i, hi := range append(slices.Clone(cuts), m.Config.Blocks()) {
+		for on[i] >= len(devices) {
+			d := &fakeDevice{id: fmt.Sprint("fake:", len(devices))}
+			devices = append(devices, d)
+			places = append(places, Placement{Device: d})
+		}
+		p := &places[on[i]]
+		p.Runs = append(p.Runs, backend.Range{Lo: lo, Hi: hi})
+		lo = hi
+	}
+	return places, devices
 }
 
 // settle closes the engine and looks for what is left.

@@ -43,6 +43,7 @@ type Result struct {
 	ContextEnd   bool    // StopLength because the context is full
 	PromptTokens int
 	Reused       int // prompt tokens that were in the cache
+	Replanned    int // times that it was read again because a device was lost
 	Timings      Timings
 }
 
@@ -56,7 +57,6 @@ type Timings struct {
 // generation is the job of Generate.
 type generation struct {
 	req     *Request
-	context int // most positions
 	sampler *sample.Sampler
 	stop    stopper
 	events  []event // not yet seen by the caller
@@ -97,23 +97,24 @@ func (e *Engine) newGeneration(r *Request) (*generation, *sequence, error) {
 	if len(r.Stop) > 0 && r.Stream == nil {
 		return nil, nil, errors.New("stop strings need text: no detokeniser given")
 	}
-	if err := checkTokens(r.Tokens, int32(e.model.Config.Vocab), e.limits.Context); err != nil {
+	context := e.Context()
+	if err := checkTokens(r.Tokens, int32(e.model.Config.Vocab), context); err != nil {
 		return nil, nil, err
 	}
-	g := &generation{req: r, context: e.limits.Context, sampler: r.Sampler, stop: stopper{stops: r.Stop}}
+	g := &generation{req: r, sampler: r.Sampler, stop: stopper{stops: r.Stop}}
 	if g.sampler == nil {
 		g.sampler = sample.New(sample.Greedy())
 	}
 	for _, id := range r.Tokens {
 		g.sampler.Accept(id)
 	}
-	most := e.limits.Context + 1
+	most := context + 1
 	if r.Max >= 0 {
 		most = min(most, len(r.Tokens)+r.Max)
 	}
 	s := &sequence{job: g, fresh: r.Fresh, from: len(r.Tokens) - 1}
 	s.tokens = append(make([]int32, 0, most), r.Tokens...)
-	s.pages = make([]int32, 0, pagesOf(min(most, e.limits.Context)))
+	s.pages = make([]int32, 0, pagesOf(min(most, context)))
 	if r.Max == 0 {
 		s.from = len(r.Tokens)
 	}
@@ -146,7 +147,7 @@ func (e *Engine) deliver(ctx context.Context, g *generation, s *sequence, emit f
 	result := func() Result {
 		r := g.result
 		r.Tokens, r.Text = tokens, text.String()
-		r.PromptTokens, r.Reused = len(g.req.Tokens), s.reused
+		r.PromptTokens, r.Reused, r.Replanned = len(g.req.Tokens), s.reused, s.replanned
 		return r
 	}
 	for {
@@ -203,7 +204,7 @@ func (g *generation) take(s *sequence, pos int, logits []float32, now time.Time)
 	case g.result.Stop != "":
 	case g.req.Max >= 0 && g.count >= g.req.Max:
 		g.result.Stop = StopLength
-	case len(s.tokens) > g.context: // no position is left for this one's row
+	case len(s.tokens) > s.limit: // no position is left for this one's row
 		g.result.Stop, g.result.ContextEnd = StopLength, true
 	}
 	if g.result.Stop != "" && !found {

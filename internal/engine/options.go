@@ -12,8 +12,7 @@ import (
 // Options is how much a model is asked to carry. The zero value is one
 // sequence of the model's own context, with an F32 cache.
 type Options struct {
-	Context   int        // most positions of a sequence; 0: the model's, shrunk until it fits
-	FitOff    bool       // do not shrink: a context that does not fit is an error
+	Context   int        // most positions of a sequence; 0: the model's
 	Batch     int        // most rows in a forward pass; 0: 2048
 	Sequences int        // most sequences in a batch; 0: 1. More may be asked for: they wait
 	Pages     int        // cache pages for all sequences; 0: Context for each of Sequences

@@ -36,7 +36,7 @@ func TestReference(t *testing.T) {
 			defer f.Close()
 			m := f.Model
 			m.Config.Window = c.window
-			alone, err := Load(t.Context(), m, Whole(m, ref.New()), Options{Context: 256, Batch: 7, K: c.o.K, V: c.o.V}, nil)
+			alone, err := Load(t.Context(), m, Fixed(m, Whole(m, ref.New()), Options{Context: 256, Batch: 7, K: c.o.K, V: c.o.V}), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,7 +58,7 @@ func TestReference(t *testing.T) {
 				Whole(m, ref.New()),
 				{{ref.New(), []backend.Range{{Lo: 0, Hi: 2}, {Lo: 5, Hi: last}}}, {ref.New(), []backend.Range{{Lo: 2, Hi: 5}}}},
 			} {
-				e, err := Load(t.Context(), m, places, c.o, nil)
+				e, err := Load(t.Context(), m, Fixed(m, places, c.o), nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -113,7 +113,7 @@ func TestGolden(t *testing.T) {
 	if err := json.Unmarshal(data, &refs); err != nil {
 		t.Fatal(err)
 	}
-	e, err := Load(t.Context(), f.Model, Whole(f.Model, ref.New()), Options{Context: 512, Sequences: len(refs.Items)}, nil)
+	e, err := Load(t.Context(), f.Model, Fixed(f.Model, Whole(f.Model, ref.New()), Options{Context: 512, Sequences: len(refs.Items)}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -12,12 +10,14 @@ import (
 // A step should stay under stepTime, so that a new sequence or a cancelled one
 // waits no longer. Below leastChunk rows a prompt would read the weights too
 // often for what it computes; while others decode, they wait less and the
-// prompt accepts that.
+// prompt accepts that. With several stages a prompt is cut into at least four pieces
+// for each, so that all soon work, but none below pipedChunk, where GPUs become slower.
 const (
 	stepTime    = 400 * time.Millisecond // of 0.5 s, since the next chunk sees a longer context
 	firstChunk  = 64
 	leastChunk  = 64
 	sharedChunk = 16
+	pipedChunk  = 256
 )
 
 // admit moves sequences from waiting to live, in order, while there is room in
@@ -51,176 +51,156 @@ func (e *Engine) wants(s *sequence) int {
 	return holding(e.model.Config.Window, min(len(s.tokens)+1, e.limits.Context))
 }
 
-// preempt puts the youngest sequence back to wait. It keeps its tokens, which
-// are read again later.
-func (e *Engine) preempt() {
-	last := len(e.live) - 1
-	s := e.live[last]
+// preempt puts live[i] back to wait. It keeps its tokens, which are read again
+// later.
+func (e *Engine) preempt(i int) {
+	s := e.live[i]
 	e.releaseAll(s)
-	e.live[last] = nil
-	e.live = e.live[:last]
-	e.waiting = slices.Insert(e.waiting, 0, s)
+	e.live = slices.Delete(e.live, i, i+1)
+	at := 0 // those that were put back before it may be older
+	for at < len(e.waiting) && e.waiting[at].queued.Before(s.queued) {
+		at++
+	}
+	e.waiting = slices.Insert(e.waiting, at, s)
 	e.stats.Preempted++
 }
 
-// schedule builds the next batch: one row for each sequence that decodes, then
-// chunks of prompts, the oldest first. It reports whether there are any rows.
-func (e *Engine) schedule() bool {
-	decoding := 0
+// schedule fills a flight: one row for each sequence that decodes, then chunks
+// of prompts, the oldest first. It reports whether there are any rows.
+func (e *Engine) schedule(f *flight) bool {
+	decoding, ready, unread := 0, 0, 0
 	for _, s := range e.live {
 		s.rows = 0
-		if s.runnable() && s.left() == 1 {
+		if !s.busy && s.left() <= 1 {
 			decoding++
 		}
+		if s.runnable() {
+			if s.left() == 1 {
+				ready++
+			} else {
+				unread += s.left()
+			}
+		}
 	}
+	flights := len(e.flights)
+	// the others are for the other flights
+	ready = min(ready, (decoding+flights-1)/flights)
 	least := leastChunk
 	if decoding > 0 {
 		least = sharedChunk
 	}
-	budget := min(max(e.chunk, least), e.limits.Rows-decoding)
+	budget := min(max(e.chunk, least), e.limits.Rows-ready)
+	if flights > 1 {
+		budget = min(budget, max(pipedChunk, unread/(4*flights)))
+	}
 	outs := e.limits.Outs - len(e.live) + 1 // everybody else may want one
-	for i := 0; i < len(e.live); i++ {      // preemption shortens live, and only behind i
+	for i := 0; i < len(e.live); i++ {      // preemption shortens live, and never before i
 		s := e.live[i]
 		if !s.runnable() {
 			continue
 		}
-		n := 1
-		if s.left() > 1 {
-			n = min(s.left(), budget, max(s.from-s.done, 0)+outs)
+		decodes := s.left() == 1
+		n := ready
+		if !decodes {
+			n = min(s.left(), budget, max(s.from-s.sent, 0)+outs)
 		}
-		if n > 0 {
-			n = e.cover(s, n)
+		if n <= 0 {
+			continue
 		}
-		if i >= len(e.live) {
-			break // it was the youngest itself
+		if decodes {
+			n = 1
 		}
-		if s.rows = n; s.left() > 1 {
+		if n = e.cover(i, n); n < 0 {
+			break // for its pages; nobody younger may take them
+		}
+		if i == len(e.live) || e.live[i] != s {
+			i-- // it was put back itself
+			continue
+		}
+		s.rows = n
+		if decodes {
+			ready--
+		} else {
 			budget -= n
-			outs -= max(0, s.done+n-max(s.done, s.from)-1)
+			outs -= max(0, s.sent+n-max(s.sent, s.from)-1)
 		}
 	}
-	return e.join()
+	return e.join(f)
 }
 
-// cover makes sure of pages for the next row of s, putting younger sequences
-// back if it must, and for as many of the n rows as there are free pages. It
-// gives that number, 0 if s itself had to wait.
-func (e *Engine) cover(s *sequence, n int) int {
-	for s.done >= len(s.pages)*backend.PageRows {
+// cover makes sure of pages for the next row of live[i], putting younger
+// sequences back if it must, and for as many of the n rows as there are free
+// pages. It gives that number; 0 if live[i] itself had to wait; -1 if all that
+// could give pages is in the air.
+func (e *Engine) cover(i, n int) int {
+	s := e.live[i]
+	for s.sent >= len(s.pages)*backend.PageRows {
 		page, ok := e.pages.take()
 		if ok {
 			s.pages = append(s.pages, page)
 			continue
 		}
-		youngest := e.live[len(e.live)-1]
-		if youngest == s && len(e.live) == 1 {
+		youngest := len(e.live) - 1
+		for youngest >= i && e.live[youngest].flying > 0 {
+			youngest--
+		}
+		if youngest < i || len(e.live) == 1 && e.inAir() > 0 {
+			return -1
+		}
+		if len(e.live) == 1 {
 			panic("BUG: no page for the only sequence")
 		}
-		e.preempt()
-		if youngest == s {
+		e.preempt(youngest)
+		if youngest == i {
 			return 0
 		}
 	}
-	for s.done+n > len(s.pages)*backend.PageRows {
+	for s.sent+n > len(s.pages)*backend.PageRows {
 		page, ok := e.pages.take()
 		if !ok {
 			break
 		}
 		s.pages = append(s.pages, page)
 	}
-	return min(n, len(s.pages)*backend.PageRows-s.done)
+	return min(n, len(s.pages)*backend.PageRows-s.sent)
 }
 
-// join writes the scheduled rows into the batch.
-func (e *Engine) join() bool {
-	b := &e.batch
+// join writes the scheduled rows into a flight's batch.
+func (e *Engine) join(f *flight) bool {
+	b := &f.batch
 	b.Tokens, b.Pos, b.Seqs, b.Out = b.Tokens[:0], b.Pos[:0], b.Seqs[:0], b.Out[:0]
-	e.members = e.members[:0]
+	f.tables = f.tables[:0]
 	for _, prompts := range [2]bool{false, true} {
 		for _, s := range e.live {
 			if s.rows == 0 || (s.left() > 1) != prompts {
 				continue
 			}
-			for pos := s.done; pos < s.done+s.rows; pos++ {
+			before := len(b.Out)
+			for pos := s.sent; pos < s.sent+s.rows; pos++ {
 				if pos >= s.from {
 					b.Out = append(b.Out, int32(len(b.Tokens)))
 				}
 				b.Tokens = append(b.Tokens, s.tokens[pos])
 				b.Pos = append(b.Pos, int32(pos))
 			}
-			b.Seqs = append(b.Seqs, backend.Seq{Rows: s.rows, Pages: s.pages})
-			e.members = append(e.members, s)
+			pages := s.pages
+			if len(e.flights) > 1 {
+				at := len(f.tables)
+				f.tables = append(f.tables, pages...)
+				pages = f.tables[at:]
+			}
+			b.Seqs = append(b.Seqs, backend.Seq{Rows: s.rows, Pages: pages})
+			f.parts = append(f.parts, part{s: s, first: s.sent, rows: s.rows, outs: len(b.Out) - before})
 		}
 	}
-	b.Logits = e.logits[:len(b.Out)*e.model.Config.Vocab]
-	if e.hidden != nil {
-		b.Hidden = e.hidden[:len(b.Tokens)*e.model.Config.Dim]
+	for _, p := range f.parts { // after both rounds, which tell decoding by what is left
+		p.s.sent += p.rows
+		p.s.flying++
+		p.s.awaited = p.outs > 0
 	}
-	return len(e.members) > 0
-}
-
-// finish hands out the results of a step. If the step failed or was cancelled,
-// no sequence has moved: the next batch writes the same rows again.
-func (e *Engine) finish(now time.Time, took time.Duration, err error) {
-	unwanted := e.step.Err() != nil
-	if unwanted && e.broken == nil {
-		e.step, e.cancel = context.WithCancel(context.Background())
+	b.Logits = f.logits[:len(b.Out)*e.model.Config.Vocab]
+	if f.hidden != nil {
+		b.Hidden = f.hidden[:len(b.Tokens)*e.model.Config.Dim]
 	}
-	if err != nil {
-		if !unwanted || !errors.Is(err, context.Canceled) {
-			e.failed(err, now)
-		}
-		return // unwanted: sweep takes its sequences out
-	}
-	rows := len(e.batch.Tokens)
-	e.stats.Steps++
-	e.stats.Rows += rows
-	e.learn(rows, took)
-	vocab := e.model.Config.Vocab
-	logits := e.logits
-	for _, s := range e.members {
-		first, end := max(s.done, s.from), s.done+s.rows
-		own := logits[:max(0, end-first)*vocab]
-		logits = logits[len(own):]
-		if s.cancelled {
-			continue // its tokens may have changed; sweep takes it out
-		}
-		s.done = end
-		e.publish(s)
-		over := false
-		for pos := first; pos < end && !over; pos++ {
-			over = s.job.take(s, pos, own[:vocab], now)
-			own = own[vocab:]
-		}
-		if over || s.left() == 0 {
-			e.leave(s, nil, now)
-		} else {
-			e.passWindow(s)
-		}
-	}
-}
-
-// failed deals with a step that gave an error. A lost device ends the engine;
-// any other error ends the sequences that were in the batch.
-func (e *Engine) failed(err error, now time.Time) {
-	if errors.Is(err, backend.ErrLost) && e.broken == nil {
-		e.broken = err
-	}
-	for _, s := range e.members {
-		if !s.cancelled {
-			e.leave(s, err, now)
-		}
-	}
-}
-
-// learn fits the chunk to the measured rate.
-func (e *Engine) learn(rows int, took time.Duration) {
-	if rows < min(e.chunk, leastChunk) {
-		return // decode steps say nothing of prompts
-	}
-	fit := e.limits.Rows
-	if took > 0 {
-		fit = int(min(float64(rows)*float64(stepTime)/float64(took), float64(fit)))
-	}
-	e.chunk = min(max(fit, 1), 8*e.chunk, e.limits.Rows)
+	return len(f.parts) > 0
 }

@@ -45,7 +45,7 @@ func (e *Engine) score(ctx context.Context, tokens []int32, from int, each func(
 		return err
 	}
 	vocab := e.model.Config.Vocab
-	c := &scoring{rows: make([]float32, 0, max(0, min(len(tokens)-from, e.limits.Outs))*vocab)}
+	c := &scoring{rows: make([]float32, 0, max(0, min(len(tokens)-from, e.bounds().Outs))*vocab)}
 	s := &sequence{job: c, tokens: tokens, from: from}
 	if err := e.submit(s); err != nil {
 		return err
@@ -97,8 +97,8 @@ func (e *Engine) Perplexity(ctx context.Context, tokens []int32, context int, bo
 	if context < 4 {
 		return p, fmt.Errorf("context %d: perplexity needs at least 4", context)
 	}
-	if context > e.limits.Context {
-		return p, fmt.Errorf("perplexity over chunks: %w", &ContextError{context, e.limits.Context})
+	if most := e.Context(); context > most {
+		return p, fmt.Errorf("perplexity over chunks: %w", &ContextError{context, most})
 	}
 	if len(tokens) < 2*context {
 		return p, fmt.Errorf("the text has %d tokens, perplexity with a context of %d needs at least %d: use a longer text or a smaller context",

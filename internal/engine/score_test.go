@@ -85,7 +85,7 @@ func TestLogitsPreempted(t *testing.T) {
 		}
 		done <- err
 	}()
-	waitFor(e, func() bool { return e.running })
+	waitFor(e, func() bool { return e.inAir() > 0 })
 	or, next := newOracle(m), 0
 	err := e.Logits(context.Background(), tokens, true, func(pos int, logits []float32) error {
 		if want := or.push(tokens[pos]); pos != next || !slices.Equal(logits, want) {
@@ -160,7 +160,7 @@ func TestPerplexity(t *testing.T) {
 func TestNoFiniteLogit(t *testing.T) {
 	m := fakeModel(1, 0, 64)
 	d := &fakeDevice{id: "fake"}
-	e, err := Load(context.Background(), m, []Placement{{nanDevice{d}, []backend.Range{{Lo: 0, Hi: 4}}}}, Options{}, nil)
+	e, err := Load(context.Background(), m, Fixed(m, []Placement{{nanDevice{d}, []backend.Range{{Lo: 0, Hi: 4}}}}, Options{}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"drover/backend"
@@ -13,8 +14,10 @@ type sequence struct {
 	job    job
 	tokens []int32 // known so far
 	from   int     // first position whose logits are wanted
+	limit  int     // most positions
 	fresh  bool    // take nothing from the cache
 	done   int     // tokens whose rows are in the cache
+	sent   int     // tokens whose rows are there or in the air
 
 	pages     []int32 // page i holds positions [i*PageRows, (i+1)*PageRows); -1: behind the window
 	published int     // pages [0, published) are published
@@ -22,7 +25,9 @@ type sequence struct {
 	passed    int     // pages [0, passed) are behind the window
 	reused    int     // prompt tokens found in the cache when it was admitted first
 
-	rows      int           // in the batch being built or run
+	rows      int           // in the batch being built
+	flying    int           // batches in the air that it has rows in: its pages stay its own
+	awaited   bool          // one of them has logits for it: not scheduled
 	busy      bool          // the caller is reading a result: not scheduled
 	cancelled bool          // the caller has gone
 	ended     bool          // left the loop, with err
@@ -30,6 +35,7 @@ type sequence struct {
 	ready     chan struct{} // (1) a signal that something is there for the caller
 	queued    time.Time
 	admitted  time.Time // zero while it waits for the first time
+	replanned int       // times that it began again because a device was lost
 }
 
 // job is what a sequence is run for.
@@ -41,10 +47,14 @@ type job interface {
 	end(s *sequence, now time.Time)
 }
 
-func (s *sequence) left() int { return len(s.tokens) - s.done }
+// left is how many tokens have still to be sent.
+func (s *sequence) left() int { return len(s.tokens) - s.sent }
 
 // runnable: has rows to compute.
-func (s *sequence) runnable() bool { return !s.busy && s.left() > 0 }
+func (s *sequence) runnable() bool { return !s.busy && !s.awaited && s.left() > 0 }
+
+// gone: nobody waits for it.
+func (s *sequence) gone() bool { return s.cancelled || s.ended }
 
 // held is how many pages it holds.
 func (s *sequence) held() int { return len(s.pages) - s.passed }
@@ -59,15 +69,15 @@ func (s *sequence) notify() {
 
 // submit queues a sequence.
 func (e *Engine) submit(s *sequence) error {
-	vocab := int32(e.model.Config.Vocab)
-	if err := checkTokens(s.tokens, vocab, e.limits.Context); err != nil {
-		return err
-	}
 	s.ready = make(chan struct{}, 1)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.broken != nil {
 		return e.broken
+	}
+	s.limit = e.limits.Context
+	if err := checkTokens(s.tokens, int32(e.model.Config.Vocab), s.limit); err != nil {
+		return err
 	}
 	s.queued = time.Now()
 	e.waiting = append(e.waiting, s)
@@ -77,7 +87,7 @@ func (e *Engine) submit(s *sequence) error {
 
 // await returns, with e.mu locked, when there is something for the caller or
 // ctx is done. In the second case the sequence is cancelled: its job is not
-// touched any more, its pages go back after the running step at the latest.
+// touched any more, its pages go back when its batches have landed.
 func (e *Engine) await(ctx context.Context, s *sequence) error {
 	select {
 	case <-s.ready:
@@ -90,19 +100,11 @@ func (e *Engine) await(ctx context.Context, s *sequence) error {
 	}
 }
 
-// drop cancels a sequence. The running step goes on as long as one of its
+// drop cancels a sequence. A batch under way goes on as long as one of its
 // sequences is wanted; otherwise it ends at the next block.
 func (e *Engine) drop(s *sequence) {
 	s.cancelled = true
-	if e.running {
-		for _, member := range e.members {
-			if !member.cancelled {
-				return
-			}
-		}
-		e.cancel()
-		return
-	}
+	e.abandon()
 	e.wake.Signal()
 }
 
@@ -111,7 +113,7 @@ func (e *Engine) sweep() {
 	keep := e.live[:0]
 	for _, s := range e.live {
 		if s.cancelled {
-			e.releaseAll(s)
+			e.giveUp(s)
 			continue
 		}
 		keep = append(keep, s)
@@ -128,6 +130,16 @@ func (e *Engine) sweep() {
 	e.waiting = kept
 }
 
+// giveUp releases the pages of a sequence that is gone: those of one in the air
+// when its last batch has landed.
+func (e *Engine) giveUp(s *sequence) {
+	if s.flying == 0 {
+		e.releaseAll(s)
+		return
+	}
+	e.abandon()
+}
+
 // leave ends a sequence and gives its pages back.
 func (e *Engine) leave(s *sequence, err error, now time.Time) {
 	if err == nil {
@@ -136,14 +148,11 @@ func (e *Engine) leave(s *sequence, err error, now time.Time) {
 	if err == nil {
 		s.job.end(s, now)
 	}
-	e.releaseAll(s)
-	for i, other := range e.live {
-		if other == s {
-			e.live = append(e.live[:i], e.live[i+1:]...)
-			break
-		}
+	if i := slices.Index(e.live, s); i >= 0 {
+		e.live = slices.Delete(e.live, i, i+1)
 	}
 	s.ended, s.err = true, err
+	e.giveUp(s)
 	s.notify()
 }
 
@@ -165,7 +174,7 @@ func (e *Engine) releaseAll(s *sequence) {
 	for i := len(s.pages) - 1; i >= s.passed; i-- {
 		e.pages.release(s.pages[i])
 	}
-	s.pages, s.passed, s.published, s.chain, s.done = s.pages[:0], 0, 0, 0, 0
+	s.pages, s.passed, s.published, s.chain, s.done, s.sent = s.pages[:0], 0, 0, 0, 0, 0
 }
 
 // reuse finds the longest prefix of full pages in the cache and holds it. The
@@ -187,6 +196,7 @@ func (e *Engine) reuse(s *sequence) {
 		s.published++
 	}
 	s.done = s.published * backend.PageRows
+	s.sent = s.done
 	e.passWindow(s)
 }
 

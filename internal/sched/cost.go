@@ -2,6 +2,7 @@ package sched
 
 import (
 	"drover/backend"
+	"drover/internal/quant"
 )
 
 // Launches of a block's kernels (docs/cuda-counts.txt: 10 a layer, 3 for the
@@ -34,7 +35,7 @@ func newCosts(devices []Device, ledgers []*ledger, m *backend.Model, l backend.L
 	k.decode, k.request, k.promptSeconds = table(n, blocks), table(n, blocks), table(n, blocks)
 	k.crossDecode, k.crossRequest, k.crossPrompt = table(n, n), table(n, n), table(n, n)
 	for i := range devices {
-		c := pricer{&devices[i].Rates, ledgers[i], m, l}
+		c := pricer{&devices[i].Rates, devices[i].Speed, ledgers[i], m, l}
 		for b := range blocks {
 			k.decode[i][b] = c.decode(b, depth)
 			k.promptSeconds[i][b] = c.prompt(b, r)
@@ -81,10 +82,11 @@ func crossing(d *Device, m *backend.Model, rows int) float64 {
 
 // pricer knows what blocks cost on one device.
 type pricer struct {
-	r *backend.Rates
-	g *ledger
-	m *backend.Model
-	l backend.Limits
+	r     *backend.Rates
+	speed map[quant.Type]float64
+	g     *ledger
+	m     *backend.Model
+	l     backend.Limits
 }
 
 // decode is the time of a token at a depth: what is read, and the launches.
@@ -116,6 +118,9 @@ func (p *pricer) weights(b int) float64 {
 		file += bytes
 		if p.expert(b, t) {
 			bytes *= float64(c.ExpertsUsed) / float64(c.Experts)
+		}
+		if speed := p.speed[t.Type]; speed > 0 {
+			bytes /= speed
 		}
 		if rate := p.r.Format[t.Type]; rate > 0 {
 			seconds += bytes / rate

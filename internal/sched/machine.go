@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strconv"
 	"strings"
 
 	"drover/backend"
-	"drover/internal/quant"
+	"drover/internal/rates"
 )
 
 // Machine is a workstation as a file describes it: what `drover devices --measure
@@ -115,31 +114,20 @@ type machineDoc struct {
 }
 
 type deviceDoc struct {
-	ID      string    `json:"id"`
-	Kind    string    `json:"kind"`
-	Name    string    `json:"name"`
-	UUID    string    `json:"uuid"`
-	ISA     string    `json:"isa"`
-	Driver  string    `json:"driver"`
-	Link    string    `json:"link"`
-	Cores   int       `json:"cores"`
-	Total   bytesDoc  `json:"memory_total"`
-	Free    *bytesDoc `json:"memory_free"`
-	Watts   *float64  `json:"watts"`
-	Celsius *float64  `json:"celsius"`
-	MHz     *float64  `json:"mhz"`
-	Rates   *ratesDoc `json:"rates"`
-}
-
-type ratesDoc struct {
-	Read    float64            `json:"read_bytes_per_s"`
-	Copy    float64            `json:"copy_bytes_per_s"`
-	Matrix  float64            `json:"matrix_ops_per_s"`
-	Float   float64            `json:"float_ops_per_s"`
-	Format  map[string]float64 `json:"format_bytes_per_s"`
-	Launch  float64            `json:"launch_s"`
-	Link    float64            `json:"link_bytes_per_s"`
-	Latency float64            `json:"latency_s"`
+	ID      string     `json:"id"`
+	Kind    string     `json:"kind"`
+	Name    string     `json:"name"`
+	UUID    string     `json:"uuid"`
+	ISA     string     `json:"isa"`
+	Driver  string     `json:"driver"`
+	Link    string     `json:"link"`
+	Cores   int        `json:"cores"`
+	Total   bytesDoc   `json:"memory_total"`
+	Free    *bytesDoc  `json:"memory_free"`
+	Watts   *float64   `json:"watts"`
+	Celsius *float64   `json:"celsius"`
+	MHz     *float64   `json:"mhz"`
+	Rates   *rates.Doc `json:"rates"`
 }
 
 // bytesDoc is a size: 1073741824 or "1 GiB".
@@ -216,32 +204,6 @@ func (doc *deviceDoc) described() (*Described, error) {
 	d := &Described{Info: backend.Info{ID: doc.ID, Kind: doc.Kind, Name: doc.Name, UUID: doc.UUID, ISA: doc.ISA, Driver: doc.Driver, Link: doc.Link,
 		Cores: doc.Cores, Total: uint64(doc.Total), Free: uint64(free)}}
 	var err error
-	d.Rates, err = doc.Rates.rates()
+	d.Rates, err = doc.Rates.Rates()
 	return d, err
-}
-
-// rates bounds every rate, so that no sum of times is infinite.
-func (doc *ratesDoc) rates() (backend.Rates, error) {
-	r := backend.Rates{Read: doc.Read, Copy: doc.Copy, Matrix: doc.Matrix, Float: doc.Float, Launch: doc.Launch, Link: doc.Link, Latency: doc.Latency, Format: map[quant.Type]float64{}}
-	for _, c := range []struct {
-		name        string
-		value       float64
-		least, most float64
-		optional    bool // 0 is possible
-	}{
-		{"read_bytes_per_s", r.Read, 1e6, 1e18, false}, {"matrix_ops_per_s", r.Matrix, 1e6, 1e21, false}, {"float_ops_per_s", r.Float, 1e6, 1e21, true},
-		{"copy_bytes_per_s", r.Copy, 1e6, 1e18, true}, {"launch_s", r.Launch, 0, 1, true}, {"link_bytes_per_s", r.Link, 1e3, 1e18, true}, {"latency_s", r.Latency, 0, 1, true},
-	} {
-		if (c.value < c.least || c.value > c.most || math.IsNaN(c.value)) && !(c.optional && c.value == 0) {
-			return r, fmt.Errorf("%s is %v: from %g to %g is possible", c.name, c.value, c.least, c.most)
-		}
-	}
-	for name, rate := range doc.Format {
-		t, err := quant.Parse(name)
-		if err != nil || !(rate >= 1e6 && rate <= 1e18) {
-			return r, fmt.Errorf("format_bytes_per_s has %.40q at %v: a number format and bytes a second from 1e6 to 1e18 are possible", name, rate)
-		}
-		r.Format[t] = rate
-	}
-	return r, nil
 }

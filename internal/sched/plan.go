@@ -1,7 +1,9 @@
 package sched
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"drover/backend"
@@ -9,23 +11,34 @@ import (
 )
 
 // Plan says what lies where, how fast that will be, and why it is not faster.
-// Its JSON is that of `drover plan` (PLAN in the contract of the command line).
+// Its JSON is PLAN in the contract of the command line.
 type Plan struct {
 	Context   int       `json:"ctx"`                    // most positions of a sequence
 	Limit     string    `json:"limit"`                  // what bounds the context: Limits.Asked, or "memory"
-	Predicted float64   `json:"predicted_tokens_per_s"` // decode of one sequence
-	Prompt    float64   `json:"predicted_prompt_tokens_per_s"`
+	Predicted Figure    `json:"predicted_tokens_per_s"` // decode of one sequence
+	Prompt    Figure    `json:"predicted_prompt_tokens_per_s"`
 	Stages    []Stage   `json:"stages"` // in the order of their first blocks
 	Wanted    int       `json:"ctx_wanted"`
-	Binding   Binding   `json:"binding"`
-	Advice    []Advice  `json:"advice"`   // what would change the speed or the context
+	Binding   *Binding  `json:"binding"`  // nil until Explain
+	Advice    []Advice  `json:"advice"`   // what would change the speed or the context; nil until Explain
 	LeftOut   []LeftOut `json:"left_out"` // devices that carry nothing
 	Request   Request   `json:"-"`        // what Predicted and Prompt are of
 	At        int       `json:"predicted_at"`
 
 	Limits backend.Limits `json:"-"`
-	cost   float64        // seconds of the request
-	where  []int          // by block: which device
+	task   *task
+	cost   float64 // seconds of the request
+	where  []int   // by block: which device
+}
+
+// Figure is a prediction; 0, which is null in JSON, where nothing is known.
+type Figure float64
+
+func (f Figure) MarshalJSON() ([]byte, error) {
+	if f == 0 {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(f))
 }
 
 // Stage is one device's part. Sizes are in bytes.
@@ -38,15 +51,20 @@ type Stage struct {
 	Cache   uint64   `json:"cache"`
 	Scratch uint64   `json:"scratch"`
 	Host    uint64   `json:"host"`         // of the computer's memory
-	MS      float64  `json:"predicted_ms"` // a decoded token's time here, with the way to here
+	MS      Figure   `json:"predicted_ms"` // a decoded token's time here, with the way to here
 	Free    uint64   `json:"free"`         // before
 	Left    uint64   `json:"left"`         // after
-	Share   float64  `json:"share"`        // of a decoded token's time
+	Share   Figure   `json:"share"`        // of a decoded token's time
 
-	Name string          `json:"-"`
-	Runs []backend.Range `json:"-"`
-	Kind string          `json:"-"`
-	What string          `json:"-"` // the blocks in words
+	// Converted are the weight formats for which the device has no kernels: it
+	// makes them int8 with a scale per 16, exactly, 10 bits a weight.
+	Converted []string `json:"converted,omitempty"`
+
+	Index int             `json:"-"` // which of Place's devices
+	Name  string          `json:"-"`
+	Runs  []backend.Range `json:"-"`
+	Kind  string          `json:"-"`
+	What  string          `json:"-"` // the blocks in words
 }
 
 // LeftOut is a device that carries nothing, and why.
@@ -58,15 +76,18 @@ type LeftOut struct {
 // plan makes the plan of a placement.
 func (s *search) plan(where []int) (*Plan, error) {
 	c, r := &s.t.m.Config, s.t.w.Request
-	p := &Plan{Context: s.limits.Context, Wanted: s.t.l.Context, Limit: s.t.l.Asked, Limits: s.limits, Request: r,
+	p := &Plan{Context: s.limits.Context, Wanted: s.t.l.Context, Limit: s.t.l.Asked, Limits: s.limits, Request: r, task: s.t,
 		At: r.Depth + r.Prompt + r.Generate/2, cost: s.seconds(where), where: where, LeftOut: []LeftOut{}}
 	if p.Context < p.Wanted {
 		p.Limit = "memory"
 	}
 	seconds := total(where, s.costs.decode, s.costs.crossDecode)
-	p.Predicted = 1 / seconds
-	if prompt := total(where, s.costs.promptSeconds, s.costs.crossPrompt); prompt > 0 {
-		p.Prompt = float64(r.Prompt) / prompt
+	prompt := total(where, s.costs.promptSeconds, s.costs.crossPrompt)
+	if !s.t.blind {
+		p.Predicted = Figure(1 / seconds)
+		if prompt > 0 {
+			p.Prompt = Figure(float64(r.Prompt) / prompt)
+		}
 	}
 	shared := uint64(0)
 	for b, d := range where {
@@ -77,7 +98,9 @@ func (s *search) plan(where []int) (*Plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		st.Share = st.MS / 1000 / seconds
+		if st.Share = st.MS / 1000 / Figure(seconds); s.t.blind {
+			st.MS, st.Share = 0, 0
+		}
 		shared += need.Host
 		if st.Kind == "cpu" || st.Kind == "metal" {
 			shared += need.Total()
@@ -139,8 +162,8 @@ func (s *search) stage(c *backend.Config, where []int, d int) (*Stage, backend.N
 	if dev.Info.Total > 0 && need.Total() > g.free {
 		panic(fmt.Sprintf("BUG: sched: %s needs %d bytes for blocks %v, of %d", dev.Info.ID, need.Total(), runs, g.free))
 	}
-	st := &Stage{Device: dev.Info.ID, ISA: dev.Info.ISA, Name: dev.Info.Name, Kind: dev.Info.Kind, Runs: runs, Weights: need.Weights, Cache: need.Cache,
-		Scratch: need.Scratch, Host: need.Host, MS: 1000 * seconds, Free: dev.Info.Free, Left: dev.Info.Free - min(dev.Info.Free, need.Total()), What: inWords(c, in)}
+	st := &Stage{Index: d, Device: dev.Info.ID, ISA: dev.Info.ISA, Name: dev.Info.Name, Kind: dev.Info.Kind, Runs: runs, Weights: need.Weights, Cache: need.Cache,
+		Scratch: need.Scratch, Host: need.Host, MS: Figure(1000 * seconds), Free: dev.Info.Free, Left: dev.Info.Free - min(dev.Info.Free, need.Total()), What: inWords(c, in)}
 	lo, hi := c.Layers, 0
 	for _, r := range runs {
 		st.Blocks = append(st.Blocks, [2]int{r.Lo, r.Hi})
@@ -149,7 +172,24 @@ func (s *search) stage(c *backend.Config, where []int, d int) (*Stage, backend.N
 		}
 	}
 	st.Layers = [2]int{min(lo, hi), hi}
+	st.Converted = dev.converted(s.t.m, runs)
 	return st, need, nil
+}
+
+// converted names the formats among the weights of runs that a device converts.
+func (d *Device) converted(m *backend.Model, runs []backend.Range) []string {
+	var names []string
+	if d.Converts == nil {
+		return nil
+	}
+	for _, r := range runs {
+		for _, t := range m.Tensors(r) {
+			if name := t.Type.String(); d.Converts(t.Type) && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }
 
 // reason is why device d carries nothing.
@@ -226,22 +266,43 @@ func size(n uint64) string {
 
 // Binding is what keeps the plan from being faster.
 type Binding struct {
-	What   string  `json:"what"`                   // "memory", "bandwidth" or "wishes"
-	Device string  `json:"device"`                 // whose memory, or bandwidth; empty for wishes
-	Fast   float64 `json:"unlimited_tokens_per_s"` // without it
-	Prompt float64 `json:"unlimited_prompt_tokens_per_s"`
+	What   string `json:"what"`                   // "memory", "bandwidth" or "wishes"
+	Device string `json:"device"`                 // whose memory, or bandwidth; empty for wishes
+	Fast   Figure `json:"unlimited_tokens_per_s"` // without it
+	Prompt Figure `json:"unlimited_prompt_tokens_per_s"`
 }
 
 // Advice is a change, and the plan that it would make.
 type Advice struct {
-	Change    string  `json:"change"`
-	Context   int     `json:"ctx"`
-	Predicted float64 `json:"predicted_tokens_per_s"`
-	Prompt    float64 `json:"predicted_prompt_tokens_per_s"`
+	Change    string `json:"change"`
+	Context   int    `json:"ctx"`
+	Predicted Figure `json:"predicted_tokens_per_s"`
+	Prompt    Figure `json:"predicted_prompt_tokens_per_s"`
 }
 
-// advise finds what binds, and what a little more would buy.
-func (t *task) advise(p *Plan) {
+// For is the same placement for another request: its predictions.
+func (p *Plan) For(r Request) (*Plan, error) {
+	t := *p.task
+	t.w.Request = r
+	s, err := newSearch(&t, p.Limits, 0)
+	if err != nil {
+		return nil, err
+	}
+	q, err := s.plan(p.where)
+	if err != nil {
+		return nil, err
+	}
+	q.Limit, q.Wanted = p.Limit, p.Wanted
+	return q, nil
+}
+
+// Explain finds what binds, and what a little more would buy. Without rates there
+// is nothing to say.
+func (p *Plan) Explain() {
+	t := p.task
+	if t.blind {
+		return
+	}
 	t.bind(p)
 	p.Advice = []Advice{}
 	if p.Binding.What != "memory" {
@@ -295,7 +356,7 @@ func (t *task) bind(p *Plan) {
 			slowest = i
 		}
 	}
-	p.Binding = Binding{"bandwidth", p.Stages[slowest].Device, p.Predicted, p.Prompt}
+	p.Binding = &Binding{"bandwidth", p.Stages[slowest].Device, p.Predicted, p.Prompt}
 	least := 0.995 * p.cost
 	shrunk := p.Context < p.Wanted
 	for i := range t.devices {
@@ -309,7 +370,7 @@ func (t *task) bind(p *Plan) {
 		}
 		q, err := u.at(u.l.Context, 0)
 		if err == nil && (q.cost < least || shrunk && (p.Binding.What != "memory" || q.cost < least)) {
-			p.Binding, least = Binding{"memory", t.devices[i].Info.ID, q.Predicted, q.Prompt}, q.cost
+			p.Binding, least = &Binding{"memory", t.devices[i].Info.ID, q.Predicted, q.Prompt}, q.cost
 		}
 	}
 	if p.Binding.What == "bandwidth" && t.w.binds() {
@@ -317,7 +378,7 @@ func (t *task) bind(p *Plan) {
 		u.w = Wishes{GPULayers: -1, Strict: t.w.Strict, Request: t.w.Request}
 		if v, err := newTask(u.devices, u.m, u.l, u.w); err == nil {
 			if q, err := v.at(p.Context, 0); err == nil && q.cost < least {
-				p.Binding = Binding{"wishes", "", q.Predicted, q.Prompt}
+				p.Binding = &Binding{"wishes", "", q.Predicted, q.Prompt}
 			}
 		}
 	}

@@ -15,9 +15,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"drover/backend"
+	"drover/internal/quant"
 )
 
 // MaxDevices is the most devices that Place takes.
@@ -27,12 +29,15 @@ const MaxDevices = 16
 type Device struct {
 	Info  backend.Info
 	Rates backend.Rates
+	Speed map[quant.Type]float64 // of decoding weights, by format: so much faster than Rates say; left out: 1
 	// Need is the memory of a stage in bytes. It must be pure and depend on how many
 	// blocks of each kind there are, not on which of them. Weights and Cache of
 	// blocks must add up, but for a matrix that embedding and head share; Scratch
 	// and Host must depend on which kinds there are alone, and only grow with them,
 	// but for rounding by less than Granule and a Host that is less for all blocks.
 	Need func(m *backend.Model, runs []backend.Range, l backend.Limits) (backend.Need, error)
+	// Converts says which weight formats the device has no kernels for; nil: none.
+	Converts func(quant.Type) bool
 }
 
 // Granule is the most, in bytes, by which a Need may be rounded up.
@@ -85,7 +90,7 @@ const hostSpare = 16
 
 // Place finds the fastest plan for the request that fits. Where the context may
 // shrink it is the longest that needs no further device and costs no more than 5 %
-// of the speed.
+// of the speed. A device alone may be without rates: nothing is predicted then.
 // Errors: ErrWish; a *backend.MemoryError with what is missing on one device, to
 // 1 MiB; those of Need; rates that are missing.
 func Place(devices []Device, m *backend.Model, l Limits, w Wishes) (*Plan, error) {
@@ -93,12 +98,7 @@ func Place(devices []Device, m *backend.Model, l Limits, w Wishes) (*Plan, error
 	if err != nil {
 		return nil, err
 	}
-	p, err := t.choose()
-	if err != nil {
-		return nil, err
-	}
-	t.advise(p)
-	return p, nil
+	return t.choose()
 }
 
 // task is what Place was asked.
@@ -109,6 +109,7 @@ type task struct {
 	w       Wishes
 	allowed []uint32 // by block: the devices that may carry it, a bit each
 	blocks  *kinds
+	blind   bool // the only device has no rates
 }
 
 func newTask(devices []Device, m *backend.Model, l Limits, w Wishes) (*task, error) {
@@ -119,8 +120,12 @@ func newTask(devices []Device, m *backend.Model, l Limits, w Wishes) (*task, err
 	if len(devices) == 0 || len(devices) > MaxDevices {
 		return nil, refuse("%d devices, from 1 to %d can be planned for", len(devices), MaxDevices)
 	}
-	for i := range devices {
-		if err := checkRates(&devices[i]); err != nil {
+	if len(devices) == 1 && devices[0].Rates.Read == 0 {
+		t.blind, t.devices = true, slices.Clone(devices)
+		t.devices[0].Rates = backend.Rates{Read: 1e9, Matrix: 1e9} // of any, the same is the fastest
+	}
+	for i := range t.devices {
+		if err := checkRates(&t.devices[i]); err != nil {
 			return nil, err
 		}
 	}

@@ -74,7 +74,7 @@ func (s *search) alike(a, b int) bool {
 	x, y := s.devices[a].Info, s.devices[b].Info
 	x.ID, x.UUID, y.ID, y.UUID = "", "", "", ""
 	p, q := s.devices[a].Rates, s.devices[b].Rates
-	if x != y || x.Kind == "cpu" || !maps.Equal(p.Format, q.Format) {
+	if x != y || x.Kind == "cpu" || !maps.Equal(p.Format, q.Format) || !maps.Equal(s.devices[a].Speed, s.devices[b].Speed) {
 		return false
 	}
 	p.Format, q.Format = nil, nil
@@ -101,7 +101,9 @@ type labelKey struct {
 func (s *search) solve() ([]int, error) {
 	best, fastest := s.chain(), math.Inf(1)
 	if best != nil {
-		fastest = s.seconds(best)
+		if fastest = s.seconds(best); len(s.devices) == 1 {
+			return best, nil
+		}
 	}
 	better, err := s.improve(fastest)
 	if err != nil {

@@ -19,39 +19,56 @@ func (p *Plan) Write(w io.Writer) error {
 	fmt.Fprintln(t, "DEVICE\tCARRIES\tWEIGHTS\tCACHE\tSCRATCH\tHOST\tFREE\tLEFT\tMS/TOKEN\tSHARE")
 	for i := range p.Stages {
 		s := &p.Stages[i]
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%.0f %%\n", s.Device, shorten(s.What), size(s.Weights), size(s.Cache), size(s.Scratch),
-			size(s.Host), size(s.Free), size(s.Left), s.MS, 100*s.Share)
+		ms, share := "-", "-"
+		if s.MS > 0 {
+			ms, share = fmt.Sprintf("%.2f", s.MS), fmt.Sprintf("%.0f %%", 100*s.Share)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Device, shorten(s.What), size(s.Weights), size(s.Cache), size(s.Scratch),
+			size(s.Host), size(s.Free), size(s.Left), ms, share)
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	for i := range p.Stages {
-		if s := &p.Stages[i]; shorten(s.What) != s.What {
+		s := &p.Stages[i]
+		if shorten(s.What) != s.What {
 			fmt.Fprintf(&b, "%s carries %s\n", s.Device, s.What)
+		}
+		if len(s.Converted) > 0 {
+			fmt.Fprintf(&b, "%s has no kernels for %s: converted exactly to int8 with a scale per 16, 10 bits a weight\n", s.Device, strings.Join(s.Converted, ", "))
 		}
 	}
 	b.WriteString("\n")
-	fmt.Fprintf(&b, "predicted: %s tokens/s decoded at position %d", rate(p.Predicted), p.At)
-	if p.At >= p.Context {
-		b.WriteString(", beyond the context")
+	p.writeReasons(&b)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// writeReasons prints the speed and what bounds it.
+func (p *Plan) writeReasons(b *strings.Builder) {
+	if p.Predicted > 0 {
+		fmt.Fprintf(b, "predicted: %s tokens/s decoded at position %d", rate(p.Predicted), p.At)
+		if p.At >= p.Context {
+			b.WriteString(", beyond the context")
+		}
+		if p.Prompt > 0 {
+			fmt.Fprintf(b, "; prompt of %d: %s tokens/s", p.Request.Prompt, rate(p.Prompt))
+		}
+		b.WriteString("\n")
 	}
-	if p.Prompt > 0 {
-		fmt.Fprintf(&b, "; prompt of %d: %s tokens/s", p.Request.Prompt, rate(p.Prompt))
+	if p.Binding != nil {
+		b.WriteString(p.Binding.text(p))
 	}
-	b.WriteString("\n")
-	b.WriteString(p.Binding.text(p))
 	for _, a := range p.Advice {
-		fmt.Fprintf(&b, "with %s: %s tokens/s (%+.0f %%), prompt %s tokens/s", a.Change, rate(a.Predicted), 100*(a.Predicted/p.Predicted-1), rate(a.Prompt))
+		fmt.Fprintf(b, "with %s: %s tokens/s (%+.0f %%), prompt %s tokens/s", a.Change, rate(a.Predicted), 100*(a.Predicted/p.Predicted-1), rate(a.Prompt))
 		if a.Context > p.Context {
-			fmt.Fprintf(&b, ", context %d", a.Context)
+			fmt.Fprintf(b, ", context %d", a.Context)
 		}
 		b.WriteString("\n")
 	}
 	for _, l := range p.LeftOut {
-		fmt.Fprintf(&b, "%s carries nothing: %s\n", l.Device, l.Reason)
+		fmt.Fprintf(b, "%s carries nothing: %s\n", l.Device, l.Reason)
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
 // shorten fits a stage's blocks into a column.
@@ -65,7 +82,7 @@ func shorten(what string) string {
 }
 
 // rate is tokens/s with three figures.
-func rate(x float64) string {
+func rate(x Figure) string {
 	switch {
 	case x < 10:
 		return fmt.Sprintf("%.2f", x)

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"encoding/json"
 	"errors"
 	"math"
 	"strings"
@@ -92,17 +93,25 @@ func TestPredicted(t *testing.T) {
 	cpu := (attention+ffn+2*norm+cache)/5e10 + 10e-6 + 1e-6
 	gpu := (attention+ffn+head)/2e11 + (3*norm+cache)/3e11 + 13e-6 + 4*1000/1e10
 	crossing := 5e-5 + 4*512/1e10
-	if got, want := 1/p.Predicted, cpu+gpu+crossing; math.Abs(got-want) > 1e-9*want {
+	if got, want := 1/float64(p.Predicted), cpu+gpu+crossing; math.Abs(got-want) > 1e-9*want {
 		t.Errorf("a token in %v s, want %v", got, want)
 	}
-	if got, want := p.Stages[1].MS/1000, gpu+crossing; math.Abs(got-want) > 1e-9*want {
+	devices[0].Speed = map[quant.Type]float64{quant.F16: 0.8}
+	slower, err := Place(devices, m, Limits{Context: 1024, Least: 1024, At: limitsAt(&m.Config)}, Wishes{GPULayers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := 1/float64(slower.Predicted), 1/float64(p.Predicted)+(attention+ffn+head)/2e11*0.25; math.Abs(got-want) > 1e-9*want {
+		t.Errorf("where F16 has shown four fifths of its rate: a token in %v s, want %v", got, want)
+	}
+	if got, want := float64(p.Stages[1].MS)/1000, gpu+crossing; math.Abs(got-want) > 1e-9*want {
 		t.Errorf("%s: a token in %v s, want %v", p.Stages[1].Device, got, want)
 	}
 	products := func(rate float64) float64 { return 512 * (attention + ffn) / rate } // 2 bytes a weight, 2 operations
 	attend := func(rate float64) float64 { return 4 * 512 * 257 * 512 / rate }
 	prompt := products(5e12) + attend(5e12) + 10e-6 + 1e-6 + products(3e13) + attend(3e13) + 10e-6 +
 		float64(head)/2e11 + norm/3e11 + 3e-6 + 4*1000/1e10 + 5e-5 + 512*4*512/1e10
-	if got, want := 512/p.Prompt, prompt; math.Abs(got-want) > 1e-9*want {
+	if got, want := 512/float64(p.Prompt), prompt; math.Abs(got-want) > 1e-9*want {
 		t.Errorf("the prompt in %v s, want %v", got, want)
 	}
 }
@@ -132,7 +141,68 @@ func TestShrink(t *testing.T) {
 	if !errors.As(err, &short) || short.Device != "cuda:0" || short.Free != 2600<<20 {
 		t.Errorf("got %v", err)
 	}
-	if p.Binding.What != "memory" || p.Binding.Device != "cuda:0" || len(p.Advice) == 0 {
+	if p.Explain(); p.Binding.What != "memory" || p.Binding.Device != "cuda:0" || len(p.Advice) == 0 {
 		t.Errorf("binds %+v, advice %+v", p.Binding, p.Advice)
+	}
+}
+
+// A device alone is planned for without rates: nothing is predicted, all else is
+// as with them. Two are not.
+func TestBlind(t *testing.T) {
+	m := open(t, "dim=512,layers=2,heads=8,kv=4,ffn=1024,vocab=1000,ctx=65536:IQ3_S")
+	devices := roomy()[:1]
+	devices[0].Info.Free = 10 << 20
+	devices[0].Converts = func(t quant.Type) bool { return t == quant.IQ3_S }
+	l := Limits{Context: 65536, Least: 256, Asked: "model", At: limitsAt(&m.Config)}
+	want, err := Place(devices, m, l, Wishes{GPULayers: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices[0].Rates = backend.Rates{}
+	got, err := Place(devices, m, l, Wishes{GPULayers: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Explain()
+	if got.Predicted != 0 || got.Prompt != 0 || got.Stages[0].MS != 0 || got.Binding != nil || want.Predicted == 0 {
+		t.Errorf("without rates: %+v", got)
+	}
+	if got.Context != want.Context || got.Context == 65536 || lies(got) != lies(want) || got.Stages[0].Cache != want.Stages[0].Cache {
+		t.Errorf("without rates %d, %s; with %d, %s", got.Context, lies(got), want.Context, lies(want))
+	}
+	if c := got.Stages[0].Converted; len(c) != 1 || c[0] != "IQ3_S" {
+		t.Errorf("converted: %v", c)
+	}
+	doc, err := json.Marshal(got)
+	if err != nil || !strings.Contains(string(doc), `"predicted_tokens_per_s":null`) || !strings.Contains(string(doc), `"predicted_ms":null`) || !strings.Contains(string(doc), `"converted":["IQ3_S"]`) {
+		t.Errorf("%s, %v", doc, err)
+	}
+	var text strings.Builder
+	if err := got.Write(&text); err != nil || strings.Contains(text.String(), "tokens/s") || !strings.Contains(text.String(), "no kernels for IQ3_S") {
+		t.Errorf("%s, %v", text.String(), err)
+	}
+	two := roomy()[:2]
+	two[1].Rates.Read = 0
+	if _, err := Place(two, m, l, Wishes{GPULayers: -1}); err == nil || !strings.Contains(err.Error(), "cuda:1: its read rate is 0") {
+		t.Errorf("two devices, one without rates: %v", err)
+	}
+}
+
+// A placement's predictions for another request are those of a plan for it.
+func TestFor(t *testing.T) {
+	m := open(t, "dim=512,layers=2,heads=8,kv=4,ffn=1024,vocab=1000:F16")
+	l := Limits{Context: 1024, Least: 1024, At: limitsAt(&m.Config)}
+	r := Request{Depth: 100, Prompt: 20, Generate: 300}
+	p, err := Place(roomy(), m, l, Wishes{GPULayers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := Place(roomy(), m, l, Wishes{GPULayers: 1, Request: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.For(r)
+	if err != nil || got.Predicted != want.Predicted || got.Prompt != want.Prompt || got.At != 270 || got.Predicted == p.Predicted || len(got.Stages) != len(p.Stages) {
+		t.Errorf("%v: got %+v, want %+v", err, got, want)
 	}
 }

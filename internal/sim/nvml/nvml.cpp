@@ -2,7 +2,7 @@
 // CUDA device's are: DROVER_SIM_CUDA="name=Sim A,uuid=GPU-...,watts=120;...",
 // or DROVER_SIM_NVML in the same words where that is set. Keys:
 //   name= uuid= mem=   as there
-//   watts= celsius= mhz=   sensors; a card without one says that it has none
+//   watts= celsius= mhz= limit=   sensors, and the power limit in watts; a card without one says that it has none
 //   pcie=4x16          generation and lanes
 //   mig=1              the card is in MIG mode
 //   process=77:python:4GiB   a process with memory of the card; may be repeated
@@ -29,7 +29,7 @@ struct Process {
 struct Card {
   std::string name = "Software CUDA device", uuid;
   uint64_t memory = uint64_t{2} << 30;
-  double watts = -1, celsius = -1, mhz = -1;  // negative: no such sensor
+  double watts = -1, celsius = -1, mhz = -1, limit = -1;  // negative: no such sensor
   int generation = 0, lanes = 0;              // 0: no such link
   bool mig = false;
   std::vector<Process> processes;
@@ -57,6 +57,7 @@ void set(System& s, Card& c, const std::string& key, const std::string& value) {
   if (key == "watts") c.watts = atof(text);
   if (key == "celsius") c.celsius = atof(text);
   if (key == "mhz") c.mhz = atof(text);
+  if (key == "limit") c.limit = atof(text);
   if (key == "pcie") sscanf(text, "%dx%d", &c.generation, &c.lanes);
   if (key == "mig") c.mig = value == "1";
   if (key == "smi") s.version = value;
@@ -155,6 +156,7 @@ CALL(nvmlDeviceGetMemoryInfo)(const Card* c, unsigned long long* total_free_used
 }
 
 CALL(nvmlDeviceGetPowerUsage)(const Card* c, unsigned* milliwatts) { return reading(c->watts, 1000, milliwatts); }
+CALL(nvmlDeviceGetEnforcedPowerLimit)(const Card* c, unsigned* milliwatts) { return reading(c->limit, 1000, milliwatts); }
 CALL(nvmlDeviceGetTemperature)(const Card* c, int, unsigned* celsius) { return reading(c->celsius, 1, celsius); }
 CALL(nvmlDeviceGetClockInfo)(const Card* c, int, unsigned* mhz) { return reading(c->mhz, 1, mhz); }
 CALL(nvmlDeviceGetMaxPcieLinkGeneration)(const Card* c, unsigned* n) { return reading(c->generation ? c->generation : -1, 1, n); }

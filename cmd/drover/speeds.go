@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"runtime"
+
+	"drover/backend"
+	"drover/internal/rates"
+)
+
+// speeds knows how fast devices are: from earlier, or by measuring them.
+type speeds struct {
+	store   *rates.Store
+	threads int  // of the CPU; 0: one a core
+	raw     bool // the CPU computes from weights as they lie in the file
+	notes   io.Writer
+	verbose bool
+
+	known map[string]*speed // by ID
+	told  bool              // that the store cannot be used
+}
+
+// speed is what is known of a device.
+type speed struct {
+	rates.Entry
+	key     rates.Key
+	guessed bool // not measured: nothing is learnt from runs
+}
+
+func newSpeeds(o compute, notes io.Writer, verbose bool) *speeds {
+	return &speeds{store: rates.Open(rates.Dir()), threads: o.Threads, raw: o.NoRepack, notes: notes, verbose: verbose, known: map[string]*speed{}}
+}
+
+func (s *speeds) key(d backend.Device, i backend.Info) rates.Key {
+	threads := s.threads
+	if threads == 0 {
+		threads = min(i.Cores, runtime.GOMAXPROCS(0))
+	}
+	return rates.KeyOf(i, d.Sensors(), threads, s.raw)
+}
+
+// of is what is known of a device; where that is nothing it is measured if must
+// says so, and the answer is nil otherwise. A software device's time says nothing
+// of a real one: it is guessed. Errors: ctx's, backend.ErrLost.
+func (s *speeds) of(ctx context.Context, d backend.Device, i backend.Info, must bool) (*speed, error) {
+	if known := s.known[i.ID]; known != nil {
+		return known, nil
+	}
+	if i.Simulated && must {
+		return s.guess(i, "its speed is guessed: it is a software device"), nil
+	} else if i.Simulated {
+		return nil, nil
+	}
+	key := s.key(d, i)
+	e, err := s.store.Load(key)
+	if err == nil {
+		s.known[i.ID] = &speed{Entry: *e, key: key}
+		return s.known[i.ID], nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		s.unusable(err)
+	}
+	if !must {
+		return nil, nil
+	}
+	fmt.Fprintf(s.notes, "%s: measuring its speed, about a second; it is kept for later plans\n", i.ID)
+	r, err := d.Measure(ctx)
+	switch {
+	case err == nil:
+		return s.measured(key, i.ID, r), nil
+	case ctx.Err() != nil, errors.Is(err, backend.ErrLost):
+		return nil, fmt.Errorf("measure %s: %w", i.ID, err)
+	}
+	fmt.Fprintf(s.notes, "%s: its speed is guessed, it cannot be measured: %v\n", i.ID, err)
+	return s.guess(i, ""), nil
+}
+
+// measured keeps new rates; what runs showed of the old ones does not count.
+func (s *speeds) measured(key rates.Key, id string, r backend.Rates) *speed {
+	e := rates.Entry{Rates: r}
+	if err := s.store.Save(key, &e); err != nil {
+		s.unusable(err)
+	}
+	s.known[id] = &speed{Entry: e, key: key}
+	return s.known[id]
+}
+
+// learn keeps what a run has shown. What another process has learnt meanwhile counts.
+func (s *speeds) learn(known *speed, r rates.Run) {
+	if e, err := s.store.Load(known.key); err == nil {
+		known.Entry = *e
+	}
+	if known.Learn(r) {
+		if err := s.store.Save(known.key, &known.Entry); err != nil {
+			s.unusable(err)
+		}
+	}
+}
+
+func (s *speeds) guess(i backend.Info, why string) *speed {
+	if why != "" && s.verbose {
+		fmt.Fprintf(s.notes, "%s: %s\n", i.ID, why)
+	}
+	s.known[i.ID] = &speed{Entry: rates.Entry{Rates: rates.Guess(i)}, guessed: true}
+	return s.known[i.ID]
+}
+
+// unusable says once, to who wants to know, that rates are not kept.
+func (s *speeds) unusable(err error) {
+	if s.verbose && !s.told {
+		fmt.Fprintf(s.notes, "measured speeds are not kept: %v\n", err)
+	}
+	s.told = true
+}
