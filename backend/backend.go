@@ -142,6 +142,15 @@ type Rates struct {
 	Link   float64                // bytes/s from the host, 0 where there is no link
 
 	Latency float64 // seconds that a crossing of the link takes beside its bytes; 0: not measured
+
+	Layers map[quant.Type][]LayerTime // per format timed, the smallest first; nil: none
+}
+
+// LayerTime is how long a layer takes that has so many weights, all in one format.
+type LayerTime struct {
+	Weights float64 // of its matrices
+	Decode  float64 // seconds of one row at the start of a sequence
+	Prompt  float64 // seconds of the first 512 rows
 }
 
 // Sensors is what the system tells; nil where it does not.

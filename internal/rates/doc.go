@@ -23,6 +23,15 @@ type Doc struct {
 	Link   float64            `json:"link_bytes_per_s"`
 
 	Latency float64 `json:"latency_s"` // of a crossing; 0: not measured
+
+	Layers map[string][]LayerDoc `json:"layers,omitempty"` // by format
+}
+
+// LayerDoc is how long a layer takes: backend.LayerTime in JSON.
+type LayerDoc struct {
+	Weights float64 `json:"weights"`
+	Decode  float64 `json:"decode_s"`
+	Prompt  float64 `json:"prompt_512_s"`
 }
 
 // NewDoc is rates as JSON.
@@ -30,6 +39,14 @@ func NewDoc(r backend.Rates) *Doc {
 	doc := &Doc{Read: r.Read, Copy: r.Copy, Matrix: r.Matrix, Float: r.Float, Format: map[string]float64{}, Launch: r.Launch, Link: r.Link, Latency: r.Latency}
 	for t, rate := range r.Format {
 		doc.Format[t.String()] = rate
+	}
+	for t, times := range r.Layers {
+		if doc.Layers == nil {
+			doc.Layers = map[string][]LayerDoc{}
+		}
+		for _, l := range times {
+			doc.Layers[t.String()] = append(doc.Layers[t.String()], LayerDoc(l))
+		}
 	}
 	return doc
 }
@@ -57,6 +74,23 @@ func (doc *Doc) Rates() (backend.Rates, error) {
 			return r, fmt.Errorf("format_bytes_per_s has %.40q at %v: a number format and bytes a second from 1e6 to 1e18 are possible", name, rate)
 		}
 		r.Format[t] = rate
+	}
+	for name, times := range doc.Layers {
+		t, err := quant.Parse(name)
+		if err != nil {
+			return r, fmt.Errorf("layers has %.40q, which is no number format", name)
+		}
+		if r.Layers == nil {
+			r.Layers = map[quant.Type][]backend.LayerTime{}
+		}
+		last := 0.
+		for _, l := range times {
+			if !(l.Weights > last && l.Weights <= 1e12 && l.Decode >= 1e-9 && l.Decode <= 1e3 && l.Prompt >= 1e-9 && l.Prompt <= 1e6) {
+				return r, fmt.Errorf("layers of %s has %+v: ascending numbers of weights and positive seconds are possible", name, l)
+			}
+			last = l.Weights
+			r.Layers[t] = append(r.Layers[t], backend.LayerTime(l))
+		}
 	}
 	return r, nil
 }

@@ -96,7 +96,12 @@ func (p *pricer) decode(b, depth int) float64 {
 		return p.r.Launch // a row of the table
 	}
 	launches := float64(layerLaunches)
-	seconds := p.weights(b)
+	seconds := 0.0
+	if layer, ok := p.timed(b); ok {
+		seconds, launches = layer.Decode, 0
+	} else {
+		seconds = p.weights(b)
+	}
 	if b == last {
 		launches = headLaunches
 		if p.r.Link > 0 {
@@ -171,23 +176,32 @@ func (p *pricer) prompt(b int, r Request) float64 {
 		return p.decode(b, 0)
 	}
 	seconds, at := 0.0, r.Depth
+	layer, timed := p.timed(b)
 	for rows := range chunks(r.Prompt, p.l.Rows) {
-		seconds += p.r.Launch
-		if b > 0 {
-			seconds += max(p.operations(b)*float64(rows)/p.r.Matrix, p.read(b)/p.r.Read) + (layerLaunches-1)*p.r.Launch
+		positions := float64(rows) * float64(seen(c, at+rows/2))
+		switch {
+		case b == 0:
+			seconds += p.r.Launch
+		case timed: // attention to half of 512 positions is in it
+			seconds += max(layer.Prompt*float64(rows)/timedRows, layer.Decode, p.read(b)/p.r.Read)
+			positions = max(0, positions-float64(rows)*timedRows/2)
+		default:
+			seconds += max(p.operations(b)*float64(rows)/p.r.Matrix, p.read(b)/p.r.Read) + layerLaunches*p.r.Launch
 		}
 		if b%2 == 1 {
 			rate := p.r.Float
 			if rate == 0 {
 				rate = p.r.Matrix
 			}
-			positions := float64(rows) * float64(seen(c, at+rows/2))
 			seconds += 4 * positions * float64(c.Heads*c.HeadDim) / rate
 		}
 		at += rows
 	}
 	return seconds
 }
+
+// timedRows is the rows of a prompt that backend.LayerTime is of.
+const timedRows = 512
 
 // operations of a row's products with a block's weights, a multiply and an add
 // being two.

@@ -1,0 +1,216 @@
+package rates
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"drover/backend"
+	"drover/internal/quant"
+)
+
+// size is a shape of layers that are timed: of a 1B, 8B and 65B model.
+type size struct{ dim, heads, kvHeads, ffn int }
+
+var sizes = [...]size{{2048, 16, 4, 5632}, {4096, 32, 8, 14336}, {8192, 64, 8, 22016}}
+
+// A stage's layers take about coldBytes, so that a CPU's last cache holds little of
+// them, where the device has four times that free. Rows of a prompt are promptRows; a
+// size after one whose prompt took longest a layer is not timed: beyond it time is
+// proportional.
+const (
+	coldBytes  = 768 << 20
+	promptRows = 512
+	longest    = 20 * time.Millisecond
+)
+
+// Layers times layers of several sizes, every matrix in format t, through stages of
+// the device: the same path that a model's layers take. About a second. Sizes for
+// which there is no memory are left out. Errors: those of Load and Forward.
+func Layers(ctx context.Context, d backend.Device, t quant.Type) ([]backend.LayerTime, error) {
+	var times []backend.LayerTime
+	for _, s := range sizes {
+		l, err := layers(ctx, d, t, s)
+		if errors.Is(err, backend.ErrMemory) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("time a layer in %v: %w", t, err)
+		}
+		times = append(times, l)
+		if l.Prompt > longest.Seconds() && len(times) > 1 {
+			break
+		}
+	}
+	return times, nil
+}
+
+// layers times layers of one size. A stage has one layer as its first run and more as
+// its second: what a pass costs beside its layers is not in the difference.
+func layers(ctx context.Context, d backend.Device, t quant.Type, s size) (backend.LayerTime, error) {
+	info := d.Info()
+	cold := uint64(coldBytes)
+	if info.Total > 0 {
+		cold = min(cold, info.Free/4)
+	}
+	m := s.model(t, cold)
+	n := m.Config.Layers
+	if err := room(info, m); err != nil {
+		return backend.LayerTime{}, err
+	}
+	limits := backend.Limits{Pages: promptRows/backend.PageRows + 1, Rows: promptRows, Seqs: 1, Context: promptRows + backend.PageRows, Outs: 1, K: quant.F16, V: quant.F16}
+	stage, err := d.Load(ctx, m, []backend.Range{{Lo: 1, Hi: 3}, {Lo: 3, Hi: 1 + 2*n}}, limits, nil)
+	if err != nil {
+		return backend.LayerTime{}, err
+	}
+	c := clock{ctx: ctx, stage: stage, dim: m.Config.Dim, pages: limits.Pages}
+	l := backend.LayerTime{Weights: s.weights()}
+	l.Prompt = c.layer(promptRows, n-2)
+	l.Decode = c.layer(1, n-2)
+	return l, errors.Join(c.err, stage.Close())
+}
+
+// room asks for the memory before any of it is taken.
+func room(info backend.Info, m *backend.Model) error {
+	need := uint64(0)
+	for _, t := range m.Tensors(backend.Range{Lo: 1, Hi: m.Config.Blocks() - 1}) {
+		need += t.Bytes()
+	}
+	if need *= 2; info.Total > 0 && need > info.Free {
+		return &backend.MemoryError{Device: info.ID, Need: need, Free: info.Free}
+	}
+	return nil
+}
+
+// clock times passes of a stage.
+type clock struct {
+	ctx   context.Context
+	stage backend.Stage
+	dim   int
+	pages int
+	err   error
+}
+
+// layer is the seconds of a layer where the second run has more layers than the
+// first: medians of passes in turns. A pass of the first that is slow says it alone.
+func (c *clock) layer(rows, more int) float64 {
+	b := c.batch(rows)
+	c.pass(0, b) // the first may compile, or wake the device
+	slow := c.pass(0, b) > longest.Seconds()
+	if !slow {
+		c.pass(1, b)
+	}
+	const least, most, enough = 2, 64, 200 * time.Millisecond
+	var one, several []float64
+	for began := time.Now(); c.err == nil && len(one) < most && (len(one) < least || time.Since(began) < enough); {
+		one = append(one, c.pass(0, b))
+		if !slow {
+			several = append(several, c.pass(1, b))
+		}
+	}
+	if c.err != nil || slow {
+		return median(one)
+	}
+	// where noise is larger than what a pass costs beside its layers, that counts as nothing
+	a, z := median(one), median(several)
+	return max((z-a)/float64(more), 0.9*z/float64(more+1))
+}
+
+func (c *clock) pass(run int, b *backend.Batch) float64 {
+	if c.err != nil {
+		return 0
+	}
+	for i := range b.Hidden {
+		b.Hidden[i] = float32(i%7) - 3
+	}
+	began := time.Now()
+	c.err = c.stage.Forward(c.ctx, run, b)
+	return time.Since(began).Seconds()
+}
+
+// batch is rows of one sequence from position 0 on.
+func (c *clock) batch(rows int) *backend.Batch {
+	b := &backend.Batch{Tokens: make([]int32, rows), Pos: make([]int32, rows), Seqs: []backend.Seq{{Rows: rows}}, Hidden: make([]float32, rows*c.dim)}
+	for i := range b.Pos {
+		b.Pos[i] = int32(i)
+	}
+	for i := range c.pages {
+		b.Seqs[0].Pages = append(b.Seqs[0].Pages, int32(i))
+	}
+	return b
+}
+
+func median(x []float64) float64 {
+	if len(x) == 0 {
+		return 0
+	}
+	slices.Sort(x)
+	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
+}
+
+// weights is how many a layer has.
+func (s size) weights() float64 {
+	kv := s.dim / s.heads * s.kvHeads
+	return float64(2*s.dim*s.dim + 2*s.dim*kv + 3*s.dim*s.ffn)
+}
+
+// model has layers of this size, one and at least two more, of about cold bytes.
+func (s size) model(t quant.Type, cold uint64) *backend.Model {
+	bytes := s.weights() / float64(t.BlockElems()) * float64(t.BlockBytes())
+	n := 1 + min(max(2, int(float64(cold)/bytes)), 40)
+	headDim := s.dim / s.heads
+	m := &backend.Model{Config: backend.Config{Arch: "llama", Dim: s.dim, Layers: n, Heads: s.heads, KVHeads: s.kvHeads, HeadDim: headDim, FFN: s.ffn,
+		Vocab: 32, Context: promptRows + backend.PageRows, NormEps: 1e-5, Rope: backend.Rope{Base: 10000, Dims: headDim, Factor: 1}}}
+	ones := vector(s.dim)
+	wide, narrow := pattern(t, s.dim), pattern(t, s.ffn)
+	matrix := func(rows int) *backend.Tensor {
+		return &backend.Tensor{Name: "layer", Type: t, Rows: rows, Cols: s.dim, Source: wide}
+	}
+	kv := headDim * s.kvHeads
+	for range n {
+		m.Layers = append(m.Layers, backend.Layer{AttnNorm: ones, Q: matrix(s.dim), K: matrix(kv), V: matrix(kv), O: matrix(s.dim),
+			FFNNorm: ones, Gate: matrix(s.ffn), Up: matrix(s.ffn), Down: &backend.Tensor{Name: "layer", Type: t, Rows: s.dim, Cols: s.ffn, Source: narrow}})
+	}
+	m.Embed, m.Norm = &backend.Tensor{Name: "embedding", Type: t, Rows: m.Config.Vocab, Cols: s.dim, Source: wide}, ones
+	m.Output = m.Embed
+	return m
+}
+
+// rows is a source that gives the same random rows again and again.
+type rows struct {
+	data []byte
+	row  int // bytes of one
+}
+
+func pattern(t quant.Type, cols int) *rows {
+	const n = 64
+	r := &rows{make([]byte, n*t.RowBytes(cols)), t.RowBytes(cols)}
+	quant.Random(t, r.data, 1, 0.02)
+	return r
+}
+
+func vector(n int) *backend.Tensor {
+	r := &rows{make([]byte, 4*n), 4 * n}
+	for i := range n {
+		r.data[4*i+2], r.data[4*i+3] = 0x80, 0x3f // 1
+	}
+	return &backend.Tensor{Name: "norm", Type: quant.F32, Rows: 1, Cols: n, Source: r}
+}
+
+// Rows implements backend.Source.
+func (r *rows) Rows(dst []byte, lo, _ int) error {
+	at := lo * r.row % len(r.data)
+	for len(dst) > 0 {
+		n := copy(dst, r.data[at:])
+		dst, at = dst[n:], 0
+	}
+	return nil
+}
+
+// Mapped implements backend.Source.
+func (r *rows) Mapped() []byte { return nil }
+
+// Drop implements backend.Source.
+func (r *rows) Drop(int, int) {}

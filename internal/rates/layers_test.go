@@ -1,0 +1,111 @@
+package rates
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"drover/backend"
+	"drover/internal/quant"
+)
+
+// fakeDevice loads layers and takes no time over them.
+type fakeDevice struct {
+	t      *testing.T
+	free   uint64
+	fail   error // of every pass
+	open   int
+	shapes []backend.Config
+	passes map[[2]int]int // by run and rows
+}
+
+func (d *fakeDevice) Info() backend.Info {
+	return backend.Info{ID: "fake", Total: 1 << 40, Free: d.free}
+}
+func (d *fakeDevice) Measure(context.Context) (r backend.Rates, err error) { return r, nil }
+func (d *fakeDevice) Sensors() (s backend.Sensors)                         { return s }
+func (d *fakeDevice) Need(*backend.Model, []backend.Range, backend.Limits) (n backend.Need, err error) {
+	return n, nil
+}
+
+type fakeStage struct {
+	*fakeDevice
+	m    *backend.Model
+	runs []backend.Range
+	l    backend.Limits
+}
+
+func (d *fakeDevice) Load(_ context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, _ func(done, total uint64)) (backend.Stage, error) {
+	for _, t := range m.Tensors(backend.Range{Lo: 1, Hi: m.Config.Blocks() - 1}) {
+		b := make([]byte, 3*t.Type.RowBytes(t.Cols))
+		if lo, hi := max(0, t.Rows-3), t.Rows; t.Read(b[:(hi-lo)*t.Type.RowBytes(t.Cols)], lo, hi) != nil {
+			d.t.Errorf("%s (%d, %d) cannot be read", t.Name, t.Rows, t.Cols)
+		}
+	}
+	d.open++
+	d.shapes = append(d.shapes, m.Config)
+	return &fakeStage{d, m, runs, l}, nil
+}
+
+func (s *fakeStage) Forward(_ context.Context, run int, b *backend.Batch) error {
+	rows := len(b.Tokens)
+	if rows > s.l.Rows || len(b.Pos) != rows || len(b.Hidden) != rows*s.m.Config.Dim || len(b.Seqs) != 1 || b.Seqs[0].Rows != rows || len(b.Seqs[0].Pages)*backend.PageRows < rows {
+		s.t.Errorf("a batch of %d rows, %d values, %+v", rows, len(b.Hidden), b.Seqs)
+	}
+	for _, x := range b.Hidden {
+		if x*x > 9 {
+			s.t.Fatalf("a hidden value of %v", x)
+		}
+	}
+	s.passes[[2]int{run, rows}]++
+	return s.fail
+}
+
+func (s *fakeStage) Close() error {
+	s.open--
+	return nil
+}
+
+func fake(t *testing.T, free uint64) *fakeDevice {
+	return &fakeDevice{t: t, free: free, passes: map[[2]int]int{}}
+}
+
+// Every size is timed with one row and with a prompt, in two runs of unequal length.
+func TestLayers(t *testing.T) {
+	d := fake(t, 1<<36)
+	times, err := Layers(context.Background(), d, quant.Q4_K)
+	if err != nil || len(times) != len(sizes) || d.open != 0 {
+		t.Fatalf("%v, %v; %d stages left", times, err, d.open)
+	}
+	for i, l := range times {
+		if l.Weights != sizes[i].weights() || l.Decode < 0 || l.Prompt < 0 || i > 0 && l.Weights <= times[i-1].Weights {
+			t.Errorf("got %+v", times)
+		}
+	}
+	for _, key := range [][2]int{{0, 1}, {1, 1}, {0, promptRows}, {1, promptRows}} {
+		if d.passes[key] < 2*len(sizes) {
+			t.Errorf("run %d with %d rows passed %d times", key[0], key[1], d.passes[key])
+		}
+	}
+	if c := d.shapes[0]; c.Layers < 3 || c.Dim != sizes[0].dim {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// Sizes that do not fit are left out; an error of a pass is one of Layers, and the stage
+// is closed.
+func TestLayersFail(t *testing.T) {
+	d := fake(t, 1<<29)
+	if times, err := Layers(context.Background(), d, quant.F32); err != nil || len(times) != 0 || d.open != 0 {
+		t.Errorf("with 512 MiB: %v, %v", times, err)
+	}
+	d = fake(t, 7<<29)
+	if times, err := Layers(context.Background(), d, quant.Q8_0); err != nil || len(times) != 2 || d.open != 0 {
+		t.Errorf("with 3.5 GiB: %v, %v", times, err)
+	}
+	d = fake(t, 1<<36)
+	d.fail = errors.New("broken")
+	if _, err := Layers(context.Background(), d, quant.Q8_0); !errors.Is(err, d.fail) || d.open != 0 {
+		t.Errorf("got %v, %d stages left", err, d.open)
+	}
+}
