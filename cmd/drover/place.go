@@ -15,6 +15,7 @@ import (
 	"drover/backend"
 	"drover/internal/device"
 	"drover/internal/engine"
+	"drover/internal/rates"
 	"drover/internal/sched"
 )
 
@@ -72,14 +73,20 @@ func deviceError(spec string, err error) error {
 	return &f
 }
 
-// now is the machine at this moment, as a plan sees it. Where must is false and
-// there is one device, its speed need not be known.
-func (m *machine) now(ctx context.Context, must bool) (*workstation, error) {
+// now is the machine at this moment, as a plan for the model sees it. Where must is
+// false and there is one device, its speed need not be known; where it is true, it is
+// known of layers in the model's formats.
+func (m *machine) now(ctx context.Context, must bool, model *backend.Model) (*workstation, error) {
 	w := &workstation{absent: m.absent}
 	for _, d := range m.devices {
 		s, err := m.speeds.of(ctx, d, d.Info(), must || len(m.devices) > 1)
 		if err != nil {
 			return nil, err
+		}
+		if must {
+			if err := m.speeds.time(ctx, d, s, rates.Formats(model)); err != nil {
+				return nil, err
+			}
 		}
 		one := sched.Device{Info: d.Info(), Need: d.Need, Converts: device.Converts(d)}
 		if s != nil {
@@ -168,7 +175,7 @@ func (p *placer) next(ctx context.Context, why error) (*engine.Plan, error) {
 		p.wishes.Split = sharesLeft(p.wishes.Split, before, p.machine.devices)
 		fmt.Fprintf(p.notes, "planned again without %s: %v\n", strings.Join(gone, ", "), why)
 	}
-	w, err := p.machine.now(ctx, p.verbose)
+	w, err := p.machine.now(ctx, p.verbose, p.model)
 	if errors.Is(err, backend.ErrLost) && why == nil {
 		return p.next(ctx, err)
 	} else if err != nil {

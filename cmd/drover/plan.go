@@ -57,7 +57,13 @@ func plan(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	found, err := asked.machine(c)
+	var found *workstation
+	var here *machine
+	if path := c.String("machine"); path != "" {
+		found, err = asked.described(c, path)
+	} else {
+		here, err = findMachine(c, c.String("device"), asked.compute, c.App.ErrWriter, false)
+	}
 	if err != nil {
 		return err
 	}
@@ -66,6 +72,11 @@ func plan(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
+	if here != nil {
+		if found, err = here.now(c.Context, true, file.Model); err != nil {
+			return err
+		}
+	}
 	p, err := place(found, file.Model, asked, asked.wishes(c, file.Model))
 	if err != nil {
 		return err
@@ -147,17 +158,6 @@ type workstation struct {
 	devices []sched.Device
 	absent  []sched.LeftOut
 	host    uint64 // free memory of the computer in bytes, where the CPU is not among the devices
-}
-
-func (a *planning) machine(c *cli.Context) (*workstation, error) {
-	if path := c.String("machine"); path != "" {
-		return a.described(c, path)
-	}
-	m, err := findMachine(c, c.String("device"), a.compute, c.App.ErrWriter, false)
-	if err != nil {
-		return nil, err
-	}
-	return m.now(c.Context, true)
 }
 
 // described reads a machine from a file.

@@ -7,8 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"runtime"
+	"slices"
+	"strings"
 
 	"drover/backend"
+	"drover/internal/quant"
 	"drover/internal/rates"
 )
 
@@ -77,6 +80,52 @@ func (s *speeds) of(ctx context.Context, d backend.Device, i backend.Info, must 
 	}
 	fmt.Fprintf(s.notes, "%s: its speed is guessed, it cannot be measured: %v\n", i.ID, err)
 	return s.guess(i, ""), nil
+}
+
+// time times layers in formats that were not timed, and keeps that. Errors: ctx's,
+// backend.ErrLost; another leaves the speed as it is known.
+func (s *speeds) time(ctx context.Context, d backend.Device, known *speed, formats []quant.Type) error {
+	if known == nil || known.guessed {
+		return nil
+	}
+	formats = slices.DeleteFunc(slices.Clone(formats), func(t quant.Type) bool { return known.Rates.Layers[t] != nil })
+	if len(formats) == 0 {
+		return nil
+	}
+	id := d.Info().ID
+	fmt.Fprintf(s.notes, "%s: timing layers in %s, some seconds; it is kept for later plans\n", id, inWords(formats))
+	for _, t := range formats {
+		times, err := rates.Layers(ctx, d, t)
+		switch {
+		case ctx.Err() != nil, errors.Is(err, backend.ErrLost):
+			return fmt.Errorf("measure %s: %w", id, err)
+		case err != nil:
+			fmt.Fprintf(s.notes, "%s: %v\n", id, err)
+			continue
+		case len(times) == 0:
+			continue // no room for them
+		}
+		if e, err := s.store.Load(known.key); err == nil {
+			known.Entry = *e
+		}
+		if known.Rates.Layers == nil {
+			known.Rates.Layers = map[quant.Type][]backend.LayerTime{}
+		}
+		known.Rates.Layers[t] = times
+		delete(known.Speed, t) // it was learnt against other times
+		if err := s.store.Save(known.key, &known.Entry); err != nil {
+			s.unusable(err)
+		}
+	}
+	return nil
+}
+
+func inWords(formats []quant.Type) string {
+	var all []string
+	for _, t := range formats {
+		all = append(all, t.String())
+	}
+	return strings.Join(all, ", ")
 }
 
 // measured keeps new rates; what runs showed of the old ones does not count.

@@ -41,7 +41,7 @@ func TestPredictedOnceMeasured(t *testing.T) {
 	if p := plan(); p["predicted_tokens_per_s"] == nil || stage(p)["predicted_ms"] == nil {
 		t.Errorf("after: %v", p)
 	}
-	if r := command(t, "", env, "plan", "-m", "synthetic:llama3.2-1b"); r.exit != 0 || r.errout != "" {
+	if r := command(t, "", env, "plan", "-m", "synthetic:llama3.2-1b:Q8_0"); r.exit != 0 || r.errout != "" {
 		t.Errorf("plan measures again: exit %d, %q", r.exit, r.errout)
 	}
 	// what was measured counts, right or wrong
@@ -92,7 +92,7 @@ func TestRatesUnusable(t *testing.T) {
 			t.Errorf("exit %d, no %q once in %q", loud.exit, want, loud.errout)
 		}
 	}
-	if r := command(t, "", []string{"XDG_STATE_HOME=" + state}, "plan", "-m", "synthetic:llama3.2-1b"); r.exit != 0 || r.errout != "" {
+	if r := command(t, "", []string{"XDG_STATE_HOME=" + state}, "plan", "-m", "synthetic:llama3.2-1b:Q8_0"); r.exit != 0 || r.errout != "" {
 		t.Errorf("what was measured after the damage is not kept: exit %d, %q", r.exit, r.errout)
 	}
 }

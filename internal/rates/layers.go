@@ -23,6 +23,7 @@ var sizes = [...]size{{2048, 16, 4, 5632}, {4096, 32, 8, 14336}, {8192, 64, 8, 2
 const (
 	coldBytes  = 768 << 20
 	promptRows = 512
+	fewRows    = 192
 	longest    = 20 * time.Millisecond
 )
 
@@ -47,6 +48,26 @@ func Layers(ctx context.Context, d backend.Device, t quant.Type) ([]backend.Laye
 	return times, nil
 }
 
+// Formats is those of a model's matrices that a twentieth of its weights or more are in.
+func Formats(m *backend.Model) []quant.Type {
+	in, all := map[quant.Type]float64{}, 0.0
+	for _, t := range m.Tensors(backend.Range{Lo: 1, Hi: m.Config.Blocks()}) {
+		if t.Rows > 1 {
+			n := float64(t.Rows) * float64(t.Cols)
+			in[t.Type] += n
+			all += n
+		}
+	}
+	var formats []quant.Type
+	for t, n := range in {
+		if n >= all/20 {
+			formats = append(formats, t)
+		}
+	}
+	slices.Sort(formats)
+	return formats
+}
+
 // layers times layers of one size. A stage has one layer as its first run and more as
 // its second: what a pass costs beside its layers is not in the difference.
 func layers(ctx context.Context, d backend.Device, t quant.Type, s size) (backend.LayerTime, error) {
@@ -65,10 +86,10 @@ func layers(ctx context.Context, d backend.Device, t quant.Type, s size) (backen
 	if err != nil {
 		return backend.LayerTime{}, err
 	}
-	c := clock{ctx: ctx, stage: stage, dim: m.Config.Dim, pages: limits.Pages}
+	c := clock{ctx: ctx, stage: stage, dim: m.Config.Dim, pages: limits.Pages, more: n - 2}
 	l := backend.LayerTime{Weights: s.weights()}
-	l.Prompt = c.layer(promptRows, n-2)
-	l.Decode = c.layer(1, n-2)
+	l.Prompt = c.prompt()
+	l.Decode = c.decode()
 	return l, errors.Join(c.err, stage.Close())
 }
 
@@ -90,18 +111,34 @@ type clock struct {
 	stage backend.Stage
 	dim   int
 	pages int
+	more  int // layers of the second run beyond one
 	err   error
 }
 
-// layer is the seconds of a layer where the second run has more layers than the
-// first: medians of passes in turns. A pass of the first that is slow says it alone.
-func (c *clock) layer(rows, more int) float64 {
-	b := c.batch(rows)
+// decode is the seconds of a layer for one row.
+func (c *clock) decode() float64 {
+	b := c.batch(1)
+	c.pass(1, b)
+	return c.layer(b, c.pass(0, b) > longest.Seconds())
+}
+
+// prompt is the seconds of a layer for promptRows rows: of fewRows in proportion where
+// those take long enough.
+func (c *clock) prompt() float64 {
+	b := c.batch(fewRows)
 	c.pass(0, b) // the first may compile, or wake the device
-	slow := c.pass(0, b) > longest.Seconds()
-	if !slow {
-		c.pass(1, b)
+	if c.pass(0, b) > longest.Seconds() {
+		return c.layer(b, true) * promptRows / fewRows
 	}
+	b = c.batch(promptRows)
+	c.pass(0, b)
+	c.pass(1, b)
+	return c.layer(b, false)
+}
+
+// layer is the seconds of a layer where the second run has `more` layers more than the
+// first: medians of passes in turns. A slow pass of the first says it alone.
+func (c *clock) layer(b *backend.Batch, slow bool) float64 {
 	const least, most, enough = 2, 64, 200 * time.Millisecond
 	var one, several []float64
 	for began := time.Now(); c.err == nil && len(one) < most && (len(one) < least || time.Since(began) < enough); {
@@ -115,7 +152,7 @@ func (c *clock) layer(rows, more int) float64 {
 	}
 	// where noise is larger than what a pass costs beside its layers, that counts as nothing
 	a, z := median(one), median(several)
-	return max((z-a)/float64(more), 0.9*z/float64(more+1))
+	return max((z-a)/float64(c.more), 0.9*z/float64(c.more+1))
 }
 
 func (c *clock) pass(run int, b *backend.Batch) float64 {

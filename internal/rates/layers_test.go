@@ -82,7 +82,7 @@ func TestLayers(t *testing.T) {
 			t.Errorf("got %+v", times)
 		}
 	}
-	for _, key := range [][2]int{{0, 1}, {1, 1}, {0, promptRows}, {1, promptRows}} {
+	for _, key := range [][2]int{{0, 1}, {1, 1}, {0, promptRows}, {1, promptRows}, {0, fewRows}} {
 		if d.passes[key] < 2*len(sizes) {
 			t.Errorf("run %d with %d rows passed %d times", key[0], key[1], d.passes[key])
 		}
