@@ -208,6 +208,20 @@ golden_cuda() (
 	golden --device cuda --only logits,nll,greedy --prompts once
 )
 
+# A model in F32 over two software cards, too small for it, and the CPU, which is
+# made to look so slow that it carries only what the cards have no room for.
+golden_split() (
+	export DROVER_CUDA_LIBRARY="$cuda_sim" DROVER_NVML_LIBRARY=none XDG_STATE_HOME="$scratch/state"
+	export DROVER_SIM_CUDA='name=A,mem=900KiB,sms=1000;name=B,mem=900KiB,sms=1000'
+	drover=bin/drover$(go env GOEXE) devices=cuda:0,cuda:1,cpu
+	DROVER_CUDA_LIBRARY=none "$drover" devices --measure >/dev/null || return 1
+	sed 's/\("\(read_bytes\|matrix_ops\|float_ops\)_per_s":\) [0-9.e+]*/\1 1e8/' "$scratch"/state/drover/rates/cpu-*.json >"$scratch/slow" &&
+		cp "$scratch/slow" "$scratch"/state/drover/rates/cpu-*.json || return 1
+	stages=$("$drover" run --json --tokens 1,2 -n 1 -m "$DROVER_GOLDEN/models/s260k-f32.gguf" --device "$devices" -c 512 -b 32 -ctk f32 -ctv f32 | grep -o '"predicted_ms"' | wc -l)
+	[ "$stages" -eq 3 ] || { say "golden split: $stages stages, want 3"; return 1; }
+	golden --device "$devices" --extra '-c 512 -b 32' --only logits,nll,greedy --models 's260k-f32' --prompts once,park,dog
+)
+
 # races on shared memory, and reads of what nobody wrote: every kernel on one
 # shape or more, and the whole forward pass on few
 detectors() (
@@ -350,6 +364,7 @@ test_all() {
 	part 'metal detectors' metal_detectors
 	part 'metal counts' metal_counts
 	part 'golden cuda' golden_cuda
+	part 'golden split' golden_split
 	part 'cuda detectors' detectors
 	part 'cuda counts' cuda_counts
 	part fuzz fuzz 4s

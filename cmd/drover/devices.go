@@ -70,13 +70,8 @@ func devices(c *cli.Context) error {
 	for _, d := range found {
 		doc := describe(d)
 		if c.Bool("measure") {
-			r, err := d.Measure(c.Context)
-			if err != nil {
-				return fmt.Errorf("measure %s: %w", doc.ID, err)
-			}
-			doc.Rates = rates.NewDoc(r)
-			if i := d.Info(); !i.Simulated {
-				known.measured(known.key(d, i), i.ID, r)
+			if doc.Rates, err = measureAnew(c, d, known); err != nil {
+				return err
 			}
 		}
 		docs = append(docs, doc)
@@ -88,6 +83,24 @@ func devices(c *cli.Context) error {
 		return writeJSON(c.App.Writer, map[string]any{"schema": 1, "devices": docs, "absent": none})
 	}
 	return printDevices(c, docs, none)
+}
+
+// measureAnew measures a device for this and later commands. One that cannot be
+// measured, as a card that is full, is told and has no rates.
+func measureAnew(c *cli.Context, d backend.Device, known *speeds) (*rates.Doc, error) {
+	i := d.Info()
+	r, err := d.Measure(c.Context)
+	if c.Context.Err() != nil {
+		return nil, err
+	}
+	if err != nil {
+		fmt.Fprintf(c.App.ErrWriter, "%s cannot be measured: %v\n", i.ID, err)
+		return nil, nil
+	}
+	if !i.Simulated {
+		known.measured(known.key(d, i), i.ID, r)
+	}
+	return rates.NewDoc(r), nil
 }
 
 func describe(d backend.Device) deviceDoc {

@@ -7,6 +7,7 @@ import (
 	"drover/backend"
 	"drover/internal/engine"
 	"drover/internal/quant"
+	"drover/internal/rates"
 	"drover/internal/sched"
 )
 
@@ -27,7 +28,8 @@ type stageTime struct {
 	predicted float64
 }
 
-func (s *session) outcome(r engine.Result) *outcome {
+// outcome is that of one request, before which the engine had counted so much.
+func (s *session) outcome(r engine.Result, before engine.Stats) *outcome {
 	o := &outcome{timings: s.timings(r), prompt: r.PromptTokens - r.Reused, tokens: max(0, len(r.Tokens)-1)}
 	p := s.placer.current()
 	if p.Predicted == 0 {
@@ -41,8 +43,16 @@ func (s *session) outcome(r engine.Result) *outcome {
 	for i := range q.Stages {
 		o.stages = append(o.stages, stageTime{device: q.Stages[i].Device, predicted: float64(q.Stages[i].MS)})
 	}
-	if len(o.stages) == 1 && o.timings.DecodeRate > 0 {
-		o.stages[0].measured = 1000 / o.timings.DecodeRate
+	now := s.engine.Stats()
+	steps := now.DecodeSteps - before.DecodeSteps
+	for i := range o.stages {
+		switch {
+		case len(o.stages) == 1 && o.timings.DecodeRate > 0:
+			o.stages[i].measured = 1000 / o.timings.DecodeRate
+		case now.Replanned == before.Replanned && len(now.Stages) == len(o.stages) && steps > 0:
+			busy := now.Stages[i].Decode - before.Stages[i].Decode
+			o.stages[i].measured = 1000 * busy.Seconds() / float64(steps)
+		}
 	}
 	return o
 }
@@ -84,19 +94,22 @@ func (s *session) learn(o *outcome) {
 		if known == nil || known.guessed || st.measured == 0 {
 			continue
 		}
-		s.machine.speeds.learn(known, mostRead(s.file.Model, p.Stages[i].Runs), o.tokens, st.predicted, st.measured)
+		format, bytes := decodeReads(s.file.Model, p.Stages[i].Runs)
+		s.machine.speeds.learn(known, rates.Run{Format: format, Tokens: o.tokens, Bytes: bytes, Predicted: st.predicted, Measured: st.measured})
 	}
 }
 
-// mostRead is the format of most of the weights that decoding reads.
-func mostRead(m *backend.Model, runs []backend.Range) (most quant.Type) {
+// decodeReads is how many bytes of weights a token reads, of mixtures of experts
+// all, and the format of most of them.
+func decodeReads(m *backend.Model, runs []backend.Range) (most quant.Type, all uint64) {
 	bytes := map[quant.Type]uint64{}
 	for _, r := range runs {
 		for _, t := range m.Tensors(backend.Range{Lo: max(r.Lo, 1), Hi: r.Hi}) {
+			all += t.Bytes()
 			if bytes[t.Type] += t.Bytes(); bytes[t.Type] > bytes[most] {
 				most = t.Type
 			}
 		}
 	}
-	return most
+	return most, all
 }

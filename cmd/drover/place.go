@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -132,6 +133,8 @@ type placer struct {
 	auto    bool // it is said what was chosen
 	title   string
 
+	took time.Duration // planning, with what was measured for it
+
 	mu   sync.Mutex
 	last *sched.Plan
 }
@@ -146,6 +149,12 @@ func (p *placer) current() *sched.Plan {
 // plan is an engine.Planner: free memory is read at this moment. After an error it
 // says on stderr that it plans again, and why.
 func (p *placer) plan(ctx context.Context, why error) (*engine.Plan, error) {
+	began := time.Now()
+	defer func() { p.took += time.Since(began) }()
+	return p.next(ctx, why)
+}
+
+func (p *placer) next(ctx context.Context, why error) (*engine.Plan, error) {
 	var short *backend.MemoryError
 	switch {
 	case errors.As(why, &short):
@@ -161,7 +170,7 @@ func (p *placer) plan(ctx context.Context, why error) (*engine.Plan, error) {
 	}
 	w, err := p.machine.now(ctx, p.verbose)
 	if errors.Is(err, backend.ErrLost) && why == nil {
-		return p.plan(ctx, err)
+		return p.next(ctx, err)
 	} else if err != nil {
 		return nil, err
 	}
@@ -178,13 +187,18 @@ func (p *placer) plan(ctx context.Context, why error) (*engine.Plan, error) {
 	if err := p.tell(next); err != nil {
 		return nil, err
 	}
-	e := &engine.Plan{Limits: next.Limits}
-	for i := range next.Stages {
-		s := &next.Stages[i]
-		e.Places = append(e.Places, engine.Placement{Device: p.machine.devices[s.Index], Runs: s.Runs})
+	return enginePlan(next, p.machine.devices), nil
+}
+
+// enginePlan is what an engine loads, of the devices that the plan was made for.
+func enginePlan(p *sched.Plan, devices []backend.Device) *engine.Plan {
+	e := &engine.Plan{Limits: p.Limits}
+	for i := range p.Stages {
+		s := &p.Stages[i]
+		e.Places = append(e.Places, engine.Placement{Device: devices[s.Index], Runs: s.Runs})
 		e.Stages = append(e.Stages, engine.StagePlan{Device: s.Device, Weights: s.Weights})
 	}
-	return e, nil
+	return e
 }
 
 // sharesLeft is the shares of the devices that are left; nil where none has one.

@@ -156,6 +156,7 @@ func (s *session) answer(c *cli.Context, a answering, p prompt) error {
 	} else if p.echo != "" && isTerminal(c.App.Writer) && isTerminal(c.App.ErrWriter) {
 		fmt.Fprint(c.App.ErrWriter, p.echo) // the text that is continued
 	}
+	before := s.engine.Stats()
 	result, err := s.engine.Generate(c.Context, s.request(a, p), func(_ int32, text string) error { return w.write(text) })
 	if !wantJSON(c) && (err == nil || w.last != "") {
 		if endErr := w.end(); err == nil {
@@ -163,7 +164,7 @@ func (s *session) answer(c *cli.Context, a answering, p prompt) error {
 		}
 	}
 	if err == nil {
-		s.told(result)
+		s.told(result, before)
 	}
 	switch {
 	case !wantJSON(c):
@@ -179,11 +180,11 @@ func (s *session) answer(c *cli.Context, a answering, p prompt) error {
 }
 
 // told says on stderr what the text itself does not.
-func (s *session) told(r engine.Result) {
+func (s *session) told(r engine.Result, before engine.Stats) {
 	if r.ContextEnd {
 		fmt.Fprintf(s.notes, "the context of %d positions is full\n", s.engine.Context())
 	}
-	o := s.outcome(r)
+	o := s.outcome(r, before)
 	if s.verbose {
 		o.write(s.notes)
 	}
@@ -299,6 +300,7 @@ func (s *session) turn(ctx context.Context, out io.Writer, a answering, p prompt
 		return "", errFull
 	}
 	w := &answerWriter{w: out}
+	before := s.engine.Stats()
 	result, err := s.engine.Generate(ctx, s.request(a, p), func(_ int32, text string) error {
 		if w.last == "" {
 			text = strings.TrimLeft(text, " \n")
@@ -309,7 +311,7 @@ func (s *session) turn(ctx context.Context, out io.Writer, a answering, p prompt
 		err = errors.Join(err, w.end())
 	}
 	if err == nil {
-		s.told(result)
+		s.told(result, before)
 	}
 	return strings.TrimSpace(result.Text), err
 }

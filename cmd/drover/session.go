@@ -45,7 +45,7 @@ type session struct {
 
 	engine *engine.Engine // after load
 	placer *placer
-	load   time.Duration // of the load
+	load   time.Duration // of the load, without planning
 }
 
 // openSession checks the flags of sessionFlags and opens device and model, but loads
@@ -135,7 +135,7 @@ func (s *session) start(c *cli.Context, context int) error {
 	if s.engine, err = engine.Load(c.Context, m, s.placer.plan, bar.step); err != nil {
 		return err
 	}
-	s.load = time.Since(began)
+	s.load = time.Since(began) - s.placer.took
 	bar.end()
 	if p := s.placer.current(); p.Wanted > p.Context {
 		fmt.Fprintf(s.notes, "the context is %d of the model's %d positions: more does not fit into memory\n", p.Context, p.Wanted)

@@ -9,7 +9,6 @@ import (
 	"runtime"
 
 	"drover/backend"
-	"drover/internal/quant"
 	"drover/internal/rates"
 )
 
@@ -91,11 +90,11 @@ func (s *speeds) measured(key rates.Key, id string, r backend.Rates) *speed {
 }
 
 // learn keeps what a run has shown. What another process has learnt meanwhile counts.
-func (s *speeds) learn(known *speed, t quant.Type, tokens int, predicted, measured float64) {
+func (s *speeds) learn(known *speed, r rates.Run) {
 	if e, err := s.store.Load(known.key); err == nil {
 		known.Entry = *e
 	}
-	if known.Learn(t, tokens, predicted, measured) {
+	if known.Learn(r) {
 		if err := s.store.Save(known.key, &known.Entry); err != nil {
 			s.unusable(err)
 		}

@@ -174,36 +174,41 @@ func TestDir(t *testing.T) {
 // Speeds follow what runs show, a part of the way each; short runs and nonsense
 // change nothing, and nothing takes them past the bounds.
 func TestLearn(t *testing.T) {
+	const enough = 256 << 20
 	e := &Entry{}
-	for _, c := range []struct {
-		tokens              int
-		predicted, measured float64
-	}{{31, 10, 20}, {100, 0, 20}, {100, 10, 0}, {100, math.Inf(1), 5}, {100, math.NaN(), 5}} {
-		if e.Learn(quant.Q4_0, c.tokens, c.predicted, c.measured) || len(e.Speed) != 0 {
-			t.Errorf("%+v was believed: %v", c, e.Speed)
+	for _, r := range []Run{{Tokens: 31, Bytes: enough, Predicted: 10, Measured: 20}, {Tokens: 100, Bytes: enough - 1, Predicted: 10, Measured: 20},
+		{Tokens: 100, Bytes: enough, Measured: 20}, {Tokens: 100, Bytes: enough, Predicted: 10}, {Tokens: 100, Bytes: enough, Predicted: math.Inf(1), Measured: 5},
+		{Tokens: 100, Bytes: enough, Predicted: 10, Measured: math.NaN()}} {
+		if r.Format = quant.Q4_0; e.Learn(r) || len(e.Speed) != 0 {
+			t.Errorf("%+v was believed: %v", r, e.Speed)
 		}
 	}
-	if !e.Learn(quant.Q4_0, 32, 10, 12.5) || math.Abs(e.Speed[quant.Q4_0]-math.Pow(0.8, 0.25)) > 1e-12 {
-		t.Errorf("one run at four fifths of the speed: %v", e.Speed)
+	learn := func(f quant.Type, predicted, measured float64) float64 {
+		if !e.Learn(Run{f, 32, enough, predicted, measured}) {
+			t.Errorf("%v, measured %v, was not believed", predicted, measured)
+		}
+		return e.Speed[f]
+	}
+	if got := learn(quant.Q4_0, 10, 12.5); math.Abs(got-math.Pow(0.8, 0.25)) > 1e-12 {
+		t.Errorf("one run at four fifths of the speed: %v", got)
 	}
 	// the prediction follows the speed, so that many runs find it
+	got := 0.
 	for range 40 {
-		e.Learn(quant.Q4_0, 100, 10/e.Speed[quant.Q4_0], 12.5)
+		got = learn(quant.Q4_0, 10/e.Speed[quant.Q4_0], 12.5)
 	}
-	if got := e.Speed[quant.Q4_0]; math.Abs(got-0.8) > 1e-4 {
+	if math.Abs(got-0.8) > 1e-4 {
 		t.Errorf("many runs at four fifths of the speed: %v", got)
 	}
 	for _, measured := range []float64{1e-9, 1e9} {
 		for range 100 {
-			e.Learn(quant.Q8_0, 100, 10, measured)
+			got = learn(quant.Q8_0, 10, measured)
 		}
-		if got := e.Speed[quant.Q8_0]; got != slowest && got != fastest {
+		if got != slowest && got != fastest {
 			t.Errorf("measured %v: speed %v, out of bounds or short of them", measured, got)
 		}
 	}
-	e.Speed[quant.F16] = 1
-	e.Learn(quant.F16, 100, 10, 1e9)
-	if got := e.Speed[quant.F16]; math.Abs(got-math.Pow(0.5, 0.25)) > 1e-12 {
+	if got := learn(quant.F16, 10, 1e9); math.Abs(got-math.Pow(0.5, 0.25)) > 1e-12 {
 		t.Errorf("one run moved the speed to %v", got)
 	}
 }

@@ -1,4 +1,5 @@
 // Memory of devices and of the host, and the copies between them.
+#include <cstdio>
 #include <cstring>
 
 #include "api.h"
@@ -18,11 +19,31 @@ CALL(cuMemGetAllocationGranularity)(size_t* bytes, const void*, int) {
   return 0;
 }
 
+namespace {
+
+// Writes down what a card has given out; a program that gives all back ends with 0.
+void note_memory(Device& d) {
+  const std::string& path = options().memory_file;
+  if (path.empty()) return;
+  if (FILE* f = fopen(path.c_str(), "a")) {
+    fprintf(f, "%d %llu\n", d.ordinal, static_cast<unsigned long long>(d.memory.total() - d.memory.free()));
+    fclose(f);
+  }
+}
+
+constexpr int lost = 214;  // an uncorrectable ECC error: the card needs a reset
+
+}  // namespace
+
 CALL(cuMemAlloc_v2)(uint64_t* p, size_t n) {
   Use u;
   if (u.code) return u.code;
   if (!n) return 1;
+  int number = ++u->allocations;
+  if (number == u->about.gone) return u->broken = lost;
+  if (number == u->about.oom) return 2;
   *p = u->memory.allocate(n);
+  note_memory(*u.d);
   return *p ? 0 : 2;
 }
 
@@ -31,7 +52,9 @@ CALL(cuMemFree_v2)(uint64_t p) {
   if (u.code) return u.code;
   if (!p) return 0;
   if (int r = u->drain_all()) return r;
-  return u->memory.release(p) ? 0 : 1;
+  if (!u->memory.release(p)) return 1;
+  note_memory(*u.d);
+  return 0;
 }
 
 namespace {

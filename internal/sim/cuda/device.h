@@ -91,6 +91,7 @@ struct Device {
   Memory memory;
   int broken = 0;   // the CUresult that ended the context
   uint32_t launches = 0;
+  int allocations = 0;  // asked for
   std::map<uint64_t, std::unique_ptr<Stream>> streams;  // by id; 1 is the null stream
   std::map<const void*, std::shared_ptr<Event>> events;
   std::map<const void*, std::unique_ptr<Loaded>> modules;

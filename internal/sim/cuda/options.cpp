@@ -35,6 +35,10 @@ bool set(Options& o, Described& d, const std::string& key, const std::string& va
   } else if (key == "l2") {
     if (!size_of(value, n)) return false;
     d.l2 = static_cast<int>(n);
+  } else if (key == "oom" || key == "gone") {
+    int& number = key == "oom" ? d.oom : d.gone;
+    number = atoi(value.c_str());
+    return number > 0;
   } else if (key == "lost") {
     d.lost = static_cast<uint32_t>(atoi(value.c_str()));
     return d.lost > 0;
@@ -94,6 +98,7 @@ Options read() {
   o.check = o.check_global || o.check_order;
   o.counts_file = env("DROVER_SIM_COUNTS");
   o.count = !o.counts_file.empty();
+  o.memory_file = env("DROVER_SIM_MEMORY");
   o.order = strtoull(env("DROVER_SIM_ORDER").c_str(), nullptr, 10);
   return o;
 }

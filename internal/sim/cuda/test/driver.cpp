@@ -64,6 +64,22 @@ void full() {
   CHECK_EQ(call("cuMemFree_v2", a), 1);
 }
 
+// The second allocation fails, and at the third the card is lost; what was given out
+// and taken back is written down.
+void failing() {
+  Card c;
+  uint64_t a = c.alloc(1000), b = 0;
+  CHECK_EQ(call("cuMemAlloc_v2", &b, 1000), 2);
+  MUST("cuMemFree_v2", a);
+  CHECK_EQ(call("cuMemAlloc_v2", &b, 1000), 214);
+  size_t free = 0, total = 0;
+  CHECK_EQ(call("cuMemGetInfo_v2", &free, &total), 214);
+  std::ifstream f("memory");
+  std::stringstream all;
+  all << f.rdbuf();
+  CHECK(all.str() == "0 1024\n0 0\n");
+}
+
 // Work runs when it is waited for, and a copy reads pinned memory then.
 void lazy() {
   Card c;
@@ -297,6 +313,8 @@ std::vector<Case> driver_cases() {
   const char* pair = "DROVER_SIM_CUDA=name=Sim A,cc=8.0,mem=2GiB;name=Sim B,cc=9.0,mem=512MiB";
   std::string counted = "DROVER_SIM_COUNTS=" + std::string(getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp") + "/drover-sim-test-counts";
   return {{"described devices", described, {pair}}, {"hidden devices", hidden, {pair, "CUDA_VISIBLE_DEVICES=1"}}, {"no device", none, {pair, "CUDA_VISIBLE_DEVICES="}},
-          {"unreadable description", unreadable, {"DROVER_SIM_CUDA=cc=8"}}, {"out of memory", full, {"DROVER_SIM_CUDA=mem=1MiB"}}, {"work runs when waited for", lazy}, {"events", events},
-          {"graphs", graphs}, {"graphs in another order", graphs, {"DROVER_SIM_ORDER=3"}}, {"two devices", two, {pair}}, {"a lost device", lost, {"DROVER_SIM_CUDA=lost=3;name=Sim B"}}, {"modules", modules}, {"renamed kernel", renamed}, {"kernels", kernels}, {"counts", counts, {counted}}};
+          {"unreadable description", unreadable, {"DROVER_SIM_CUDA=cc=8"}}, {"out of memory", full, {"DROVER_SIM_CUDA=mem=1MiB"}},
+          {"allocations that fail", failing, {"DROVER_SIM_CUDA=oom=2,gone=3", "DROVER_SIM_MEMORY=memory"}}, {"work runs when waited for", lazy}, {"events", events},
+          {"graphs", graphs}, {"graphs in another order", graphs, {"DROVER_SIM_ORDER=3"}}, {"two devices", two, {pair}},
+          {"a lost device", lost, {"DROVER_SIM_CUDA=lost=3;name=Sim B"}}, {"modules", modules}, {"renamed kernel", renamed}, {"kernels", kernels}, {"counts", counts, {counted}}};
 }
