@@ -30,7 +30,7 @@ func benchCommand() *cli.Command {
 			&cli.StringSliceFlag{Category: catModel, Name: "model", Aliases: []string{"m"}, EnvVars: envVars(prefix, "model"), TakesFile: true,
 				Usage: "GGUF `FILE`, synthetic:SHAPE[:TYPE][:SEED], or nothing for the embedded demo; may be repeated"},
 			&cli.StringSliceFlag{Category: catDevice, Name: "device", EnvVars: envVars(prefix, "device"),
-				Usage: "`DEVICE`: auto, cpu, cuda:N, metal, or all for each in turn; may be repeated"},
+				Usage: "`DEVICE` or list, as one plan: auto, cpu, cuda, cuda:N, metal; or all for each in turn; may be repeated"},
 			stringFlag("TESTS", prefix, "n-prompt", "512", "prompt lengths, as `128,512`; 0: none", "p"),
 			stringFlag("TESTS", prefix, "n-gen", "128", "lengths of generation, as `128,512`; 0: none", "n"),
 			stringFlag("TESTS", prefix, "n-depth", "0", "tokens already in the cache, as `0,4096`", "d"),
@@ -116,17 +116,26 @@ func benchDevices(c *cli.Context, o compute) ([]backend.Device, error) {
 	}
 	var all []backend.Device
 	for _, spec := range specs {
-		found, err := device.Find(spec, deviceOptions(o))
-		if err != nil {
-			return nil, deviceError(spec, err)
+		if spec == "all" {
+			each, err := device.Find(spec, deviceOptions(o))
+			if err != nil {
+				return nil, deviceError(spec, err)
+			}
+			if err := checkPlacement(c, each, noGPU); err != nil {
+				return nil, err
+			}
+			all = append(all, each...)
+			continue
 		}
-		if err := checkPlacement(c, found, noGPU); err != nil {
+		m, err := findMachine(c, spec, o, c.App.ErrWriter, false)
+		if err != nil {
 			return nil, err
 		}
-		if len(found) > 1 && spec != "all" {
-			return nil, usageError("--device all, or --device repeated, measures one after the other", "bench runs a model on one device: %q names %d", spec, len(found))
+		if len(m.devices) == 1 {
+			all = append(all, m.devices...)
+		} else {
+			all = append(all, &several{Device: m.devices[0], machine: m})
 		}
-		all = append(all, found...)
 	}
 	return all, nil
 }
@@ -152,7 +161,13 @@ func benchDevice(c *cli.Context, f *model.File, d backend.Device, tests []bench.
 	return bench.Run(c.Context, d, s, tests, bench.Options{
 		Batch: o.Batch, Repeats: c.Int("repetitions"), Warmup: !c.Bool("no-warmup"), Profile: c.Bool("profile"), Threads: o.Threads,
 		K: o.K, V: o.V, CPU: cpuName(d),
-		Plan: func(l backend.Limits, r backend.Rates) (any, error) { return wholePlan(f.Model, d, l, r) },
+		Plan: func(l backend.Limits, r backend.Rates) (bench.Placed, error) {
+			asked := planning{compute: o, request: sched.Usual()}
+			if d, ok := d.(*several); ok {
+				return d.place(c.Context, f.Model, l, asked.wishes(c, f.Model))
+			}
+			return wholePlan(f.Model, d, l, r)
+		},
 		Progress: func(what string, done, total uint64) {
 			if total > 0 {
 				bar.step(done, total)
@@ -172,10 +187,16 @@ func benchDevice(c *cli.Context, f *model.File, d backend.Device, tests []bench.
 }
 
 // wholePlan is the plan of all of a model on one device.
-func wholePlan(m *backend.Model, d backend.Device, l backend.Limits, r backend.Rates) (*sched.Plan, error) {
+func wholePlan(m *backend.Model, d backend.Device, l backend.Limits, r backend.Rates) (bench.Placed, error) {
 	w := &workstation{}
 	w.add(d, r)
-	return sched.Place(w.devices, m, sched.Limits{Context: l.Context, Least: l.Context, Asked: "flag", At: func(int) backend.Limits { return l }}, sched.Wishes{GPULayers: -1})
+	p, err := sched.Place(w.devices, m, benchLimits(l, 0), sched.Wishes{GPULayers: -1})
+	return bench.Placed{Plan: p, Rates: r}, err
+}
+
+// benchLimits are those that bench has chosen by its tests. host: see sched.Limits.
+func benchLimits(l backend.Limits, host uint64) sched.Limits {
+	return sched.Limits{Context: l.Context, Least: l.Context, Asked: "flag", Host: host, At: func(int) backend.Limits { return l }}
 }
 
 // cpuThreads is one for each core that this process may use; 0 if not known.

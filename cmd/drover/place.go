@@ -194,13 +194,18 @@ func (p *placer) next(ctx context.Context, why error) (*engine.Plan, error) {
 	if err := p.tell(next); err != nil {
 		return nil, err
 	}
-	e := &engine.Plan{Limits: next.Limits}
-	for i := range next.Stages {
-		s := &next.Stages[i]
-		e.Places = append(e.Places, engine.Placement{Device: p.machine.devices[s.Index], Runs: s.Runs})
+	return enginePlan(next, p.machine.devices), nil
+}
+
+// enginePlan is what an engine loads, of the devices that the plan was made for.
+func enginePlan(p *sched.Plan, devices []backend.Device) *engine.Plan {
+	e := &engine.Plan{Limits: p.Limits}
+	for i := range p.Stages {
+		s := &p.Stages[i]
+		e.Places = append(e.Places, engine.Placement{Device: devices[s.Index], Runs: s.Runs})
 		e.Stages = append(e.Stages, engine.StagePlan{Device: s.Device, Weights: s.Weights})
 	}
-	return e, nil
+	return e
 }
 
 // sharesLeft is the shares of the devices that are left; nil where none has one.

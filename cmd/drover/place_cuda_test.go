@@ -262,3 +262,45 @@ func TestNotMeasured(t *testing.T) {
 		}
 	}
 }
+
+// bench drives a plan over several devices, and one device of several that carries
+// all.
+func TestBenchTogether(t *testing.T) {
+	env := cardsOf(t, "mem=64MiB,name=A", "mem=64MiB,name=B,cc=9.0")
+	args := []string{"bench", "-m", wideModel, "-p", "16", "-n", "2", "-r", "1", "-o", "json"}
+	for _, c := range []struct {
+		args                   []string
+		backends, isa, gpu, on string
+	}{
+		{[]string{"--device", "cuda:0,cuda:1,cpu", "--split", "1,1,1"}, "cuda,cpu", "sm_80,sm_90a,", "A,B,", "cuda:0 cuda:1 cpu"},
+		{[]string{"--device", "cuda", "--split", "0,1"}, "cuda", "sm_90a", "B", "cuda:1"},
+		{[]string{"--device", "cuda"}, "cuda", "sm_80", "A", "cuda:0"},
+	} {
+		r := command(t, "", env, append(args, c.args...)...)
+		if r.exit != 0 {
+			t.Fatalf("%v: exit %d, %s", c.args, r.exit, r.errout)
+		}
+		records := r.object(t)["records"].([]any)
+		if len(records) != 2 {
+			t.Errorf("%v: %d records, want 2", c.args, len(records))
+		}
+		for _, one := range records {
+			one := one.(map[string]any)
+			var on []string
+			for _, s := range one["plan"].(map[string]any)["stages"].([]any) {
+				on = append(on, fmt.Sprint(s.(map[string]any)["device"]))
+			}
+			if strings.Join(on, " ") != c.on || one["backends"] != c.backends || !strings.HasPrefix(fmt.Sprint(one["isa"]), c.isa) || !strings.HasPrefix(fmt.Sprint(one["gpu_info"]), c.gpu) {
+				t.Errorf("%v: on %v, backends %v, isa %v, gpu_info %v", c.args, on, one["backends"], one["isa"], one["gpu_info"])
+			}
+			for _, name := range []string{"limit_ts", "limit_share", "predicted_ts", "avg_ts"} {
+				if x, _ := one[name].(float64); !(x > 0) {
+					t.Errorf("%v: %s is %v", c.args, name, one[name])
+				}
+			}
+		}
+	}
+	if r := command(t, "", env, append(args, "--device", "cuda", "--split", "1,1,1")...); r.exit != 2 {
+		t.Errorf("a share too many: exit %d, %s", r.exit, r.errout)
+	}
+}

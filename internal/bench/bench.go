@@ -57,6 +57,13 @@ func (t Test) Check() error {
 	return nil
 }
 
+// Placed is a placement as records show it, and what to expect of it.
+type Placed struct {
+	Plan    any
+	Rates   backend.Rates        // of what carries the model: the limits follow from them
+	Predict func(t Test) float64 // tokens/s, 0 if not known; nil: by the rates
+}
+
 // Bounds that keep counts within int32 positions and pages.
 const (
 	maxContext   = 1 << 22
@@ -81,9 +88,9 @@ type Options struct {
 	Threads int        // as given to the device; 0: not known
 	K, V    quant.Type // cache formats
 	CPU     string     // name of the processor, also where a GPU runs the model
-	// Plan, if not nil, says how the record shows the placement, by the limits and
-	// what Measure has found. Nothing is loaded where it gives an error.
-	Plan func(l backend.Limits, r backend.Rates) (any, error)
+	// Plan, if not nil, says what lies where, by the limits and what Measure has
+	// found. Nothing is loaded where it gives an error.
+	Plan func(l backend.Limits, r backend.Rates) (Placed, error)
 	// Progress, if not nil, is told what happens next, and while loading the
 	// bytes done and in total (total 0: not loading). Never while time is taken.
 	Progress func(what string, done, total uint64)
@@ -115,9 +122,9 @@ func Run(ctx context.Context, dev backend.Device, s Subject, tests []Test, o Opt
 	}
 	peak := resetPeak()
 	limits := limitsFor(tests, o)
-	var plan any
+	placed := Placed{Rates: rates}
 	if o.Plan != nil {
-		if plan, err = o.Plan(limits, rates); err != nil {
+		if placed, err = o.Plan(limits, rates); err != nil {
 			return fmt.Errorf("plan on %s: %w", dev.Info().ID, err)
 		}
 	}
@@ -129,11 +136,10 @@ func Run(ctx context.Context, dev backend.Device, s Subject, tests []Test, o Opt
 	l := newLoop(stage, &s.Model.Config, limits)
 	for _, t := range tests {
 		o.progress(t.Name(), 0, 0)
-		r := newRecord(dev, s, t, o, rates)
-		r.Plan = plan
+		r := newRecord(dev, s, t, o, placed)
 		err = measure(ctx, l, dev, t, o, &r)
 		if err == nil && o.Profile {
-			r.Profile, err = l.profile(ctx, t, rates)
+			r.Profile, err = l.profile(ctx, t, placed.Rates)
 		}
 		if r.finish(t, peak); len(r.SamplesNS) > 0 {
 			err = errors.Join(err, emit(r))

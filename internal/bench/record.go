@@ -65,7 +65,7 @@ type Record struct {
 	watts []float64
 }
 
-func newRecord(dev backend.Device, s Subject, t Test, o Options, rates backend.Rates) Record {
+func newRecord(dev backend.Device, s Subject, t Test, o Options, placed Placed) Record {
 	info := dev.Info()
 	r := Record{
 		Schema: Schema, Fingerprint: fingerprint(info, o.CPU),
@@ -73,12 +73,12 @@ func newRecord(dev backend.Device, s Subject, t Test, o Options, rates backend.R
 		ModelFilename: s.Filename, ModelType: modelType(s), ModelSize: s.Bytes, ModelParams: s.Params,
 		Batch: o.Batch, TypeK: strings.ToLower(o.K.String()), TypeV: strings.ToLower(o.V.String()),
 		Prompt: t.Prompt, Gen: t.Gen, Depth: t.Depth, Sequences: t.Sequences,
-		TestTime: time.Now().UTC().Truncate(time.Second),
+		TestTime: time.Now().UTC().Truncate(time.Second), Plan: placed.Plan,
 	}
 	if o.Threads > 0 {
 		r.Threads = &o.Threads
 	}
-	switch info.Kind {
+	switch kind, _, _ := strings.Cut(info.Kind, ","); kind { // of several devices GPUs come first
 	case "cpu":
 		r.Simulated = &info.Simulated
 	case "cuda", "metal":
@@ -87,8 +87,12 @@ func newRecord(dev backend.Device, s Subject, t Test, o Options, rates backend.R
 	if t.Gen > 0 {
 		r.BytesPerToken = positive(stepBytes(s.Model, t, o.K, o.V) / float64(t.Sequences))
 	}
-	r.PredictedTS = positive(predict(s.Model, t, o, rates))
-	r.LimitTS = positive(limit(s.Model, t, o, rates))
+	if placed.Predict != nil {
+		r.PredictedTS = positive(placed.Predict(t))
+	} else {
+		r.PredictedTS = positive(predict(s.Model, t, o, placed.Rates))
+	}
+	r.LimitTS = positive(limit(s.Model, t, o, placed.Rates))
 	return r
 }
 
