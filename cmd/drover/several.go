@@ -74,7 +74,7 @@ func (s *several) Measure(ctx context.Context) (backend.Rates, error) {
 			return backend.Rates{}, fmt.Errorf("measure %s: %w", i.ID, err)
 		}
 		if s.rates[i.ID] = r; !i.Simulated {
-			s.machine.speeds.measured(s.machine.speeds.key(d, i), i.ID, r)
+			s.machine.speeds.remeasured(s.machine.speeds.key(d, i), i.ID, r)
 		}
 	}
 	return backend.Rates{}, nil
@@ -82,7 +82,7 @@ func (s *several) Measure(ctx context.Context) (backend.Rates, error) {
 
 // place plans for a model.
 func (s *several) place(ctx context.Context, m *backend.Model, l backend.Limits, wishes sched.Wishes) (bench.Placed, error) {
-	w, err := s.machine.now(ctx, true)
+	w, err := s.machine.now(ctx, true, m)
 	if err != nil {
 		return bench.Placed{}, err
 	}
