@@ -150,9 +150,11 @@ func (c *clock) layer(b *backend.Batch, slow bool) float64 {
 	if c.err != nil || slow {
 		return median(one)
 	}
-	// where noise is larger than what a pass costs beside its layers, that counts as nothing
 	a, z := median(one), median(several)
-	return max((z-a)/float64(c.more), 0.9*z/float64(c.more+1))
+	if z <= a { // noise
+		return z / float64(c.more+1)
+	}
+	return (z - a) / float64(c.more)
 }
 
 func (c *clock) pass(run int, b *backend.Batch) float64 {
