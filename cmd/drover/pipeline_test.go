@@ -130,39 +130,8 @@ type oneByOne struct {
 	places []engine.Placement
 }
 
-type oneByOneStage struct {
-	stages []backend.Stage
-	hidden []float32
-	dim    int
-}
-
 func (d oneByOne) Load(ctx context.Context, m *backend.Model, _ []backend.Range, l backend.Limits, _ func(done, total uint64)) (backend.Stage, error) {
-	s := oneByOneStage{hidden: make([]float32, l.Rows*m.Config.Dim), dim: m.Config.Dim}
-	for _, p := range d.places {
-		stage, err := p.Device.Load(ctx, m, p.Runs, l, nil)
-		if err != nil {
-			return nil, err
-		}
-		s.stages = append(s.stages, stage)
-	}
-	return s, nil
-}
-
-func (s oneByOneStage) Forward(ctx context.Context, _ int, b *backend.Batch) error {
-	b.Hidden = s.hidden[:len(b.Tokens)*s.dim]
-	for _, stage := range s.stages {
-		if err := stage.Forward(ctx, 0, b); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s oneByOneStage) Close() error {
-	for _, stage := range s.stages {
-		stage.Close()
-	}
-	return nil
+	return engine.Together(ctx, m, &engine.Plan{Places: d.places, Limits: l, Stages: make([]engine.StagePlan, len(d.places))}, nil)
 }
 
 // BenchmarkPipeline decodes four sequences, and reads a prompt, on two halves of

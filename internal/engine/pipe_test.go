@@ -25,37 +25,8 @@ type inTurn struct {
 	places []Placement
 }
 
-type inTurnStage struct {
-	backend.Stage
-	e *Engine // never started: its runs and stages
-}
-
 func (d inTurn) Load(ctx context.Context, m *backend.Model, _ []backend.Range, l backend.Limits, _ func(done, total uint64)) (backend.Stage, error) {
-	own, err := d.fakeDevice.Load(ctx, m, nil, l, nil)
-	if err != nil {
-		return nil, err
-	}
-	p := &Plan{Places: d.places, Limits: l, Stages: make([]StagePlan, len(d.places))}
-	stages, err := loadStages(ctx, m, p, nil)
-	if err != nil {
-		return nil, err
-	}
-	runs, err := order(m, d.places)
-	return inTurnStage{own, &Engine{model: m, runs: runs, stages: stages, limits: l}}, err
-}
-
-func (s inTurnStage) Forward(ctx context.Context, _ int, b *backend.Batch) error {
-	b.Hidden = make([]float32, len(b.Tokens)*s.e.model.Config.Dim)
-	for _, r := range s.e.runs {
-		if err := s.e.stages[r.stage].Forward(ctx, r.index, b); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s inTurnStage) Close() error {
-	return errors.Join(append(closeStages(s.e.stages), s.Stage.Close())...)
+	return Together(ctx, m, &Plan{Places: d.places, Limits: l, Stages: make([]StagePlan, len(d.places))}, nil)
 }
 
 // gather runs requests at once and gives how long they took.
