@@ -196,7 +196,6 @@ func (e *Engine) join(f *flight) bool {
 	for _, p := range f.parts { // after both rounds, which tell decoding by what is left
 		p.s.sent += p.rows
 		p.s.flying++
-		p.s.awaited = p.outs > 0
 	}
 	b.Logits = f.logits[:len(b.Out)*e.model.Config.Vocab]
 	if f.hidden != nil {
