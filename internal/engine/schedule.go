@@ -100,15 +100,12 @@ func (e *Engine) schedule(f *flight) bool {
 			continue
 		}
 		decodes := s.left() == 1
-		n := ready
+		n := min(1, ready)
 		if !decodes {
 			n = min(s.left(), budget, max(s.from-s.sent, 0)+outs)
 		}
 		if n <= 0 {
 			continue
-		}
-		if decodes {
-			n = 1
 		}
 		if n = e.cover(i, n); n < 0 {
 			break // for its pages; nobody younger may take them
