@@ -274,7 +274,6 @@ func TestBenchTogether(t *testing.T) {
 	}{
 		{[]string{"--device", "cuda:0,cuda:1,cpu", "--split", "1,1,1"}, "cuda,cpu", "sm_80,sm_90a,", "A,B,", "cuda:0 cuda:1 cpu"},
 		{[]string{"--device", "cuda", "--split", "0,1"}, "cuda", "sm_90a", "B", "cuda:1"},
-		{[]string{"--device", "cuda"}, "cuda", "sm_80", "A", "cuda:0"},
 	} {
 		r := command(t, "", env, append(args, c.args...)...)
 		if r.exit != 0 {
