@@ -33,7 +33,7 @@ func (idleStage) Forward(_ context.Context, _ int, b *backend.Batch) error {
 // the results.
 func TestDecodeAllocations(t *testing.T) {
 	for stages := 1; stages <= 3; stages++ {
-		const n, sequences = 20_000, 2
+		const n, sequences = 8_000, 2
 		e, devices := idleEngine(t, stages, n+64, sequences)
 		var wg sync.WaitGroup
 		var before, after runtime.MemStats

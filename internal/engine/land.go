@@ -33,7 +33,6 @@ func (e *Engine) land(f *flight) {
 		logits = logits[len(own):]
 		s := p.s
 		s.flying--
-		s.awaited = s.awaited && p.outs == 0
 		switch {
 		case s.gone():
 			if s.flying == 0 {

@@ -100,15 +100,12 @@ func (e *Engine) schedule(f *flight) bool {
 			continue
 		}
 		decodes := s.left() == 1
-		n := ready
+		n := min(1, ready)
 		if !decodes {
 			n = min(s.left(), budget, max(s.from-s.sent, 0)+outs)
 		}
 		if n <= 0 {
 			continue
-		}
-		if decodes {
-			n = 1
 		}
 		if n = e.cover(i, n); n < 0 {
 			break // for its pages; nobody younger may take them
@@ -196,7 +193,6 @@ func (e *Engine) join(f *flight) bool {
 	for _, p := range f.parts { // after both rounds, which tell decoding by what is left
 		p.s.sent += p.rows
 		p.s.flying++
-		p.s.awaited = p.outs > 0
 	}
 	b.Logits = f.logits[:len(b.Out)*e.model.Config.Vocab]
 	if f.hidden != nil {

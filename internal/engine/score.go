@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// scoring is the job of Logits and Perplexity: rows are copied for the caller,
-// and the sequence waits until it has read them.
+// scoring is the job of Logits and Perplexity: rows are copied for the caller.
+// Until it has taken them no more are sent for; while it reads them they are.
 type scoring struct {
 	first int       // position of the first row in rows
 	rows  []float32 // (n, vocab)
@@ -45,7 +45,8 @@ func (e *Engine) score(ctx context.Context, tokens []int32, from int, each func(
 		return err
 	}
 	vocab := e.model.Config.Vocab
-	c := &scoring{rows: make([]float32, 0, max(0, min(len(tokens)-from, e.bounds().Outs))*vocab)}
+	room := max(0, min(len(tokens)-from, e.bounds().Outs)) * vocab
+	c, spare := &scoring{rows: make([]float32, 0, room)}, make([]float32, 0, room)
 	s := &sequence{job: c, tokens: tokens, from: from}
 	if err := e.submit(s); err != nil {
 		return err
@@ -53,6 +54,8 @@ func (e *Engine) score(ctx context.Context, tokens []int32, from int, each func(
 	for {
 		err := e.await(ctx, s)
 		rows, first, ended, failed := c.rows, c.first, s.ended, s.err
+		c.rows, s.busy = spare[:0], false
+		e.wake.Signal()
 		e.mu.Unlock()
 		if err != nil {
 			return err
@@ -60,16 +63,11 @@ func (e *Engine) score(ctx context.Context, tokens []int32, from int, each func(
 		for i := 0; i < len(rows) && err == nil; i += vocab {
 			err = each(first+i/vocab, rows[i:i+vocab])
 		}
-		e.mu.Lock()
-		if len(rows) > 0 { // a signal may come late, with nothing; new rows may have come meanwhile
-			c.rows, s.busy = c.rows[:0], false
-		}
+		spare = rows
 		if err != nil {
+			e.mu.Lock()
 			e.drop(s)
-		}
-		e.wake.Signal()
-		e.mu.Unlock()
-		if err != nil {
+			e.mu.Unlock()
 			return err
 		}
 		if ended {

@@ -67,38 +67,70 @@ func TestLogits(t *testing.T) {
 	}
 }
 
-// On two stages the rows behind those that the caller reads are not computed yet,
-// and those of several callers are, beside each other.
+// While a caller reads rows the next ones are computed, on two stages at once, and
+// no more than a few.
 func TestLogitsPipelined(t *testing.T) {
+	for _, callers := range []int{1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			m := fakeModel(2, 0, 400)
+			places, devices := split(m, []int{3}, []int{0, 1})
+			for _, d := range devices {
+				d.cost = func(rows int) time.Duration { return time.Duration(rows) * time.Microsecond }
+			}
+			e, err := Load(t.Context(), m, Fixed(m, places, Options{Context: 400, Sequences: 3, Batch: 60, Outs: 20}), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			var wg sync.WaitGroup
+			for i := range callers {
+				wg.Go(func() {
+					or, next := newOracle(m), 0
+					tokens := slices.Repeat([]int32{int32(i), 7}, 150)
+					err := e.Logits(context.Background(), tokens, true, func(pos int, logits []float32) error {
+						if want := or.push(tokens[pos]); pos != next || !slices.Equal(logits, want) {
+							t.Errorf("position %d, want %d, or other logits", pos, next)
+						}
+						next++
+						time.Sleep(100 * time.Nanosecond)
+						return nil
+					})
+					if err != nil || next != len(tokens) {
+						t.Errorf("%v after %d", err, next)
+					}
+				})
+			}
+			wg.Wait()
+			took, stats := time.Since(began), e.Stats()
+			for i, s := range stats.Stages {
+				if share := s.Busy.Seconds() / took.Seconds(); share < 0.9 {
+					t.Errorf("%d callers: stage %d works %.2f of the time", callers, i, share)
+				}
+			}
+			settle(t, e, devices...)
+		})
+	}
+}
+
+// A caller that takes its time is not run ahead of.
+func TestLogitsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := fakeModel(2, 0, 400)
 		places, devices := split(m, []int{3}, []int{0, 1})
-		for _, d := range devices {
-			d.cost = func(rows int) time.Duration { return time.Duration(rows) * time.Microsecond }
-		}
-		e, err := Load(t.Context(), m, Fixed(m, places, Options{Context: 400, Sequences: 3, Batch: 60, Outs: 20}), nil)
+		e, err := Load(t.Context(), m, Fixed(m, places, Options{Context: 400, Outs: 20}), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var wg sync.WaitGroup
-		for i := range 3 {
-			wg.Go(func() {
-				or, next := newOracle(m), 0
-				tokens := slices.Repeat([]int32{int32(i), 7}, 150)
-				err := e.Logits(context.Background(), tokens, true, func(pos int, logits []float32) error {
-					if want := or.push(tokens[pos]); pos != next || !slices.Equal(logits, want) {
-						t.Errorf("position %d, want %d, or other logits", pos, next)
-					}
-					next++
-					time.Sleep(time.Microsecond)
-					return nil
-				})
-				if err != nil || next != len(tokens) {
-					t.Errorf("%v after %d", err, next)
-				}
-			})
+		err = e.Logits(t.Context(), make([]int32, 300), true, func(pos int, _ []float32) error {
+			synctest.Wait() // all that is sent for is there
+			if ahead := e.Stats().Rows - pos; ahead > 20*(1+2*2) {
+				t.Fatalf("%d rows ahead of the caller", ahead)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
 		}
-		wg.Wait()
 		settle(t, e, devices...)
 	})
 }

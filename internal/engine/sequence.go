@@ -27,8 +27,7 @@ type sequence struct {
 
 	rows      int           // in the batch being built
 	flying    int           // batches in the air that it has rows in: its pages stay its own
-	awaited   bool          // one of them has logits for it: not scheduled
-	busy      bool          // the caller is reading a result: not scheduled
+	busy      bool          // a result waits for the caller: not scheduled
 	cancelled bool          // the caller has gone
 	ended     bool          // left the loop, with err
 	err       error         // why, if it did not end by itself
@@ -51,7 +50,7 @@ type job interface {
 func (s *sequence) left() int { return len(s.tokens) - s.sent }
 
 // runnable: has rows to compute.
-func (s *sequence) runnable() bool { return !s.busy && !s.awaited && s.left() > 0 }
+func (s *sequence) runnable() bool { return !s.busy && s.left() > 0 }
 
 // gone: nobody waits for it.
 func (s *sequence) gone() bool { return s.cancelled || s.ended }
