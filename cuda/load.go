@@ -9,6 +9,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"drover/backend"
 	"drover/internal/quant"
 )
 
@@ -119,51 +120,26 @@ type unpacked struct {
 
 // loadPieces reads pieces in loadSlots goroutines.
 func (s *stage) loadPieces(ctx context.Context, pieces []piece, total uint64, progress func(done, total uint64)) error {
-	var (
-		mu    sync.Mutex
-		next  int
-		done  uint64
-		first error
-		wg    sync.WaitGroup
-	)
-	// take gives out the next piece, after the last one's bytes were counted
-	take := func(read uint64, err error) (piece, bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		if err == nil {
-			err = ctx.Err()
-		}
-		if first == nil {
-			first = err
-		}
-		done += read
-		if progress != nil && read > 0 {
-			progress(done, total)
-		}
-		if first != nil || next == len(pieces) {
-			return piece{}, false
-		}
-		next++
-		return pieces[next-1], true
-	}
+	var wg sync.WaitGroup
+	all := backend.NewPieces(ctx, pieces, total, progress)
 	for i := range min(loadSlots, len(pieces)) {
 		l := &loader{stage: s, raw: s.staging + uint64(i*s.stagingBytes)}
 		if err := l.open(); err != nil {
-			take(0, err)
+			all.Next(0, err)
 			l.close()
 			break
 		}
 		wg.Go(func() {
-			for p, ok := take(0, nil); ok; {
-				p, ok = take(l.load(p))
+			for p, ok := all.Next(0, nil); ok; {
+				p, ok = all.Next(l.load(p))
 			}
 			if err := l.close(); err != nil {
-				take(0, err)
+				all.Next(0, err)
 			}
 		})
 	}
 	wg.Wait()
-	return first
+	return all.Err()
 }
 
 func (l *loader) open() (err error) {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"drover/backend"
 	"drover/internal/quant"
 )
 
@@ -65,45 +66,17 @@ func (s *stage) load(ctx context.Context, progress func(done, total uint64)) err
 
 // loadPieces copies pieces in several goroutines.
 func (s *stage) loadPieces(ctx context.Context, pieces []piece, total uint64, progress func(done, total uint64)) error {
-	var (
-		mu    sync.Mutex
-		next  int
-		done  uint64
-		first error
-		wg    sync.WaitGroup
-	)
-	// take gives out the next piece, after the last one's bytes were counted
-	take := func(read uint64, err error) (piece, bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		if err == nil {
-			err = ctx.Err()
-		}
-		if first == nil {
-			first = err
-		}
-		done += read
-		if progress != nil && read > 0 {
-			progress(done, total)
-		}
-		if first != nil || next == len(pieces) {
-			return piece{}, false
-		}
-		next++
-		return pieces[next-1], true
-	}
+	var wg sync.WaitGroup
+	all := backend.NewPieces(ctx, pieces, total, progress)
 	for range min(4, runtime.NumCPU(), len(pieces)) {
 		wg.Go(func() {
-			for p, ok := take(0, nil); ok; {
-				p, ok = take(s.copyPiece(p))
+			for p, ok := all.Next(0, nil); ok; {
+				p, ok = all.Next(s.copyPiece(p))
 			}
 		})
 	}
 	wg.Wait()
-	if first == nil {
-		first = ctx.Err()
-	}
-	return first
+	return all.Err()
 }
 
 // copyPiece reads a piece into its buffer.

@@ -54,7 +54,7 @@ type blockProducts struct {
 
 // Load puts runs of blocks on the GPU.
 func (d *device) Load(ctx context.Context, m *backend.Model, runs []backend.Range, l backend.Limits, progress func(done, total uint64)) (_ backend.Stage, err error) {
-	if err := supported(m, runs, l); err != nil {
+	if err := most().Check("metal", m, runs, l); err != nil {
 		return nil, err
 	}
 	s := &stage{layout: newLayout(m, runs, l, pageOf(simulated)), d: d, caches: map[*layer]buffer{}}
