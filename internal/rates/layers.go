@@ -137,7 +137,8 @@ func (c *clock) prompt() float64 {
 }
 
 // layer is the seconds of a layer where the second run has `more` layers more than the
-// first: medians of passes in turns. A slow pass of the first says it alone.
+// first: of passes in turns, what a quarter of them is below, since others' work only ever
+// slows them. A slow pass of the first says it alone.
 func (c *clock) layer(b *backend.Batch, slow bool) float64 {
 	const least, most, enough = 2, 64, 200 * time.Millisecond
 	var one, several []float64
@@ -148,9 +149,9 @@ func (c *clock) layer(b *backend.Batch, slow bool) float64 {
 		}
 	}
 	if c.err != nil || slow {
-		return median(one)
+		return quartile(one)
 	}
-	a, z := median(one), median(several)
+	a, z := quartile(one), quartile(several)
 	if z <= a { // noise
 		return z / float64(c.more+1)
 	}
@@ -181,12 +182,12 @@ func (c *clock) batch(rows int) *backend.Batch {
 	return b
 }
 
-func median(x []float64) float64 {
+func quartile(x []float64) float64 {
 	if len(x) == 0 {
 		return 0
 	}
 	slices.Sort(x)
-	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
+	return x[len(x)/4]
 }
 
 // weights is how many a layer has.
