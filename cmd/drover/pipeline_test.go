@@ -134,7 +134,7 @@ func (d oneByOne) Load(ctx context.Context, m *backend.Model, _ []backend.Range,
 	return engine.Together(ctx, m, &engine.Plan{Places: d.places, Limits: l, Stages: make([]engine.StagePlan, len(d.places))}, nil)
 }
 
-// BenchmarkPipeline decodes four sequences, and reads a prompt, on two halves of
+// BenchmarkPipeline decodes four sequences, also after prompts of 512, and reads a prompt, on two halves of
 // the processor, a thread each: how much of the time each half works, and how many
 // times as fast that is as the same batches one at a time, and as one batch of all
 // sequences without overlap. The three ways alternate; the figures are medians.
@@ -155,6 +155,7 @@ func BenchmarkPipeline(b *testing.B) {
 		{"decode/Q4_0/small", small, "Q4_0", 4, 8},
 		{"decode/Q4_0/large", large, "Q4_0", 4, 8},
 		{"decode/Q8_0/large", large, "Q8_0", 4, 8},
+		{"texts/Q4_0/large", large, "Q4_0", 4, 512},
 		{"prompt/Q4_0/large", large, "Q4_0", 1, 2048},
 	} {
 		b.Run(c.name, func(b *testing.B) { benchmarkPipeline(b, c.shape, c.format, c.sequences, c.prompt) })
