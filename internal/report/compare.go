@@ -114,8 +114,8 @@ func Rate(c *compare.Cell) string {
 		return ""
 	}
 	s := number(c.Mean)
-	if c.Hi != nil {
-		s += " ± " + number(*c.Hi-c.Mean)
+	if half := half(c); half != "" {
+		s += " ± " + half
 	}
 	if c.Throttled {
 		s += " throttled"
@@ -123,13 +123,23 @@ func Rate(c *compare.Cell) string {
 	return s
 }
 
-// number has four digits or all before the point.
-func number(x float64) string {
-	if x == 0 {
-		return "0"
+// half is half of a mean's interval, as exact as number has the mean; empty for
+// one sample.
+func half(c *compare.Cell) string {
+	if c.Hi == nil {
+		return ""
 	}
-	digits := 3 - int(math.Floor(math.Log10(math.Abs(x))))
-	return fmt.Sprintf("%.*f", min(6, max(0, digits)), x)
+	return fmt.Sprintf("%.*f", decimals(c.Mean), *c.Hi-c.Mean)
+}
+
+// number has four digits or all before the point.
+func number(x float64) string { return fmt.Sprintf("%.*f", decimals(x), x) }
+
+func decimals(x float64) int {
+	if x == 0 {
+		return 0
+	}
+	return min(6, max(0, 3-int(math.Floor(math.Log10(math.Abs(x))))))
 }
 
 func change(c *compare.Cell) string {
@@ -157,7 +167,13 @@ func Against(a *compare.Against) string {
 	return s + fmt.Sprintf(" (p %.2g)", *a.P)
 }
 
-func percent(ratio float64) string { return fmt.Sprintf("%+.1f %%", 100*(ratio-1)) }
+// percent is a change, which from twice as fast on is a factor.
+func percent(ratio float64) string {
+	if ratio >= 2 {
+		return fmt.Sprintf("%.3g times", ratio)
+	}
+	return fmt.Sprintf("%+.1f %%", 100*(ratio-1))
+}
 
 func meanRate(g compare.Geomean) string {
 	if g.Rows == 0 {
