@@ -132,6 +132,21 @@ func TestInterval(t *testing.T) {
 	}
 }
 
+// Runs whose own repeats agree, and that differ from each other, are as sure as
+// they agree with each other.
+func TestRuns(t *testing.T) {
+	calm := func(mean float64) bench.Record { return record(mean, mean*1.001, mean*0.999, mean) }
+	a, b := []bench.Record{calm(10), calm(11), calm(9.5), calm(10.4)}, []bench.Record{calm(9), calm(10), calm(9.9), calm(10.6)}
+	one := Align(append(results(t, "a", a[0]), results(t, "b", b[0])...)).Rows[0].Cells
+	if one[0].Runs != 1 || one[1].Against.Verdict != Slower {
+		t.Errorf("a run of each: %d runs, %s", one[0].Runs, one[1].Against.Verdict)
+	}
+	all := Align(append(results(t, "a", a...), results(t, "b", b...)...)).Rows[0].Cells
+	if all[0].Runs != 4 || !slices.Equal(all[0].Samples, []float64{9.5, 10, 10.4, 11}) || all[1].Against.Verdict != Same {
+		t.Errorf("4 runs of each: %+v, %s", all[0], all[1].Against.Verdict)
+	}
+}
+
 func TestVerdict(t *testing.T) {
 	base := []float64{10.02, 9.98, 10.00, 10.03, 9.97}
 	times := func(f float64) (out []float64) {
