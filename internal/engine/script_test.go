@@ -12,7 +12,7 @@ import (
 // scripts say.
 func TestScripts(t *testing.T) {
 	m := fakeModel(1, 0, 400)
-	e := open(t, m, &fakeDevice{}, Options{Context: 64, Sequences: 3})
+	e := open(t, m, &fakeDevice{}, Options{Context: 64, Sequences: 3, Pages: 6})
 	scripts := [][]int32{{1, 2, 3, 4}, {9, 8, 7, 6, 5}, {0, 0, 0, 0}}
 	var all []Request
 	for _, s := range scripts {
