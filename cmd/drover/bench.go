@@ -228,6 +228,10 @@ func cpuThreads() int {
 
 // remarks says what a reader of the figures should know.
 func (b *benchRun) remarks(r bench.Record) {
+	if r.Simulated != nil && *r.Simulated && !b.warned {
+		b.warned = true
+		fmt.Fprintf(b.c.App.ErrWriter, "%s: a software device: its time says nothing about a real one\n", b.set.name)
+	}
 	for _, text := range report.Remarks(r, b.asked.repeats) {
 		fmt.Fprintf(b.c.App.ErrWriter, "%s: %s\n", b.set.name, text)
 	}

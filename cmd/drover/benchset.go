@@ -67,6 +67,7 @@ type benchRun struct {
 	set    *benchSet
 	bar    *progress
 	placer *placer
+	warned bool // that the device is software
 }
 
 func (b *benchRun) subject() bench.Subject {
@@ -80,7 +81,7 @@ func (b *benchRun) options() bench.Options {
 	b.placer = &placer{machine: b.set.machine, model: b.file.Model, asked: asked, wishes: asked.wishes(c, b.file.Model), notes: b.bar}
 	b.set.machine.speeds.notes = io.Discard // it is measured in any case
 	return bench.Options{
-		Devices: b.set.machine.devices, Planner: b.placer.plan,
+		Set: b.set.name, Devices: b.set.machine.devices, Planner: b.placer.plan,
 		Batch: o.Batch, Repeats: b.asked.repeats, Budget: b.asked.budget, Warmup: !c.Bool("no-warmup"), Profile: c.Bool("profile"), Threads: o.Threads,
 		K: o.K, V: o.V, CPU: cpuName(), Version: version(),
 		Measured: b.measured,

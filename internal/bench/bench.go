@@ -27,6 +27,7 @@ type Subject struct {
 
 // Options are what all tests of a run share.
 type Options struct {
+	Set     string           // what the devices are called together: as asked for
 	Devices []backend.Device // that may carry the model
 	Planner engine.Planner   // places it on them, for what Demand says
 

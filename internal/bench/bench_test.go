@@ -272,7 +272,7 @@ func TestRecord(t *testing.T) {
 	for _, name := range []string{"schema", "fingerprint", "backends", "cpu_info", "gpu_info", "driver", "isa", "model_filename", "model_type",
 		"model_size", "model_n_params", "n_batch", "n_threads", "type_k", "type_v", "n_prompt", "n_gen", "n_depth", "sequences", "plan", "test_time",
 		"avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ns", "samples_ts", "predicted_ts", // the contract's, and these:
-		"fingerprint_parts", "devices", "interval_ts", "outliers", "first_token_ms", "celsius", "throttled_by",
+		"fingerprint_parts", "device_set", "devices", "interval_ts", "outliers", "first_token_ms", "celsius", "throttled_by",
 		"bytes_per_token", "limit_ts", "limit_share",
 		"joules_per_token", "peak_bytes", "clocks", "throttled", "simulated", "profile"} {
 		if _, ok := fields[name]; !ok {

@@ -19,8 +19,9 @@ type Record struct {
 	Schema        int       `json:"schema"`
 	Fingerprint   string    `json:"fingerprint"` // hardware-build, see Machine
 	Machine       Machine   `json:"fingerprint_parts"`
-	Backends      string    `json:"backends"` // the kinds of device in use: "cuda,cpu"
-	Devices       []string  `json:"devices"`  // that might be used; the plan says what each carries
+	Backends      string    `json:"backends"`   // the kinds of device in use: "cuda,cpu"
+	DeviceSet     string    `json:"device_set"` // as asked for: "auto", "cuda:0,cpu"
+	Devices       []string  `json:"devices"`    // of it that carry something: the plan says what
 	CPUInfo       *string   `json:"cpu_info"`
 	GPUInfo       *string   `json:"gpu_info"`
 	Driver        *string   `json:"driver"`
@@ -73,14 +74,11 @@ type Record struct {
 func newRecord(in []backend.Info, s Subject, parts []part, t Test, o *Options) Record {
 	m := newMachine(in, o)
 	r := Record{
-		Schema: Schema, Fingerprint: m.fingerprint(), Machine: m, Devices: []string{}, CPUInfo: text(o.CPU), Outliers: []int{},
+		Schema: Schema, Fingerprint: m.fingerprint(), Machine: m, DeviceSet: o.Set, Devices: []string{}, CPUInfo: text(o.CPU), Outliers: []int{},
 		ModelFilename: s.Filename, ModelType: modelType(s), ModelSize: s.Bytes, ModelParams: s.Params,
 		Batch: o.Batch, TypeK: strings.ToLower(o.K.String()), TypeV: strings.ToLower(o.V.String()),
 		Prompt: t.Prompt, Gen: t.Gen, Depth: t.Depth, Sequences: t.Sequences,
 		TestTime: time.Now().UTC().Truncate(time.Second),
-	}
-	for _, d := range o.Devices {
-		r.Devices = append(r.Devices, d.Info().ID)
 	}
 	r.describe(in, o)
 	if t.Gen > 0 {
@@ -104,6 +102,7 @@ func (r *Record) describe(in []backend.Info, o *Options) {
 		}
 	}
 	for _, i := range in {
+		r.Devices = append(r.Devices, i.ID)
 		add(&kinds, i.Kind, false)
 		add(&sets, i.ISA, false)
 		add(&drivers, i.Driver, false)

@@ -39,13 +39,26 @@ func (m *markdown) Add(r bench.Record) error {
 		m.profiled = append(m.profiled, r)
 	}
 	return row(m.w, columns, []string{
-		r.ModelType, Bytes(r.ModelSize), devices(r) + " " + r.ISA, known(r.Threads, "%d"),
+		r.ModelType, Bytes(r.ModelSize), shown(r), known(r.Threads, "%d"),
 		test(r).Name() + cache(r), speed(r), known(r.LimitTS, "%.2f"), share(r.LimitShare), known(r.PredictedTS, "%.2f"),
-		known(r.FirstToken, "%.1f ms"), known(r.Joules, "%.3g"), memory(r.PeakBytes),
+		known(r.FirstToken, "%.4g ms"), known(r.Joules, "%.3g"), memory(r.PeakBytes),
 	})
 }
 
-// devices that might carry the model.
+// shown is the devices for people: what was asked for where that says less, and
+// that they are software.
+func shown(r bench.Record) string {
+	s := devices(r) + " " + r.ISA
+	if r.DeviceSet != "" && r.DeviceSet != devices(r) {
+		s = r.DeviceSet + ": " + s
+	}
+	if r.Simulated != nil && *r.Simulated {
+		s += " (simulated)"
+	}
+	return s
+}
+
+// devices that carry the model.
 func devices(r bench.Record) string {
 	if len(r.Devices) > 0 {
 		return strings.Join(r.Devices, ",")

@@ -14,9 +14,6 @@ func Remarks(r bench.Record, repeats int) []string {
 	say := func(format string, args ...any) {
 		lines = append(lines, test(r).Name()+": "+fmt.Sprintf(format, args...))
 	}
-	if r.Simulated != nil && *r.Simulated {
-		say("a software device: its time says nothing about a real one")
-	}
 	n := len(r.SamplesTS)
 	if n < min(repeats, bench.LeastRepeats) {
 		say("repeated %d of %d times: it was interrupted, or --budget was spent", n, repeats)

