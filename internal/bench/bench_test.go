@@ -21,7 +21,8 @@ type device struct {
 	limits  backend.Limits
 	log     []string      // rows:outs of each Forward
 	written map[int]int32 // page*PageRows+offset to the position written there
-	failAt  int           // this Forward (from 1) is interrupted
+	failAt  int           // this Forward (from 1) fails
+	fail    error         // nil: it is interrupted
 	closed  bool
 	sensors func() backend.Sensors // nil: 10 W and 2000 MHz
 }
@@ -50,7 +51,9 @@ func (d *device) Close() error { d.closed = true; return nil }
 // a row in a page of another sequence, a position whose past was not written.
 func (d *device) Forward(ctx context.Context, run int, b *backend.Batch) error {
 	d.log = append(d.log, fmt.Sprintf("%d:%d", len(b.Tokens), len(b.Out)))
-	if len(d.log) == d.failAt {
+	if len(d.log) == d.failAt && d.fail != nil {
+		return d.fail
+	} else if len(d.log) == d.failAt {
 		return context.Canceled
 	}
 	if run != 0 || len(b.Tokens) == 0 || len(b.Tokens) > d.limits.Rows || len(b.Pos) != len(b.Tokens) || len(b.Seqs) > d.limits.Seqs || len(b.Out) > d.limits.Outs {
@@ -233,6 +236,55 @@ func TestMixtureBytes(t *testing.T) {
 	experts := uint64(2 * (96*64*2 + 64*96) / 32 * 18)
 	if got, want := matrixBytes(m, whole(m)), before+experts+2*4*64*4; got != want {
 		t.Errorf("matrixBytes %d, want %d", got, want)
+	}
+}
+
+// Two devices share the work: a sequence alone goes from one to the other, several
+// and prompts keep both at work.
+func TestSharedLimit(t *testing.T) {
+	m, o := model(), options
+	parts := []part{{[]backend.Range{{Lo: 0, Hi: 3}}, backend.Rates{Read: 1e9, Matrix: 1e9}}, {[]backend.Range{{Lo: 3, Hi: 6}}, backend.Rates{Read: 2e9, Matrix: 4e9}}}
+	near := func(what string, got, want float64) {
+		if math.Abs(got-want) > 1e-9*want {
+			t.Errorf("%s: %v, want %v", what, got, want)
+		}
+	}
+	one, two, prompt := Test{Gen: 4, Sequences: 1}, Test{Gen: 4, Sequences: 2}, Test{Prompt: 8, Sequences: 1}
+	near("one", limit(m, parts, one, &o), 1/(stepBytes(m, parts[0].runs, one, o.K, o.V)/1e9+stepBytes(m, parts[1].runs, one, o.K, o.V)/2e9))
+	slowest := max(stepBytes(m, parts[0].runs, two, o.K, o.V)/1e9, stepBytes(m, parts[1].runs, two, o.K, o.V)/2e9)
+	near("two", limit(m, parts, two, &o), 2/slowest)
+	near("prompt", limit(m, parts, prompt, &o), 8/max(promptOps(m, parts[0].runs, prompt)/1e9, promptOps(m, parts[1].runs, prompt)/4e9))
+	near("bytes of the parts", stepBytes(m, parts[0].runs, two, o.K, o.V)+stepBytes(m, parts[1].runs, two, o.K, o.V), stepBytes(m, whole(m), two, o.K, o.V))
+	near("operations of the parts", promptOps(m, parts[0].runs, prompt)+promptOps(m, parts[1].runs, prompt), promptOps(m, whole(m), prompt))
+	parts[1].rates = backend.Rates{}
+	if got := limit(m, parts, one, &o); got != 0 {
+		t.Errorf("a limit of %v, where a rate is not known", got)
+	}
+}
+
+// The fingerprint is a hash of its parts: another card, driver or program is another.
+func TestFingerprint(t *testing.T) {
+	o := Options{CPU: "a processor", Version: "1"}
+	card := backend.Info{Kind: "cuda", Name: "A", UUID: "GPU-1", Driver: "1", Cores: 8, Total: 1 << 30, Free: 5}
+	base := newMachine([]backend.Info{card}, &o)
+	if again := newMachine([]backend.Info{card}, &o); again.fingerprint() != base.fingerprint() {
+		t.Error("the same machine has two fingerprints")
+	}
+	seen := map[string]bool{base.fingerprint(): true}
+	for i, change := range []func(*Machine){
+		func(m *Machine) { m.OS = "plan9" }, func(m *Machine) { m.CPUs++ }, func(m *Machine) { m.CPU = "another" },
+		func(m *Machine) { m.Devices[0].Name = "B" }, func(m *Machine) { m.Devices[0].UUID = "GPU-2" }, func(m *Machine) { m.Devices[0].Driver = "2" },
+		func(m *Machine) { m.Devices[0].Memory++ }, func(m *Machine) { m.Devices = nil }, func(m *Machine) { m.Program = "12345678" },
+	} {
+		m := newMachine([]backend.Info{card}, &o)
+		if change(&m); seen[m.fingerprint()] {
+			t.Errorf("change %d makes no other fingerprint", i)
+		}
+		seen[m.fingerprint()] = true
+	}
+	card.Free = 7
+	if m := newMachine([]backend.Info{card}, &o); m.fingerprint() != base.fingerprint() {
+		t.Error("free memory is part of the fingerprint")
 	}
 }
 
