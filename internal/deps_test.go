@@ -70,12 +70,13 @@ func rules() []rule {
 		{dir: "internal/doctor", imports: []string{"backend", "internal/model", "internal/quant", "internal/ref"}, tests: conformance},
 		{dir: "internal/bench", imports: []string{"backend", "internal/engine", "internal/quant"}, tests: []string{"internal/ref", "internal/model"}},
 		{dir: "internal/store", imports: []string{"internal/bench"}},
-		{dir: "internal/report", imports: []string{"internal/bench"}},
+		{dir: "internal/compare", imports: []string{"internal/bench"}, thirdOnes: []string{perf}},
+		{dir: "internal/report", imports: []string{"internal/bench", "internal/compare"}},
 		{dir: "internal/server", imports: []string{"backend", "internal/chat", "internal/engine", "internal/grammar", "internal/model", "internal/sample", "internal/token"},
 			tests: []string{"internal/ref", "internal/demo"}},
 
 		{dir: "cmd/drover", thirdOnes: []string{cli, sys, term}, imports: []string{
-			"backend", "internal/bench", "internal/chat", "internal/demo", "internal/device", "internal/doctor", "internal/engine", "internal/gguf", "internal/grammar",
+			"backend", "internal/bench", "internal/chat", "internal/compare", "internal/demo", "internal/device", "internal/doctor", "internal/engine", "internal/gguf", "internal/grammar",
 			"internal/model", "internal/quant", "internal/rates", "internal/ref", "internal/report", "internal/sample", "internal/sched", "internal/server", "internal/store", "internal/token"}, tests: []string{"internal/sim"}},
 		{dir: "internal/sim", tests: []string{"internal/sim"}},
 		{dir: "internal/sim/cuda", tests: []string{"internal/sim"}},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 )
 
 // ErrRecord: what should be a record is not one, or says what cannot be.
@@ -45,7 +46,7 @@ func (r *Record) Check() error {
 		}
 	}
 	switch {
-	case r.ModelType == "":
+	case strings.TrimSpace(r.ModelType) == "":
 		return errors.New("model_type is missing")
 	case r.Prompt+r.Gen == 0:
 		return errors.New("n_prompt and n_gen are both 0")
