@@ -68,7 +68,7 @@ func rules() []rule {
 		{dir: "internal/rates", imports: []string{"backend", "internal/quant"}},
 		{dir: "internal/sched", imports: []string{"backend", "internal/quant", "internal/rates"}, tests: []string{"internal/model"}},
 		{dir: "internal/doctor", imports: []string{"backend", "internal/model", "internal/quant", "internal/ref"}, tests: conformance},
-		{dir: "internal/bench", imports: []string{"backend", "internal/quant", "internal/sample"}, tests: []string{"internal/ref", "internal/model"}},
+		{dir: "internal/bench", imports: []string{"backend", "internal/engine", "internal/quant"}, tests: []string{"internal/ref", "internal/model"}},
 		{dir: "internal/store", imports: []string{"internal/bench"}},
 		{dir: "internal/compare", imports: []string{"internal/bench"}, thirdOnes: []string{perf}},
 		{dir: "internal/report", imports: []string{"internal/bench", "internal/compare"}},
