@@ -84,13 +84,28 @@ func TestAlign(t *testing.T) {
 
 // Files of one name keep their folders; two columns never share a name.
 func TestNames(t *testing.T) {
-	raw := record(3)
-	raw.ModelFilename = "other"
 	all := append(results(t, "x/a.json", record(1)), results(t, "y/a.json", record(2))...)
 	for i, c := range Align(all).Columns {
 		if want := []string{"x/a.json", "y/a.json"}[i]; c.Name != want {
 			t.Errorf("column %d is %q, want %q", i, c.Name, want)
 		}
+	}
+	// the same device, named and chosen, is two setups: a plan may split the model
+	named, chosen := record(3), record(4)
+	named.DeviceSet, chosen.DeviceSet = "cpu", "auto"
+	if c := Align(results(t, "a.json", named, chosen)).Columns; len(c) != 2 || c[0].Name != "a" || c[1].Name != "a: device auto" {
+		t.Errorf("columns %+v", c)
+	}
+}
+
+func TestBuild(t *testing.T) {
+	r := record(1)
+	if got := results(t, "a", r)[0].Build; got != "89abcdef" {
+		t.Errorf("build %q", got)
+	}
+	r.Machine.Version = "v1.2"
+	if got := results(t, "a", r)[0].Build; got != "v1.2 89abcdef" {
+		t.Errorf("build %q", got)
 	}
 }
 

@@ -46,6 +46,7 @@ type Cell struct {
 	Predicted     *float64 `json:"predicted_ts"`
 	BytesPerToken *float64 `json:"bytes_per_token"`
 	Joules        *float64 `json:"joules_per_token"`
+	FirstToken    *float64 `json:"first_token_ms"`
 	Throttled     bool     `json:"throttled"`
 	ModelSize     uint64   `json:"model_size"`
 
@@ -80,6 +81,7 @@ func newCell(pool []Result) *Cell {
 			c.Samples = append(c.Samples, r.SamplesTS...)
 		}
 		c.Limit, c.Predicted, c.BytesPerToken, c.Joules = cmp.Or(r.LimitTS, c.Limit), cmp.Or(r.PredictedTS, c.Predicted), cmp.Or(r.BytesPerToken, c.BytesPerToken), cmp.Or(r.Joules, c.Joules)
+		c.FirstToken = cmp.Or(r.FirstToken, c.FirstToken)
 		c.Throttled = c.Throttled || r.Throttled != nil && *r.Throttled
 		c.ModelSize = r.ModelSize
 	}
