@@ -225,6 +225,33 @@ func TestRoofline(t *testing.T) {
 	}
 }
 
+// Points of known places: 100 and 50 tokens/s at depths 0 and 4096, on an axis
+// to 110; a logarithmic one where speeds are far apart.
+func TestScaling(t *testing.T) {
+	at := func(depth int, speed float64) bench.Record {
+		r := record()
+		r.Depth, r.SamplesTS = depth, []float64{speed, speed}
+		return r
+	}
+	charts := scaling(tableOf([]bench.Record{at(0, 100), at(4096, 50)}, []bench.Record{at(0, 90)}), byDepth)
+	if len(charts) != 1 || len(charts[0].Lines) != 1 || len(charts[0].Key) != 1 {
+		t.Fatalf("%+v, want one chart of one line: a single depth makes none", charts)
+	}
+	if got, want := charts[0].Lines[0].Points, "74.0,44.0 626.0,194.0"; got != want {
+		t.Errorf("points %s, want %s", got, want)
+	}
+	if !strings.Contains(charts[0].Text, "A goes from 100.0 tokens a second at 0 to 50.00 at 4096") {
+		t.Errorf("text %q", charts[0].Text)
+	}
+	charts = scaling(tableOf([]bench.Record{at(0, 100), at(4096, 50)}, []bench.Record{at(0, 1), at(4096, 0.5)}), byDepth)
+	if len(charts) != 1 || len(charts[0].Lines) != 2 || !strings.Contains(charts[0].YName, "logarithmic") {
+		t.Errorf("%+v", charts)
+	}
+	if none := scaling(tableOf([]bench.Record{at(0, 100)}), bySequences); len(none) != 0 {
+		t.Errorf("%+v", none)
+	}
+}
+
 func TestTicks(t *testing.T) {
 	for name, c := range map[string]struct {
 		a    axis
