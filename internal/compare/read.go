@@ -188,6 +188,24 @@ func decodeLlama(record json.RawMessage, commit string) (Result, error) {
 	return Result{Record: r, Tool: LlamaBench, Build: commit}, nil
 }
 
+// maxSetups bounds the columns of a table: each row has a cell for each.
+const maxSetups = 64
+
+// Comparable says whether results can stand in one table. Errors: ErrMixed,
+// ErrFormat for more setups than a table takes.
+func Comparable(results []Result) error {
+	if err := Unmixed(results); err != nil {
+		return err
+	}
+	setups := map[Setup]bool{}
+	for _, r := range results {
+		if setups[setupOf(r)] = true; len(setups) > maxSetups {
+			return fmt.Errorf("%s: %w: with the files before it more than %d setups of device, build and settings", r.File, ErrFormat, maxSetups)
+		}
+	}
+	return nil
+}
+
 // ErrMixed: results of software devices beside those of real ones.
 var ErrMixed = errors.New("simulated and real results do not compare")
 

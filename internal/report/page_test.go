@@ -170,14 +170,21 @@ func TestPageBounds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { pageOf(t, table) })
 	}
-	var many []bench.Record
-	for d := range 700 {
+	var many, wide []bench.Record
+	for d := range 5000 {
 		many = append(many, one(func(r *bench.Record) { r.Depth = d })...)
 	}
 	page := pageOf(t, tableOf(many))
-	if !strings.Contains(page, "500 more are in the table alone") {
-		t.Error("the page does not say how many bars it left out")
+	if !strings.Contains(page, "4800 more are in the table alone") || !regexp.MustCompile(`\d{4} more are left out`).MatchString(page) {
+		t.Error("the page does not say how much it left out")
 	}
+	for n := range 64 {
+		wide = append(wide, one(func(r *bench.Record) {
+			long := strings.Repeat("&", 4000)
+			r.Threads, r.ModelType, r.GPUInfo, r.CPUInfo, r.Driver, r.ISA, r.TypeK = &n, "a b "+long, &long, &long, &long, long, long
+		})...)
+	}
+	pageOf(t, tableOf(wide))
 }
 
 // Where a point and a roof stand, by hand: a model of 1e9 weights in 0.5 bytes,

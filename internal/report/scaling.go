@@ -45,7 +45,7 @@ func scaling(t *compare.Table, v variable) (charts []chart) {
 			rest.Depth = 0
 		}
 		if _, ok := groups[w]; !ok {
-			order, titles[w] = append(order, w), r.Type+", "+rest.Name()
+			order, titles[w] = append(order, w), clip(r.Type, maxName)+", "+rest.Name()
 		}
 		for i, c := range r.Cells {
 			if c == nil {
