@@ -49,7 +49,7 @@ func TestBenchShared(t *testing.T) {
 		t.Fatalf("exit %d, %s%s", r.exit, r.out, r.errout)
 	}
 	doc := r.object(t)["records"].([]any)[0].(map[string]any)
-	if stages := doc["plan"].(map[string]any)["stages"].([]any); len(stages) != 2 || fmt.Sprint(doc["devices"]) != "[cuda:0 cuda:1]" {
+	if stages := doc["plan"].(map[string]any)["stages"].([]any); len(stages) != 2 || doc["devices"] != "cuda:0,cuda:1" {
 		t.Errorf("%d stages on %v", len(stages), doc["devices"])
 	}
 	joules, _ := doc["joules_per_token"].(float64)
