@@ -35,7 +35,7 @@ func (r *Record) Check() error {
 		return fmt.Errorf("schema %d, this drover reads %d", r.Schema, Schema)
 	}
 	for name, s := range map[string]string{"model_type": r.ModelType, "model_filename": r.ModelFilename, "backends": r.Backends, "isa": r.ISA,
-		"fingerprint": r.Fingerprint, "type_k": r.TypeK, "type_v": r.TypeV, "cpu_info": known(r.CPUInfo), "gpu_info": known(r.GPUInfo), "driver": known(r.Driver)} {
+		"fingerprint": r.Fingerprint, "device_set": r.DeviceSet, "version": r.Machine.Version, "type_k": r.TypeK, "type_v": r.TypeV, "cpu_info": known(r.CPUInfo), "gpu_info": known(r.GPUInfo), "driver": known(r.Driver)} {
 		if len(s) > maxText {
 			return fmt.Errorf("%s of %d bytes, more than %d", name, len(s), maxText)
 		}

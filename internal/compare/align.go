@@ -15,6 +15,7 @@ type Setup struct {
 	Tool        string `json:"tool"`
 	Build       string `json:"build"`
 	Backends    string `json:"backends"`
+	DeviceSet   string `json:"device_set"` // as asked for
 	ISA         string `json:"isa"`
 	CPU         string `json:"cpu_info"`
 	GPU         string `json:"gpu_info"`
@@ -34,7 +35,7 @@ func setupOf(r Result) Setup {
 		}
 		return *s
 	}
-	s := Setup{File: r.File, Tool: r.Tool, Build: r.Build, Backends: r.Backends, ISA: r.ISA, CPU: text(r.CPUInfo), GPU: text(r.GPUInfo), Driver: text(r.Driver),
+	s := Setup{File: r.File, Tool: r.Tool, Build: r.Build, Backends: r.Backends, DeviceSet: r.DeviceSet, ISA: r.ISA, CPU: text(r.CPUInfo), GPU: text(r.GPUInfo), Driver: text(r.Driver),
 		Fingerprint: r.Fingerprint, Batch: r.Batch, TypeK: r.TypeK, TypeV: r.TypeV, Simulated: r.Simulated != nil && *r.Simulated}
 	if r.Threads != nil {
 		s.Threads = *r.Threads
@@ -64,8 +65,16 @@ func (s Setup) parts() []string {
 	if s.Simulated {
 		caches += " simulated"
 	}
-	return []string{s.Tool, strings.TrimSpace(s.Backends + " " + s.ISA), s.GPU, s.CPU, threads, batch, strings.TrimSpace(caches), prefixed("driver ", s.Driver),
+	return []string{s.Tool, strings.TrimSpace(s.Backends + " " + s.ISA), s.asked(), s.GPU, s.CPU, threads, batch, strings.TrimSpace(caches), prefixed("driver ", s.Driver),
 		prefixed("build ", s.Build), prefixed("machine ", s.hardware())}
+}
+
+// asked is the device set where it says more than what was used.
+func (s Setup) asked() string {
+	if s.DeviceSet == s.Backends {
+		return ""
+	}
+	return prefixed("device ", s.DeviceSet)
 }
 
 func prefixed(prefix, s string) string {
@@ -97,6 +106,7 @@ func (s Setup) Differences(t Setup) []string {
 	}
 	say("tool", s.Tool, t.Tool)
 	say("device", strings.TrimSpace(s.Backends+" "+s.GPU), strings.TrimSpace(t.Backends+" "+t.GPU))
+	say("device set", s.DeviceSet, t.DeviceSet)
 	say("CPU", s.CPU, t.CPU)
 	say("kernels", s.ISA, t.ISA)
 	say("driver", s.Driver, t.Driver)

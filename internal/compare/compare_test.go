@@ -84,13 +84,28 @@ func TestAlign(t *testing.T) {
 
 // Files of one name keep their folders; two columns never share a name.
 func TestNames(t *testing.T) {
-	raw := record(3)
-	raw.ModelFilename = "other"
 	all := append(results(t, "x/a.json", record(1)), results(t, "y/a.json", record(2))...)
 	for i, c := range Align(all).Columns {
 		if want := []string{"x/a.json", "y/a.json"}[i]; c.Name != want {
 			t.Errorf("column %d is %q, want %q", i, c.Name, want)
 		}
+	}
+	// the same device, named and chosen, is two setups: a plan may split the model
+	named, chosen := record(3), record(4)
+	named.DeviceSet, chosen.DeviceSet = "cpu", "auto"
+	if c := Align(results(t, "a.json", named, chosen)).Columns; len(c) != 2 || c[0].Name != "a" || c[1].Name != "a: device auto" {
+		t.Errorf("columns %+v", c)
+	}
+}
+
+func TestBuild(t *testing.T) {
+	r := record(1)
+	if got := results(t, "a", r)[0].Build; got != "89abcdef" {
+		t.Errorf("build %q", got)
+	}
+	r.Machine.Version = "v1.2"
+	if got := results(t, "a", r)[0].Build; got != "v1.2 89abcdef" {
+		t.Errorf("build %q", got)
 	}
 }
 
@@ -129,6 +144,21 @@ func TestInterval(t *testing.T) {
 	r.LimitTS, r.Throttled = &limit, &slow
 	if c = newCell(results(t, "a", r, record(10))); !near(c.Share, 0.5) || !c.Throttled || len(c.Samples) != 3 {
 		t.Errorf("pooled: %+v", c)
+	}
+}
+
+// Runs whose own repeats agree, and that differ from each other, are as sure as
+// they agree with each other.
+func TestRuns(t *testing.T) {
+	calm := func(mean float64) bench.Record { return record(mean, mean*1.001, mean*0.999, mean) }
+	a, b := []bench.Record{calm(10), calm(11), calm(9.5), calm(10.4)}, []bench.Record{calm(9), calm(10), calm(9.9), calm(10.6)}
+	one := Align(append(results(t, "a", a[0]), results(t, "b", b[0])...)).Rows[0].Cells
+	if one[0].Runs != 1 || one[1].Against.Verdict != Slower {
+		t.Errorf("a run of each: %d runs, %s", one[0].Runs, one[1].Against.Verdict)
+	}
+	all := Align(append(results(t, "a", a...), results(t, "b", b...)...)).Rows[0].Cells
+	if all[0].Runs != 4 || !slices.Equal(all[0].Samples, []float64{9.5, 10, 10.4, 11}) || all[1].Against.Verdict != Same {
+		t.Errorf("4 runs of each: %+v, %s", all[0], all[1].Against.Verdict)
 	}
 }
 

@@ -39,10 +39,9 @@ func History(records []bench.Record, texts []string) []Past {
 	}
 	pasts := map[key]*Past{}
 	for _, r := range records {
-		_, build, _ := strings.Cut(r.Fingerprint, "-")
-		one := Result{Record: r, Tool: Drover, Build: build}
+		one := Result{Record: r, Tool: Drover, Build: build(r)}
 		s := setupOf(one)
-		p := Point{Time: r.TestTime, Build: build, Driver: s.Driver, Cell: newCell([]Result{one})}
+		p := Point{Time: r.TestTime, Build: one.Build, Driver: s.Driver, Cell: newCell([]Result{one})}
 		s.Build, s.Driver, s.Fingerprint = "", "", s.hardware()
 		k := key{modelOf(r), testOf(r), s}
 		if pasts[k] == nil {

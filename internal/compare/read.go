@@ -143,20 +143,35 @@ func decode(record json.RawMessage) (Result, error) {
 	switch {
 	case has.Schema != nil:
 		r, err := bench.Decode(record)
-		_, build, _ := strings.Cut(r.Fingerprint, "-")
-		return Result{Record: r, Tool: Drover, Build: build}, err
+		return Result{Record: r, Tool: Drover, Build: build(r)}, err
 	case has.Commit != nil && has.Rate != nil:
 		return decodeLlama(record, *has.Commit)
 	}
 	return Result{}, errors.New("it has neither drover's schema nor llama-bench's build_commit and avg_ts")
 }
 
+// build is drover's version and the program's digest, which differs between two
+// builds of one commit.
+func build(r bench.Record) string {
+	_, program, _ := strings.Cut(r.Fingerprint, "-")
+	switch v := r.Machine.Version; v {
+	case "", "unknown", "(devel)":
+		return program
+	default:
+		return v + " " + program
+	}
+}
+
 // decodeLlama reads a record of llama-bench, whose names drover's records share.
 func decodeLlama(record json.RawMessage, commit string) (Result, error) {
-	var r bench.Record
-	if err := json.Unmarshal(record, &r); err != nil {
+	var theirs struct {
+		bench.Record
+		Devices json.RawMessage `json:"devices"` // a text there, a list in drover's
+	}
+	if err := json.Unmarshal(record, &theirs); err != nil {
 		return Result{}, err
 	}
+	r := theirs.Record
 	r.Schema, r.Sequences = bench.Schema, 1
 	r.Backends = strings.ToLower(r.Backends)
 	for _, s := range []**string{&r.CPUInfo, &r.GPUInfo} {

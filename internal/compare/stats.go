@@ -18,6 +18,9 @@ const (
 	// differ by up to this share, by where their memory lies and how warm the
 	// machine is, which the samples of one run do not show.
 	Floor = 0.02
+	// manyRuns are enough for their own spread to be known, which is wider than
+	// that of one run's repeats: then a run is a sample.
+	manyRuns = 3
 )
 
 // Verdict is what a cell says against the first column's.
@@ -32,7 +35,8 @@ const (
 
 // Cell is what one setup found for one piece of work, in tokens/s.
 type Cell struct {
-	Samples []float64 `json:"samples_ts"` // ascending
+	Runs    int       `json:"runs"`       // records
+	Samples []float64 `json:"samples_ts"` // ascending: repeats, or of manyRuns and more the mean of each
 	Mean    float64   `json:"avg_ts"`
 	Lo      *float64  `json:"lo_ts"` // the mean's confidence interval; null for one sample
 	Hi      *float64  `json:"hi_ts"`
@@ -42,6 +46,7 @@ type Cell struct {
 	Predicted     *float64 `json:"predicted_ts"`
 	BytesPerToken *float64 `json:"bytes_per_token"`
 	Joules        *float64 `json:"joules_per_token"`
+	FirstToken    *float64 `json:"first_token_ms"`
 	Throttled     bool     `json:"throttled"`
 	ModelSize     uint64   `json:"model_size"`
 
@@ -68,13 +73,15 @@ type Geomean struct {
 
 // newCell pools the results of one setup and one piece of work.
 func newCell(pool []Result) *Cell {
-	c := &Cell{}
+	c := &Cell{Runs: len(pool)}
 	for _, r := range pool {
-		if len(r.SamplesTS) == 0 {
+		if len(r.SamplesTS) == 0 || len(pool) >= manyRuns {
 			c.Samples = append(c.Samples, r.AvgTS)
+		} else {
+			c.Samples = append(c.Samples, r.SamplesTS...)
 		}
-		c.Samples = append(c.Samples, r.SamplesTS...)
 		c.Limit, c.Predicted, c.BytesPerToken, c.Joules = cmp.Or(r.LimitTS, c.Limit), cmp.Or(r.PredictedTS, c.Predicted), cmp.Or(r.BytesPerToken, c.BytesPerToken), cmp.Or(r.Joules, c.Joules)
+		c.FirstToken = cmp.Or(r.FirstToken, c.FirstToken)
 		c.Throttled = c.Throttled || r.Throttled != nil && *r.Throttled
 		c.ModelSize = r.ModelSize
 	}

@@ -67,10 +67,11 @@ type pageRow struct {
 	Model, Test, Letter, Name   string
 	Rate, Interval, Share       string
 	Change, Verdict             string
-	Predicted, Joules           string
+	Predicted, Joules, First    string
 	Order                       int // of the test
 	RateV, ShareV, ChangeV      float64
-	PredictedV, JoulesV, Half   float64
+	PredictedV, JoulesV, FirstV float64
+	Half                        float64
 	Samples                     int
 	Throttled, Better, Declined bool
 }
@@ -224,7 +225,7 @@ func pageRows(t *compare.Table) (rows []pageRow) {
 			}
 			v := pageRow{Model: r.Type, Test: r.Name, Letter: letter(i), Name: t.Columns[i].Name, Order: n, Rate: number(c.Mean), RateV: c.Mean,
 				Share: share(c.Share), ShareV: value(c.Share), Predicted: optional(c.Predicted), PredictedV: value(c.Predicted),
-				Joules: optional(c.Joules), JoulesV: value(c.Joules), Samples: len(c.Samples), Throttled: c.Throttled}
+				Joules: optional(c.Joules), JoulesV: value(c.Joules), First: optional(c.FirstToken), FirstV: value(c.FirstToken), Samples: len(c.Samples), Throttled: c.Throttled}
 			if c.Hi != nil {
 				v.Interval, v.Half = "± "+half(c), *c.Hi-c.Mean
 			}
