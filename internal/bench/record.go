@@ -21,7 +21,7 @@ type Record struct {
 	Machine       Machine   `json:"fingerprint_parts"`
 	Backends      string    `json:"backends"`   // the kinds of device in use: "cuda,cpu"
 	DeviceSet     string    `json:"device_set"` // as asked for: "auto", "cuda:0,cpu"
-	Devices       []string  `json:"devices"`    // of it that carry something: the plan says what
+	Devices       string    `json:"devices"`    // of it that carry something, "cuda:0,cpu": the plan says what
 	CPUInfo       *string   `json:"cpu_info"`
 	GPUInfo       *string   `json:"gpu_info"`
 	Driver        *string   `json:"driver"`
@@ -74,7 +74,7 @@ type Record struct {
 func newRecord(in []backend.Info, s Subject, parts []part, t Test, o *Options) Record {
 	m := newMachine(in, o)
 	r := Record{
-		Schema: Schema, Fingerprint: m.fingerprint(), Machine: m, DeviceSet: o.Set, Devices: []string{}, CPUInfo: text(o.CPU), Outliers: []int{},
+		Schema: Schema, Fingerprint: m.fingerprint(), Machine: m, DeviceSet: o.Set, CPUInfo: text(o.CPU), Outliers: []int{},
 		ModelFilename: s.Filename, ModelType: modelType(s), ModelSize: s.Bytes, ModelParams: s.Params,
 		Batch: o.Batch, TypeK: strings.ToLower(o.K.String()), TypeV: strings.ToLower(o.V.String()),
 		Prompt: t.Prompt, Gen: t.Gen, Depth: t.Depth, Sequences: t.Sequences,
@@ -94,7 +94,7 @@ func newRecord(in []backend.Info, s Subject, parts []part, t Test, o *Options) R
 
 // describe names the devices in use.
 func (r *Record) describe(in []backend.Info, o *Options) {
-	var kinds, sets, names, drivers []string
+	var ids, kinds, sets, names, drivers []string
 	simulated := false
 	add := func(list *[]string, s string, twice bool) {
 		if s != "" && (twice || !slices.Contains(*list, s)) {
@@ -102,7 +102,7 @@ func (r *Record) describe(in []backend.Info, o *Options) {
 		}
 	}
 	for _, i := range in {
-		r.Devices = append(r.Devices, i.ID)
+		add(&ids, i.ID, true)
 		add(&kinds, i.Kind, false)
 		add(&sets, i.ISA, false)
 		add(&drivers, i.Driver, false)
@@ -115,7 +115,7 @@ func (r *Record) describe(in []backend.Info, o *Options) {
 		simulated = simulated || i.Simulated
 	}
 	r.Simulated = &simulated
-	r.Backends, r.ISA = strings.Join(kinds, ","), strings.Join(sets, ",")
+	r.Devices, r.Backends, r.ISA = strings.Join(ids, ","), strings.Join(kinds, ","), strings.Join(sets, ",")
 	r.GPUInfo, r.Driver = text(strings.Join(names, ", ")), text(strings.Join(drivers, ", "))
 }
 

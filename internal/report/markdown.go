@@ -60,8 +60,8 @@ func shown(r bench.Record) string {
 
 // devices that carry the model.
 func devices(r bench.Record) string {
-	if len(r.Devices) > 0 {
-		return strings.Join(r.Devices, ",")
+	if r.Devices != "" {
+		return r.Devices
 	}
 	return r.Backends
 }

@@ -57,7 +57,7 @@ func TestMarkdown(t *testing.T) {
 	second := record()
 	second.Gen, second.Prompt, second.LimitTS, second.LimitShare, second.Threads, second.PeakBytes = 0, 512, nil, nil, nil, nil
 	first, joules, predicted := 12.34, 1.5, 14.5
-	second.FirstToken, second.Joules, second.PredictedTS, second.Interval, second.TypeV, second.Devices = &first, &joules, &predicted, nil, "q8_0", []string{"cuda:0"}
+	second.FirstToken, second.Joules, second.PredictedTS, second.Interval, second.TypeV, second.Devices = &first, &joules, &predicted, nil, "q8_0", "cuda:0"
 	yes := true
 	second.DeviceSet, second.ISA, second.Simulated = "auto", "sm_80", &yes
 	got := strings.Split(strings.TrimSpace(write(t, "md", record(), second)), "\n")
