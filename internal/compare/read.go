@@ -164,14 +164,10 @@ func build(r bench.Record) string {
 
 // decodeLlama reads a record of llama-bench, whose names drover's records share.
 func decodeLlama(record json.RawMessage, commit string) (Result, error) {
-	var theirs struct {
-		bench.Record
-		Devices json.RawMessage `json:"devices"` // a text there, a list in drover's
-	}
-	if err := json.Unmarshal(record, &theirs); err != nil {
+	var r bench.Record
+	if err := json.Unmarshal(record, &r); err != nil {
 		return Result{}, err
 	}
-	r := theirs.Record
 	r.Schema, r.Sequences = bench.Schema, 1
 	r.Backends = strings.ToLower(r.Backends)
 	for _, s := range []**string{&r.CPUInfo, &r.GPUInfo} {
