@@ -71,8 +71,8 @@ format() (
 )
 
 vet() {
-	go vet ./... || return 1
-	for sources in '.ci/gotest.go .ci/gotest_test.go' '.ci/counts.go .ci/counts_test.go' '.ci/metal_counts.go .ci/metal_counts_test.go' '.ci/macho.go .ci/macho_test.go' "$kernels_source .ci/kernels_test.go .ci/hazards_test.go .ci/faults_test.go"; do
+	go vet ./... && go vet -tags slowdown ./internal/bench ./cmd/drover || return 1
+	for sources in '.ci/gotest.go .ci/gotest_test.go' '.ci/counts.go .ci/counts_test.go' '.ci/metal_counts.go .ci/metal_counts_test.go' '.ci/macho.go .ci/macho_test.go' '.ci/page.go .ci/page_test.go' "$kernels_source .ci/kernels_test.go .ci/hazards_test.go .ci/faults_test.go"; do
 		go vet $sources && go test $sources || return 1
 	done
 }
@@ -130,6 +130,10 @@ qemu() (
 	gotest -noskip -count=1 -timeout 8m -exec qemu-aarch64 -skip '^TestConformance$' ./cpu/... ./internal/quant &&
 		gotest -noskip -count=1 -timeout 8m -exec qemu-aarch64 -run "$formats" ./cpu
 )
+
+# a slow-down of 5 % is found by bench and compare, and none between equal builds:
+# 20 trials. The machine should do nothing else.
+slowdown() { gotest -noskip -count=1 -timeout 60m -tags slowdown -run '^TestSlowdown$' ./cmd/drover; }
 
 platforms='linux/amd64 linux/arm64 darwin/arm64 windows/amd64'
 
@@ -237,6 +241,23 @@ cuda_counts() (
 		{ say "docs/cuda-counts.txt is not what was counted here; if it should be: cp bin/cuda-counts.txt docs/"; return 1; }
 )
 
+# the page of compare --html in headless Chromium, by axe-core's rules; absent
+# tools are a failure where CI is set
+page() (
+	absent=''
+	browser || absent=chromium
+	[ -f "$axe" ] || absent="$absent${absent:+ and }axe-core"
+	if [ -n "$absent" ]; then
+		say "missing: $absent (./build.sh deps); how the page of compare looks and reads goes unchecked"
+		[ "${CI:-false}" != true ]
+		return
+	fi
+	samples=internal/report/testdata
+	go run .ci/page.go "bin/drover$(go env GOEXE)" "$axe" bin/page "$samples/before.jsonl" "$samples/after.jsonl" "$samples/llama-bench.json"
+)
+
+browser() { have chromium || have chromium-browser || have google-chrome; }
+
 # deadline_only LOG: the fuzzer found nothing, and go test reports the end of
 # its time as a failure, as it does now and then before Go 1.27 (golang/go#75804)
 deadline_only() {
@@ -321,6 +342,7 @@ missing() {
 	have qemu-aarch64 || [ "$(go env GOHOSTARCH)" = arm64 ] || say "missing: qemu-aarch64 (./build.sh deps); the arm64 kernels go untested"
 	[ "$(go env CGO_ENABLED)" = 1 ] || say "missing: a C compiler; the race detector goes unused"
 	have g++ || say "missing: a C++ compiler (./build.sh deps); the software devices, and all that runs on them, go untested"
+	browser && [ -f "$axe" ] || say "missing: chromium or axe-core (./build.sh deps); how the page of compare looks and reads goes unchecked"
 	have clang++-19 || say "missing: clang-19 (./build.sh deps); whether the GPU kernels are what their source makes goes untested"
 }
 
@@ -355,6 +377,7 @@ test_all() {
 	part 'arm64 under qemu' qemu
 	part metal metal
 	part conformance conformance
+	part page page
 	part golden golden
 	for set in $(kernel_sets); do
 		part "golden $set" golden_set "$set"
@@ -380,10 +403,24 @@ test_full() {
 	part tests tests -count=1 -timeout 0
 	part metal metal
 	part 'planted faults' kernels faults
+	part slowdown slowdown
 	part fuzz fuzz 60s
 	missing
 	finish
 }
+
+# axe-core out of its npm package, into the user's cache
+axe_version=4.14.1
+axe=${XDG_CACHE_HOME:-$HOME/.cache}/drover/axe-core-$axe_version.js
+get_axe() (
+	[ ! -f "$axe" ] || return 0
+	scratch=$(mktemp -d)
+	trap 'rm -rf "$scratch"' EXIT
+	say "npm pack axe-core@$axe_version, and its axe.min.js to $axe"
+	(cd "$scratch" && npm pack --silent "axe-core@$axe_version" >/dev/null && tar -xzf axe-core-*.tgz) || return 1
+	mkdir -p "$(dirname "$axe")"
+	mv "$scratch/package/axe.min.js" "$axe"
+)
 
 # NVIDIA's assembler and disassembler out of their Python packages, into the
 # user's cache; an older assembler too, that of drivers in use
@@ -418,6 +455,8 @@ deps() {
 		have cc || wanted="$wanted gcc libc6-dev"
 		have g++ || wanted="$wanted g++"
 		have clang++-19 || wanted="$wanted clang-19"
+		browser || wanted="$wanted chromium"
+		have npm || wanted="$wanted npm"
 		install='apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends'
 	elif have dnf; then
 		have qemu-aarch64 || wanted="$wanted qemu-user"
@@ -426,10 +465,14 @@ deps() {
 		have cc || wanted="$wanted gcc"
 		have g++ || wanted="$wanted gcc-c++"
 		have clang++-19 || wanted="$wanted clang19"
+		browser || wanted="$wanted chromium"
+		have npm || wanted="$wanted nodejs-npm"
 		install='dnf install -y'
 	elif have brew; then
 		have python3 || wanted="$wanted python3"
 		have clang++-19 || [ -x "$(brew --prefix)/opt/llvm@19/bin/clang++" ] || wanted="$wanted llvm@19"
+		have npm || wanted="$wanted node"
+		browser || say "Chromium, for the check of compare's page, is a cask: brew install --cask chromium"
 		have cc || say "a C compiler comes with: xcode-select --install"
 		brew=1 install='brew install'
 	else
@@ -439,6 +482,7 @@ deps() {
 		install_packages "$@"
 	fi
 	get_ptxas || die "deps: ptxas could not be had: pip's own words are above"
+	get_axe || die "deps: axe-core could not be had: npm's own words are above"
 	say "deps: everything is there"
 }
 

@@ -157,6 +157,8 @@ type LayerTime struct {
 type Sensors struct {
 	Watts, Celsius, MHz *float64
 	Limit               *float64 // watts that the device may take
+	Joules              *float64 // taken since some moment of the past; only grows
+	Throttle            []string // why it runs slower than it could, empty: it does not; nil: not told
 }
 
 // ErrMemory: it does not fit. The error is a *MemoryError.

@@ -59,7 +59,7 @@ func New(o Options) (backend.Device, error) {
 	if o.Threads <= 0 {
 		o.Threads = min(cores, runtime.GOMAXPROCS(0))
 	}
-	return &device{options: o, k: k, name: processorName(), cores: cores}, nil
+	return &device{options: o, k: k, name: processorName(), cores: cores, sensors: newSensors("/sys")}, nil
 }
 
 type device struct {
@@ -68,6 +68,7 @@ type device struct {
 	name    string
 	cores   int
 	taken   atomic.Uint64 // bytes that stages hold, where Options.Memory pretends
+	sensors *sensors
 }
 
 func (d *device) Info() backend.Info {
@@ -78,8 +79,7 @@ func (d *device) Info() backend.Info {
 	return backend.Info{ID: "cpu", Kind: "cpu", Name: d.name, ISA: d.k.isa, Cores: d.cores, Total: total, Free: free}
 }
 
-// Sensors has nothing yet: package power and clocks need root on most systems.
-func (d *device) Sensors() backend.Sensors { return backend.Sensors{} }
+func (d *device) Sensors() backend.Sensors { return d.sensors.now() }
 
 func (d *device) Need(m *backend.Model, runs []backend.Range, l backend.Limits) (backend.Need, error) {
 	return Need(d.options, m, runs, l)

@@ -133,7 +133,39 @@ func (c *card) sensors() backend.Sensors {
 		n, r := c.whole.GetClockInfo(nvml.CLOCK_SM)
 		s.MHz = value(n, r, 1)
 	}
+	if c.has("nvmlDeviceGetTotalEnergyConsumption") {
+		if mj, r := c.whole.GetTotalEnergyConsumption(); r == nvml.SUCCESS {
+			joules := float64(mj) * 1e-3
+			s.Joules = &joules
+		}
+	}
+	if c.has("nvmlDeviceGetCurrentClocksThrottleReasons") {
+		if bits, r := c.whole.GetCurrentClocksThrottleReasons(); r == nvml.SUCCESS {
+			s.Throttle = throttle(bits)
+		}
+	}
 	return s
+}
+
+// throttle names the reasons that keep a card that works below its clocks. Idling,
+// and clocks that somebody has set, are none.
+func throttle(bits uint64) []string {
+	found := []string{}
+	for _, r := range []struct {
+		bit  uint64
+		name string
+	}{
+		{nvml.ClocksThrottleReasonSwPowerCap, "power limit"},
+		{nvml.ClocksThrottleReasonHwSlowdown, "hardware slowdown"},
+		{nvml.ClocksEventReasonSwThermalSlowdown, "temperature"},
+		{nvml.ClocksThrottleReasonHwThermalSlowdown, "temperature, by hardware"},
+		{nvml.ClocksThrottleReasonHwPowerBrakeSlowdown, "power brake"},
+	} {
+		if bits&r.bit != 0 {
+			found = append(found, r.name)
+		}
+	}
+	return found
 }
 
 // process is a process with memory of a card.

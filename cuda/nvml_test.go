@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,7 +24,7 @@ func TestNVML(t *testing.T) {
 	if m := startManagement(sim.Broken(t)); m != nil {
 		t.Fatal("a library without NVML's functions has started")
 	}
-	t.Setenv("DROVER_SIM_NVML", "name=A,uuid=GPU-a,watts=301.25,celsius=61,mhz=1755,limit=450,pcie=5x8,smi=580.1,"+
+	t.Setenv("DROVER_SIM_NVML", "name=A,uuid=GPU-a,watts=301.25,celsius=61,mhz=1755,limit=450,joules=12.5,throttle=45,pcie=5x8,smi=580.1,"+
 		fmt.Sprintf("process=77:python:4GiB,process=%d:drover:9GiB,process=78:train er:6.5GiB;", os.Getpid())+
 		"name=B,uuid=GPU-b;name=C,uuid=GPU-c,mig=1;name=D,fallen=1")
 	m := startManagement(sim.NVML(t))
@@ -34,6 +36,9 @@ func TestNVML(t *testing.T) {
 	s := a.sensors()
 	if s.Watts == nil || *s.Watts != 301.25 || s.Celsius == nil || *s.Celsius != 61 || s.MHz == nil || *s.MHz != 1755 || s.Limit == nil || *s.Limit != 450 || a.link() != "PCIe 5.0 x8" {
 		t.Errorf("got %+v, link %q", s, a.link())
+	}
+	if want := []string{"power limit", "hardware slowdown", "temperature"}; s.Joules == nil || *s.Joules != 12.5 || !slices.Equal(s.Throttle, want) {
+		t.Errorf("energy %v, throttled for %q, want 12.5 and %q", s.Joules, s.Throttle, want)
 	}
 	// this process is not among those that could be ended to make room
 	want := []process{{78, "train er", 13 << 29}, {77, "python", 4 << 30}}
@@ -47,10 +52,10 @@ func TestNVML(t *testing.T) {
 	}
 
 	b := m.card("GPU-b")
-	if s := b.sensors(); s != (backend.Sensors{}) || b.link() != "" || len(b.processes()) != 0 {
+	if s := b.sensors(); !reflect.DeepEqual(s, backend.Sensors{}) || b.link() != "" || len(b.processes()) != 0 {
 		t.Errorf("a card without sensors has %+v, link %q, processes %v", s, b.link(), b.processes())
 	}
-	if c := m.card("GPU-z"); c != nil || c.link() != "" || c.sensors() != (backend.Sensors{}) || c.processes() != nil {
+	if c := m.card("GPU-z"); c != nil || c.link() != "" || !reflect.DeepEqual(c.sensors(), backend.Sensors{}) || c.processes() != nil {
 		t.Error("a card that NVML does not know has something to tell")
 	}
 	if free := b.free(); free != 2<<30 {

@@ -3,100 +3,129 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
-	"drover/backend"
 	"drover/internal/bench"
 	"drover/internal/device"
 	"drover/internal/model"
+	"drover/internal/quant"
 	"drover/internal/report"
-	"drover/internal/sched"
 )
 
 func benchCommand() *cli.Command {
 	const prefix = "BENCH_"
+	compute := slices.DeleteFunc(computeFlags(prefix), func(f cli.Flag) bool {
+		return slices.Contains([]string{"threads", "cache-type-k", "cache-type-v"}, f.Names()[0])
+	})
 	return &cli.Command{
 		Name:  "bench",
-		Usage: "measure prompt and decode speed, as a share of the device's own limit",
-		Description: "Each length of -p and of -n is a test of its own. Tokens are random and nothing is sampled.\n" +
-			"drover bench -m synthetic:llama-7b:Q4_0 -p 512 -n 128",
+		Usage: "measure prompt and decode speed, as a share of the devices' own limit",
+		Description: "Each length of -p and of -n is a test of its own, for each depth, number of sequences, cache format and\n" +
+			"number of threads. Tokens are random and nothing is sampled. A test is repeated until the 95 % confidence\n" +
+			"interval of its mean (Student's t) is within 2 % of it, at least 3 times and at most -r times; after --budget\n" +
+			"seconds no further repeat begins.\n" +
+			"drover bench -m synthetic:llama-7b:Q4_0 -p 512 -n 128 --device all",
 		Flags: append([]cli.Flag{
 			&cli.StringSliceFlag{Category: catModel, Name: "model", Aliases: []string{"m"}, EnvVars: envVars(prefix, "model"), TakesFile: true,
 				Usage: "GGUF `FILE`, synthetic:SHAPE[:TYPE][:SEED], or nothing for the embedded demo; may be repeated"},
 			&cli.StringSliceFlag{Category: catDevice, Name: "device", EnvVars: envVars(prefix, "device"),
-				Usage: "`DEVICE` or list, as one plan: auto, cpu, cuda, cuda:N, metal; or all for each in turn; may be repeated"},
+				Usage: "`DEVICE` or list that shares the model, as run takes it; all: each alone, then the scheduler's choice of all; may be repeated"},
 			stringFlag("TESTS", prefix, "n-prompt", "512", "prompt lengths, as `128,512`; 0: none", "p"),
 			stringFlag("TESTS", prefix, "n-gen", "128", "lengths of generation, as `128,512`; 0: none", "n"),
 			stringFlag("TESTS", prefix, "n-depth", "0", "tokens already in the cache, as `0,4096`", "d"),
-			intFlag("TESTS", prefix, "repetitions", 5, "how often each test is repeated", "r"),
-			intFlag("TESTS", prefix, "sequences", 1, "sequences at once"),
+			intFlag("TESTS", prefix, "repetitions", 5, "most repeats of a test; fewer where 3 or more agree", "r"),
+			floatFlag("TESTS", prefix, "budget", 45, "`SECONDS` after which a test begins no further repeat (0: no bound)"),
+			stringFlag("TESTS", prefix, "sequences", "1", "sequences at once, as `1,8,64`"),
 			boolFlag("TESTS", prefix, "no-warmup", false, "no unmeasured pass before each test"),
 			boolFlag("TESTS", prefix, "profile", false, "after each test a pass that times each op, beside the op's own limit"),
+			stringFlag(catDevice, prefix, "threads", "0", "CPU threads, as `1,2` (0: one a core)", "t"),
+			stringFlag(catDevice, prefix, "cache-type-k", "f16", "`TYPES` of cached keys: f32, f16, q8_0, as f16,q8_0", "ctk"),
+			stringFlag(catDevice, prefix, "cache-type-v", "f16", "`TYPES` of cached values", "ctv"),
 			stringFlag(catGeneral, prefix, "output", "md", "`FORMAT`: "+strings.Join(report.Formats(), ", "), "o"),
 			stringFlag(catGeneral, prefix, "output-file", "", "write to `FILE` instead of the standard output", "O"),
-		}, computeFlags(prefix)...),
+			boolFlag(catGeneral, prefix, "save", false, "also append the records to those that are kept, for compare --history"),
+		}, compute...),
 		Action: runBench,
 	}
+}
+
+// benchAsked is what bench's flags say.
+type benchAsked struct {
+	tests    []bench.Test
+	settings []compute // threads and cache formats, each with each
+	devices  []string
+	models   []string
+	repeats  int
+	budget   time.Duration
 }
 
 func runBench(c *cli.Context) error {
 	if err := wrongArgs(c, 0); err != nil {
 		return err
 	}
-	o, err := readCompute(c)
+	asked, err := readBench(c)
 	if err != nil {
 		return err
 	}
-	tests, err := benchTests(c)
+	sets, err := benchSets(c, asked)
 	if err != nil {
 		return err
-	}
-	if o.Threads == 0 {
-		// as many as the CPU takes by itself, but known, for the record
-		o.Threads = cpuThreads()
-	}
-	devices, err := benchDevices(c, o)
-	if err != nil {
-		return err
-	}
-	models := c.StringSlice("model")
-	if len(models) == 0 {
-		models = []string{""}
 	}
 	out, err := openResults(c)
 	if err != nil {
 		return err
 	}
-	for _, spec := range models {
-		if err = benchModel(c, spec, devices, tests, o, out.add); err != nil {
+	for _, spec := range asked.models {
+		if err = benchModel(c, asked, spec, sets, out); err != nil {
 			break
 		}
 	}
 	return out.end(err)
 }
 
+func readBench(c *cli.Context) (*benchAsked, error) {
+	a := &benchAsked{repeats: c.Int("repetitions"), devices: c.StringSlice("device"), models: c.StringSlice("model")}
+	if len(a.devices) == 0 {
+		a.devices = []string{"auto"}
+	}
+	if len(a.models) == 0 {
+		a.models = []string{""}
+	}
+	if a.repeats < 1 || a.repeats > 1<<20 {
+		return nil, usageError("5 is the default", "flag --repetitions: %d is not a number of repeats", a.repeats)
+	}
+	budget := c.Float64("budget")
+	if !(budget >= 0 && budget <= 1e6) {
+		return nil, usageError("45 is the default, 0 means no bound", "flag --budget: %v is not a number of seconds", budget)
+	}
+	a.budget = time.Duration(budget * float64(time.Second))
+	var err error
+	if a.tests, err = benchTests(c); err != nil {
+		return nil, err
+	}
+	a.settings, err = benchSettings(c)
+	return a, err
+}
+
 // benchTests is the list of tests that the flags ask for.
 func benchTests(c *cli.Context) ([]bench.Test, error) {
-	var lists [3][]int
-	for i, name := range []string{"n-prompt", "n-gen", "n-depth"} {
-		for _, s := range strings.Split(c.String(name), ",") {
-			n, err := strconv.Atoi(strings.TrimSpace(s))
-			if err != nil || n < 0 {
-				return nil, usageError("numbers with commas between, as 128,512", "flag --%s: %q is not a number of tokens", name, s)
-			}
-			lists[i] = append(lists[i], n)
+	var lists [4][]int
+	for i, name := range []string{"n-prompt", "n-gen", "n-depth", "sequences"} {
+		what := "tokens"
+		if name == "sequences" {
+			what = name
+		}
+		var err error
+		if lists[i], err = numbers(c, name, what); err != nil {
+			return nil, err
 		}
 	}
-	if n := c.Int("repetitions"); n < 1 || n > 1<<20 {
-		return nil, usageError("5 is the default", "flag --repetitions: %d is not a number of repeats", n)
-	}
-	tests := bench.Tests(lists[0], lists[1], lists[2], c.Int("sequences"))
+	tests := bench.Tests(lists[0], lists[1], lists[2], lists[3])
 	if len(tests) == 0 {
 		return nil, usageError("give -p or -n a length", "nothing to measure: no prompt and no generation is longer than 0")
 	}
@@ -108,95 +137,84 @@ func benchTests(c *cli.Context) ([]bench.Test, error) {
 	return tests, nil
 }
 
-// benchDevices gives the devices to measure in turn.
-func benchDevices(c *cli.Context, o compute) ([]backend.Device, error) {
-	specs := c.StringSlice("device")
-	if len(specs) == 0 {
-		specs = []string{"auto"}
+// numbers are those of a flag that takes several.
+func numbers(c *cli.Context, flag, what string) ([]int, error) {
+	var list []int
+	for s := range strings.SplitSeq(c.String(flag), ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(s))
+		if err != nil || n < 0 {
+			return nil, usageError("numbers with commas between, as 1,2", "flag --%s: %q is not a number of %s", flag, s, what)
+		}
+		list = append(list, n)
 	}
-	var all []backend.Device
-	for _, spec := range specs {
-		if spec == "all" {
-			each, err := device.Find(spec, deviceOptions(o))
+	return list, nil
+}
+
+// benchSettings are the combinations of threads and cache formats.
+func benchSettings(c *cli.Context) ([]compute, error) {
+	threads, err := numbers(c, "threads", "threads")
+	if err != nil {
+		return nil, err
+	}
+	var types [2][]quant.Type
+	for i, flag := range []string{"cache-type-k", "cache-type-v"} {
+		for name := range strings.SplitSeq(c.String(flag), ",") {
+			t, err := cacheType(flag, strings.TrimSpace(name))
 			if err != nil {
-				return nil, deviceError(spec, err)
-			}
-			if err := checkPlacement(c, each, noGPU); err != nil {
 				return nil, err
 			}
-			all = append(all, each...)
-			continue
+			types[i] = append(types[i], t)
 		}
-		m, err := findMachine(c, spec, o, c.App.ErrWriter, false)
-		if err != nil {
-			return nil, err
-		}
-		if len(m.devices) == 1 {
-			all = append(all, m.devices...)
-		} else {
-			all = append(all, &several{Device: m.devices[0], machine: m})
+	}
+	var all []compute
+	for _, n := range threads {
+		for _, k := range types[0] {
+			for _, v := range types[1] {
+				o := compute{Threads: n, Batch: c.Int("batch"), K: k, V: v, NoRepack: c.Bool("no-repack")}
+				if err := o.check(); err != nil {
+					return nil, err
+				}
+				if n == 0 {
+					// as many as the CPU takes by itself, but known, for the record
+					o.Threads = cpuThreads()
+				}
+				all = append(all, o)
+			}
 		}
 	}
 	return all, nil
 }
 
-// benchModel runs all tests of one model on each device.
-func benchModel(c *cli.Context, spec string, devices []backend.Device, tests []bench.Test, o compute, add func(bench.Record) error) error {
+// benchModel runs all tests of one model on each set of devices, with all settings.
+func benchModel(c *cli.Context, asked *benchAsked, spec string, sets []benchSet, out *results) error {
 	f, err := openModel(c, spec, true)
 	if err != nil {
 		return err
 	}
-	for _, d := range devices {
-		if err = benchDevice(c, f, d, tests, o, add); err != nil {
+	for i := range sets {
+		if err = benchOn(c, asked, f, &sets[i], out); err != nil {
 			break
 		}
 	}
 	return errors.Join(err, f.Close())
 }
 
-func benchDevice(c *cli.Context, f *model.File, d backend.Device, tests []bench.Test, o compute, add func(bench.Record) error) error {
+// benchOn runs all tests of one model on one set of devices. What does not fit on
+// one of all is left out, and said.
+func benchOn(c *cli.Context, asked *benchAsked, f *model.File, set *benchSet, out *results) error {
 	bar := newProgress(c.App.ErrWriter, "loading")
 	defer bar.end()
-	s := bench.Subject{Model: f.Model, Filename: f.Path, TypeName: f.TypeName, Params: f.Params, Bytes: f.Bytes}
-	return bench.Run(c.Context, d, s, tests, bench.Options{
-		Batch: o.Batch, Repeats: c.Int("repetitions"), Warmup: !c.Bool("no-warmup"), Profile: c.Bool("profile"), Threads: o.Threads,
-		K: o.K, V: o.V, CPU: cpuName(d),
-		Plan: func(l backend.Limits, r backend.Rates) (bench.Placed, error) {
-			asked := planning{compute: o, request: sched.Usual()}
-			if d, ok := d.(*several); ok {
-				return d.place(c.Context, f.Model, l, asked.wishes(c, f.Model))
-			}
-			return wholePlan(f.Model, d, l, r)
-		},
-		Progress: func(what string, done, total uint64) {
-			if total > 0 {
-				bar.step(done, total)
-				return
-			}
-			bar.end()
-			if isTerminal(c.App.ErrWriter) {
-				fmt.Fprintf(c.App.ErrWriter, "%s: %s\n", d.Info().ID, what)
-			}
-		},
-	}, func(r bench.Record) error {
-		if c.Bool("profile") && r.Profile == nil {
-			fmt.Fprintf(c.App.ErrWriter, "%s: no profile: this backend does not time its ops\n", d.Info().ID)
-		}
-		return add(r)
+	b := &benchRun{c: c, asked: asked, file: f, set: set, bar: bar}
+	err := bench.Run(c.Context, b.subject(), asked.tests, b.options(), func(r bench.Record) error {
+		bar.end()
+		b.remarks(r)
+		return out.add(r)
 	})
-}
-
-// wholePlan is the plan of all of a model on one device.
-func wholePlan(m *backend.Model, d backend.Device, l backend.Limits, r backend.Rates) (bench.Placed, error) {
-	w := &workstation{}
-	w.add(d, r)
-	p, err := sched.Place(w.devices, m, benchLimits(l, 0), sched.Wishes{GPULayers: -1})
-	return bench.Placed{Plan: p, Rates: r}, err
-}
-
-// benchLimits are those that bench has chosen by its tests. host: see sched.Limits.
-func benchLimits(l backend.Limits, host uint64) sched.Limits {
-	return sched.Limits{Context: l.Context, Least: l.Context, Asked: "flag", Host: host, At: func(int) backend.Limits { return l }}
+	if f := classify(err); err != nil && set.oneOfAll && f.exit == exitMemory {
+		out.leftOut(c.App.ErrWriter, set.name, err)
+		return nil
+	}
+	return err
 }
 
 // cpuThreads is one for each core that this process may use; 0 if not known.
@@ -205,82 +223,19 @@ func cpuThreads() int {
 	if err != nil {
 		return 0
 	}
-	return min(found[0].Info().Cores, runtime.GOMAXPROCS(0))
+	return min(found[0].Info().Cores, maxProcs())
 }
 
-// cpuName is the processor's name, also where d is a GPU; empty if not known.
-func cpuName(d backend.Device) string {
-	if d.Info().Kind == "cpu" {
-		return d.Info().Name
+// remarks says what a reader of the figures should know.
+func (b *benchRun) remarks(r bench.Record) {
+	if r.Simulated != nil && *r.Simulated && !b.warned {
+		b.warned = true
+		fmt.Fprintf(b.c.App.ErrWriter, "%s: a software device: its time says nothing about a real one\n", b.set.name)
 	}
-	if found, err := device.Find("cpu", device.Options{}); err == nil && len(found) == 1 {
-		return found[0].Info().Name
+	for _, text := range report.Remarks(r, b.asked.repeats) {
+		fmt.Fprintf(b.c.App.ErrWriter, "%s: %s\n", b.set.name, text)
 	}
-	return ""
-}
-
-// results is where records go: to a file or the standard output in the format
-// of -o, and with --json as one object to the standard output.
-type results struct {
-	records []bench.Record
-	json    io.Writer     // nil: not asked for
-	report  report.Writer // nil: only JSON
-	file    *os.File      // nil: the standard output
-}
-
-func openResults(c *cli.Context) (*results, error) {
-	out := &results{records: []bench.Record{}}
-	format, path := c.String("output"), c.String("output-file")
-	if _, err := report.New(io.Discard, format); err != nil {
-		return nil, usageError("", "flag --output: %w", err)
+	if b.c.Bool("profile") && r.Profile == nil {
+		fmt.Fprintf(b.c.App.ErrWriter, "%s: no profile: a backend that times its ops must carry the whole model\n", b.set.name)
 	}
-	w := c.App.Writer
-	if wantJSON(c) {
-		out.json = w
-		if path == "" && c.IsSet("output") && format != "json" {
-			return nil, usageError("--json -O FILE writes both", "--json and -o %s both want the standard output", format)
-		}
-		if !c.IsSet("output") {
-			format = "json"
-		}
-		if path == "" {
-			return out, nil
-		}
-	}
-	var err error
-	if path != "" {
-		if out.file, err = os.Create(path); err != nil {
-			return nil, usageError("", "flag --output-file: %w", err)
-		}
-		w = out.file
-	}
-	out.report, err = report.New(w, format)
-	return out, err
-}
-
-func (r *results) add(b bench.Record) error {
-	r.records = append(r.records, b)
-	if r.report == nil {
-		return nil
-	}
-	return r.report.Add(b)
-}
-
-// end completes the output, also after err: what was measured is kept.
-func (r *results) end(err error) error {
-	if r.report != nil {
-		err = errors.Join(err, r.report.Close())
-	}
-	if r.file != nil {
-		err = errors.Join(err, r.file.Close())
-	}
-	switch {
-	case r.json == nil:
-		return err
-	case err == nil:
-		return writeJSON(r.json, map[string]any{"schema": bench.Schema, "records": r.records})
-	}
-	f := *classify(err)
-	f.partly = map[string]any{"records": r.records}
-	return &f
 }

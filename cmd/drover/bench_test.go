@@ -3,9 +3,11 @@ package main
 import (
 	"encoding/csv"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -148,6 +150,65 @@ func TestBenchModels(t *testing.T) {
 	}
 }
 
+// Threads, cache formats and sequences are lists, each with each.
+func TestBenchLists(t *testing.T) {
+	r := benchOf(t, "-o", "jsonl", "--device", "cpu", "-p", "0", "-t", "1,2", "-ctk", "f16,q8_0", "--sequences", "1,3", "-r", "1")
+	var got []string
+	for line := range strings.Lines(r.out) {
+		var doc struct {
+			Threads   int    `json:"n_threads"`
+			K         string `json:"type_k"`
+			Sequences int
+			Set       string `json:"device_set"`
+			Devices   string
+			Predicted *float64 `json:"predicted_ts"`
+			First     *float64 `json:"first_token_ms"`
+		}
+		if err := json.Unmarshal([]byte(line), &doc); err != nil {
+			t.Fatal(err)
+		}
+		if doc.Set != "cpu" || doc.Devices != "cpu" || (doc.Predicted == nil) != (doc.Sequences > 1) || doc.First != nil {
+			t.Errorf("%+v", doc)
+		}
+		got = append(got, fmt.Sprintf("%d %s %d", doc.Threads, doc.K, doc.Sequences))
+	}
+	if want := []string{"1 f16 1", "1 f16 3", "1 q8_0 1", "1 q8_0 3", "2 f16 1", "2 f16 3", "2 q8_0 1", "2 q8_0 3"}; r.exit != 0 || !slices.Equal(got, want) {
+		t.Errorf("exit %d, %q, want %q, %s", r.exit, got, want, r.errout)
+	}
+	r = benchOf(t, "-o", "jsonl", "-n", "0")
+	if !strings.Contains(r.out, `"first_token_ms":`) || strings.Contains(r.out, `"first_token_ms":null`) {
+		t.Errorf("a prompt has no time to the first token: %q", r.out)
+	}
+}
+
+// A test whose time is used up begins no further repeat, and says so.
+func TestBenchBudget(t *testing.T) {
+	r := benchOf(t, "-o", "jsonl", "-n", "0", "-r", "9", "--budget", "1e-6")
+	if r.exit != 0 || strings.Count(r.out, "\n") != 1 || !strings.Contains(r.errout, "pp8: repeated 1 of 9 times") || !strings.Contains(r.out, `"interval_ts":null`) {
+		t.Errorf("exit %d, %q, %q", r.exit, r.out, r.errout)
+	}
+}
+
+// --save appends to what is kept.
+func TestBenchSave(t *testing.T) {
+	data := t.TempDir()
+	for i := range 2 {
+		r := command(t, "", []string{"XDG_DATA_HOME=" + data}, append(benchArgs, "--save", "--json")...)
+		kept, err := os.ReadFile(filepath.Join(data, "drover", "bench", "records.jsonl"))
+		if lines := strings.Count(string(kept), "\n"); r.exit != 0 || err != nil || lines != 2*(i+1) || len(r.object(t)["records"].([]any)) != 2 {
+			t.Errorf("run %d: exit %d, %d lines, %v", i, r.exit, lines, err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := command(t, "", []string{"XDG_DATA_HOME=" + file}, append(benchArgs, "--save", "--json")...)
+	if doc := r.object(t); r.exit != 1 || !strings.Contains(fmt.Sprint(doc["error"]), "--save") || len(doc["records"].([]any)) != 1 {
+		t.Errorf("where nothing can be kept: exit %d, %q", r.exit, r.out)
+	}
+}
+
 func TestBenchRefuses(t *testing.T) {
 	for _, c := range []struct {
 		exit int
@@ -159,6 +220,10 @@ func TestBenchRefuses(t *testing.T) {
 		{2, "not a number of tokens", []string{"-n", "-1"}},
 		{2, "not a number of repeats", []string{"-r", "0"}},
 		{2, "sequences", []string{"--sequences", "0"}},
+		{2, "not a number of sequences", []string{"--sequences", "1,many"}},
+		{2, "not a number of threads", []string{"-t", "1,5000"}},
+		{2, "not a number of seconds", []string{"--budget", "-1"}},
+		{2, "names cpu twice", []string{"--device", "cpu,cpu"}},
 		{2, "positions", []string{"-d", "2000000000"}},
 		{2, "jsonl", []string{"-o", "xml"}},
 		{2, "--json and -o md", []string{"--json", "-o", "md"}},

@@ -4,9 +4,12 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/json"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,5 +40,38 @@ func TestBenchInterrupted(t *testing.T) {
 	}
 	if err := c.Wait(); c.ProcessState.ExitCode() != 130 {
 		t.Errorf("exit %d (%v), want 130", c.ProcessState.ExitCode(), err)
+	}
+}
+
+// So does the one JSON object.
+func TestBenchInterruptedJSON(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "records")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(os.Getenv("DROVER_TEST_BINARY"), "bench", "-p", "1", "-n", "30000", "-r", "3", "--no-warmup", "--json", "-o", "jsonl", "-O", pipe, "--device", "cpu")
+	var out bytes.Buffer
+	c.Stdout = &out
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(pipe) // waits for the other end
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := bufio.NewReader(f).ReadString('\n'); err != nil {
+		t.Errorf("the first record: %v", err)
+	}
+	if err := c.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	err = c.Wait()
+	var doc struct {
+		Error   struct{ Code string }
+		Records []map[string]any
+	}
+	if bad := json.Unmarshal(out.Bytes(), &doc); bad != nil || c.ProcessState.ExitCode() != 130 || doc.Error.Code != "interrupted" || len(doc.Records) != 1 || doc.Records[0]["n_prompt"] != 1.0 {
+		t.Errorf("exit %d (%v), %v, %q", c.ProcessState.ExitCode(), err, bad, out.Bytes())
 	}
 }

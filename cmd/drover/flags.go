@@ -89,18 +89,26 @@ type compute struct {
 // checkPlacement checks.
 func readCompute(c *cli.Context) (compute, error) {
 	o := compute{Threads: c.Int("threads"), Batch: c.Int("batch"), NoRepack: c.Bool("no-repack")}
-	if o.Threads < 0 || o.Threads > 4096 {
-		return o, usageError("0 means one thread a core", "flag --threads: %d is not a number of threads", o.Threads)
+	err := o.check()
+	if err != nil {
+		return o, err
 	}
-	if o.Batch < 1 || o.Batch > 1<<20 {
-		return o, usageError("2048 is the default", "flag --batch: %d is not a number of rows", o.Batch)
-	}
-	var err error
 	if o.K, err = cacheType("cache-type-k", c.String("cache-type-k")); err != nil {
 		return o, err
 	}
 	o.V, err = cacheType("cache-type-v", c.String("cache-type-v"))
 	return o, err
+}
+
+// check bounds the numbers.
+func (o *compute) check() error {
+	if o.Threads < 0 || o.Threads > 4096 {
+		return usageError("0 means one thread a core", "flag --threads: %d is not a number of threads", o.Threads)
+	}
+	if o.Batch < 1 || o.Batch > 1<<20 {
+		return usageError("2048 is the default", "flag --batch: %d is not a number of rows", o.Batch)
+	}
+	return nil
 }
 
 func cacheType(flag, name string) (quant.Type, error) {

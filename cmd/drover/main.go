@@ -86,6 +86,7 @@ func newApp(in io.Reader, out, errs io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			runCommand(),
 			benchCommand(),
+			compareCommand(),
 			devicesCommand(),
 			doctorCommand(),
 			planCommand(),

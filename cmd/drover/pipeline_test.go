@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -130,8 +131,39 @@ type oneByOne struct {
 	places []engine.Placement
 }
 
+type oneByOneStage struct {
+	halves []backend.Stage
+	hidden []float32
+	dim    int
+}
+
 func (d oneByOne) Load(ctx context.Context, m *backend.Model, _ []backend.Range, l backend.Limits, _ func(done, total uint64)) (backend.Stage, error) {
-	return engine.Together(ctx, m, &engine.Plan{Places: d.places, Limits: l, Stages: make([]engine.StagePlan, len(d.places))}, nil)
+	s := &oneByOneStage{hidden: make([]float32, l.Rows*m.Config.Dim), dim: m.Config.Dim}
+	for _, p := range d.places {
+		half, err := p.Device.Load(ctx, m, p.Runs, l, nil)
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		s.halves = append(s.halves, half)
+	}
+	return s, nil
+}
+
+func (s *oneByOneStage) Forward(ctx context.Context, _ int, b *backend.Batch) error {
+	b.Hidden = s.hidden[:len(b.Tokens)*s.dim]
+	for _, half := range s.halves {
+		if err := half.Forward(ctx, 0, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *oneByOneStage) Close() (err error) {
+	for _, half := range s.halves {
+		err = errors.Join(err, half.Close())
+	}
+	return err
 }
 
 // BenchmarkPipeline decodes four sequences, also after prompts of 512, and reads a prompt, on two halves of

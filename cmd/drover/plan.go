@@ -99,6 +99,7 @@ type planning struct {
 	context   int
 	fit       bool
 	sequences int
+	pages     int // of the cache; 0: what the context takes
 	request   sched.Request
 }
 
@@ -123,7 +124,7 @@ func readPlanFlags(c *cli.Context) (*planning, error) {
 
 // limits is what the model is asked to carry. host: see sched.Limits.
 func (a *planning) limits(m *backend.Model, host uint64) sched.Limits {
-	o := engine.Options{Batch: a.compute.Batch, Sequences: a.sequences, K: a.compute.K, V: a.compute.V}
+	o := engine.Options{Batch: a.compute.Batch, Sequences: a.sequences, Pages: a.pages, K: a.compute.K, V: a.compute.V}
 	l := sched.Limits{Context: a.context, Least: a.context, Asked: "flag", Host: host,
 		At: func(context int) backend.Limits { return o.Limits(&m.Config, context) }}
 	if a.context == 0 {

@@ -138,14 +138,6 @@ func (s *speeds) measured(key rates.Key, id string, r backend.Rates) *speed {
 	return s.known[id]
 }
 
-// remeasured keeps new rates beside times of layers from earlier.
-func (s *speeds) remeasured(key rates.Key, id string, r backend.Rates) *speed {
-	if e, err := s.store.Load(key); err == nil {
-		r.Layers = e.Rates.Layers
-	}
-	return s.measured(key, id, r)
-}
-
 // learn keeps what a run has shown. What another process has learnt meanwhile counts.
 func (s *speeds) learn(known *speed, r rates.Run) {
 	if e, err := s.store.Load(known.key); err == nil {

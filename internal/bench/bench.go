@@ -1,7 +1,7 @@
-// Package bench measures how fast a device reads prompts and decodes, and says
-// what share of the device's own limit that is. It drives a stage directly, so
-// it knows models and devices only through the contract: no files, no text, no
-// sampling.
+// Package bench measures how fast devices read prompts and decode, and says what
+// share of the devices' own limit that is. It runs requests through the engine, as
+// drover run does, so it knows models and devices only through the contract: no
+// files, no text, no sampling.
 package bench
 
 import (
@@ -12,62 +12,8 @@ import (
 	"time"
 
 	"drover/backend"
+	"drover/internal/engine"
 	"drover/internal/quant"
-)
-
-// Test is one measurement: either Prompt or Gen is zero, as in llama-bench.
-type Test struct {
-	Prompt    int // tokens of a prompt, read in batches
-	Gen       int // tokens generated one at a time
-	Depth     int // tokens already in the cache of each sequence
-	Sequences int // sequences at once
-}
-
-// Name is the test's short name: "pp512", "tg128 @ d4096 x 4".
-func (t Test) Name() string {
-	s := fmt.Sprintf("tg%d", t.Gen)
-	if t.Prompt > 0 {
-		s = fmt.Sprintf("pp%d", t.Prompt)
-	}
-	if t.Depth > 0 {
-		s += fmt.Sprintf(" @ d%d", t.Depth)
-	}
-	if t.Sequences > 1 {
-		s += fmt.Sprintf(" x %d", t.Sequences)
-	}
-	return s
-}
-
-// length is the number of tokens that a test adds to each sequence.
-func (t Test) length() int { return t.Prompt + t.Gen }
-
-// tokens is how many tokens one repeat is credited with.
-func (t Test) tokens() int { return t.Sequences * t.length() }
-
-// Check says whether a test can be run at all.
-func (t Test) Check() error {
-	switch {
-	case t.Prompt < 0 || t.Gen < 0 || t.Depth < 0 || (t.Prompt > 0) == (t.Gen > 0):
-		return fmt.Errorf("a prompt of %d and %d generated tokens at depth %d: one of the two is measured, from depth 0 on", t.Prompt, t.Gen, t.Depth)
-	case t.Sequences < 1 || t.Sequences > maxSequences:
-		return fmt.Errorf("%d sequences at once: 1 to %d can be measured", t.Sequences, maxSequences)
-	case max(t.Prompt, t.Gen, t.Depth) > maxContext || t.Depth+t.length() > maxContext:
-		return fmt.Errorf("%s: at most %d positions can be measured", t.Name(), maxContext)
-	}
-	return nil
-}
-
-// Placed is a placement as records show it, and what to expect of it.
-type Placed struct {
-	Plan    any
-	Rates   backend.Rates        // of what carries the model: the limits follow from them
-	Predict func(t Test) float64 // tokens/s, 0 if not known; nil: by the rates
-}
-
-// Bounds that keep counts within int32 positions and pages.
-const (
-	maxContext   = 1 << 22
-	maxSequences = 1 << 10
 )
 
 // Subject is the model under test and how its file describes it.
@@ -81,16 +27,25 @@ type Subject struct {
 
 // Options are what all tests of a run share.
 type Options struct {
-	Batch   int        // most rows in one Forward
-	Repeats int        // samples of each test
-	Warmup  bool       // one unmeasured pass before each test
-	Profile bool       // one pass after the repeats of each test, taken apart by op
-	Threads int        // as given to the device; 0: not known
-	K, V    quant.Type // cache formats
-	CPU     string     // name of the processor, also where a GPU runs the model
-	// Plan, if not nil, says what lies where, by the limits and what Measure has
-	// found. Nothing is loaded where it gives an error.
-	Plan func(l backend.Limits, r backend.Rates) (Placed, error)
+	Set     string           // what the devices are called together: as asked for
+	Devices []backend.Device // that may carry the model
+	Planner engine.Planner   // places it on them, for what Demand says
+
+	Batch   int           // most rows in one Forward
+	Repeats int           // most samples of each test
+	Budget  time.Duration // a test that has taken so long begins no further repeat; 0: no bound
+	Warmup  bool          // an unmeasured pass before each test
+	Profile bool          // one pass after the repeats of each test, taken apart by op
+	Threads int           // as given to the CPU; 0: not known
+	K, V    quant.Type    // cache formats
+	CPU     string        // name of the processor, also where a GPU runs the model
+	Version string        // of the program
+
+	// Measured, if not nil, is told what was found of a device, before Planner is asked.
+	Measured func(d backend.Device, r backend.Rates)
+	// Describe, if not nil, says how a record shows the placement, and the tokens/s
+	// that were predicted; 0: none were.
+	Describe func(t Test) (plan any, predicted float64)
 	// Progress, if not nil, is told what happens next, and while loading the
 	// bytes done and in total (total 0: not loading). Never while time is taken.
 	Progress func(what string, done, total uint64)
@@ -102,11 +57,11 @@ func (o *Options) progress(what string, done, total uint64) {
 	}
 }
 
-// Run loads the model whole onto the device, measures the device and runs the
-// tests in order. emit gets a record after each test; when ctx ends or a device
-// errs in the middle of one, also that test's record with the samples taken so
-// far, if any, and then Run returns the error.
-func Run(ctx context.Context, dev backend.Device, s Subject, tests []Test, o Options, emit func(Record) error) error {
+// Run measures the devices, loads the model and runs the tests in order. emit gets
+// a record after each test; when ctx ends or a device errs in the middle of one,
+// also that test's record with the samples taken so far, if any, and then Run
+// returns the error.
+func Run(ctx context.Context, s Subject, tests []Test, o Options, emit func(Record) error) error {
 	if len(tests) == 0 || o.Batch < 1 || o.Repeats < 1 {
 		return fmt.Errorf("bench: %d tests of %d repeats in batches of %d: nothing to measure", len(tests), o.Repeats, o.Batch)
 	}
@@ -115,201 +70,195 @@ func Run(ctx context.Context, dev backend.Device, s Subject, tests []Test, o Opt
 			return fmt.Errorf("bench: %w", err)
 		}
 	}
-	o.progress("measure "+dev.Info().ID, 0, 0)
-	rates, err := dev.Measure(ctx)
-	if err != nil && !errors.Is(err, backend.ErrUnsupported) {
-		return fmt.Errorf("measure %s: %w", dev.Info().ID, err)
+	r := &runner{subject: s, options: o, rates: map[string]backend.Rates{}}
+	if err := r.measure(ctx); err != nil {
+		return err
 	}
-	peak := resetPeak()
-	limits := limitsFor(tests, o)
-	placed := Placed{Rates: rates}
-	if o.Plan != nil {
-		if placed, err = o.Plan(limits, rates); err != nil {
-			return fmt.Errorf("plan on %s: %w", dev.Info().ID, err)
-		}
+	if err := r.load(ctx); err != nil {
+		return err
 	}
-	run := []backend.Range{{Lo: 0, Hi: s.Model.Config.Blocks()}}
-	stage, err := dev.Load(ctx, s.Model, run, limits, func(done, total uint64) { o.progress("load", done, total) })
-	if err != nil {
-		return fmt.Errorf("load on %s: %w", dev.Info().ID, err)
-	}
-	l := newLoop(stage, &s.Model.Config, limits)
+	var err error
 	for _, t := range tests {
 		o.progress(t.Name(), 0, 0)
-		r := newRecord(dev, s, t, o, placed)
-		err = measure(ctx, l, dev, t, o, &r)
-		if err == nil && o.Profile {
-			r.Profile, err = l.profile(ctx, t, placed.Rates)
-		}
-		if r.finish(t, peak); len(r.SamplesNS) > 0 {
-			err = errors.Join(err, emit(r))
+		var record Record
+		if record, err = r.test(ctx, t); len(record.SamplesNS) > 0 {
+			err = errors.Join(err, emit(record))
 		}
 		if err != nil {
 			err = fmt.Errorf("bench %s: %w", t.Name(), err)
 			break
 		}
 	}
-	return errors.Join(err, stage.Close())
+	return errors.Join(err, r.engine.Close())
 }
 
-// limitsFor is what all tests together ask of the stage.
-func limitsFor(tests []Test, o Options) backend.Limits {
-	l := backend.Limits{Rows: 1, K: o.K, V: o.V}
-	for _, t := range tests {
-		positions := t.Depth + t.length()
-		pages := (positions + backend.PageRows - 1) / backend.PageRows
-		l.Context = max(l.Context, positions)
-		l.Pages = max(l.Pages, pages*t.Sequences)
-		l.Seqs = max(l.Seqs, t.Sequences)
-		prompt := max(t.Prompt, t.Depth) * t.Sequences
-		l.Rows = max(l.Rows, t.Sequences, min(o.Batch, prompt))
+// runner is a loaded model and what is known of its devices.
+type runner struct {
+	subject Subject
+	options Options
+	rates   map[string]backend.Rates // by ID
+	free    map[string]uint64        // before loading, bytes
+	peak    bool                     // the process's peak memory counts from before loading on
+
+	engine *engine.Engine
+	taps   []*tap // by stage
+	parts  []part
+	infos  []backend.Info
+	driver driver
+}
+
+// measure times the devices. Of a software device nothing would be learnt.
+func (r *runner) measure(ctx context.Context) error {
+	for _, d := range r.options.Devices {
+		info := d.Info()
+		if info.Simulated {
+			continue
+		}
+		r.options.progress("measure "+info.ID, 0, 0)
+		rates, err := d.Measure(ctx)
+		switch {
+		case err == nil && r.options.Measured != nil:
+			r.options.Measured(d, rates)
+		case err != nil && !errors.Is(err, backend.ErrUnsupported):
+			return fmt.Errorf("measure %s: %w", info.ID, err)
+		}
+		r.rates[info.ID] = rates
 	}
-	l.Outs = l.Seqs
-	return l
+	return nil
 }
 
-// measure runs one test: depth, warm-up, repeats. Rewinding between repeats is
-// sending the same positions again.
-func measure(ctx context.Context, l *loop, dev backend.Device, t Test, o Options, r *Record) error {
-	l.begin(t)
-	if t.Depth > 0 {
-		if err := l.prompt(ctx, 0, t.Depth); err != nil {
-			return fmt.Errorf("fill the cache to depth %d: %w", t.Depth, err)
+// load lets the engine load the model. A device that is lost afterwards ends the
+// run: on others it would be another measurement.
+func (r *runner) load(ctx context.Context) error {
+	r.peak, r.free = resetPeak(), map[string]uint64{}
+	for _, d := range r.options.Devices {
+		i := d.Info()
+		r.free[i.ID] = i.Free
+	}
+	loaded := false
+	planner := func(ctx context.Context, why error) (*engine.Plan, error) {
+		if loaded {
+			return nil, why
+		}
+		p, err := r.options.Planner(ctx, why)
+		if err != nil {
+			return nil, err
+		}
+		q := *p
+		q.Places, r.taps = slices.Clone(p.Places), nil
+		for i := range q.Places {
+			t := &tap{Device: q.Places[i].Device}
+			q.Places[i].Device, r.taps = t, append(r.taps, t)
+		}
+		return &q, nil
+	}
+	var err error
+	r.engine, err = engine.Load(ctx, r.subject.Model, planner, func(done, total uint64) { r.options.progress("load", done, total) })
+	if err != nil {
+		return err
+	}
+	loaded = true
+	for _, p := range r.engine.Plan().Places {
+		i := p.Device.Info()
+		r.infos, r.parts = append(r.infos, i), append(r.parts, part{p.Runs, r.rates[i.ID]})
+	}
+	r.driver = driver{engine: r.engine, vocab: int32(r.subject.Model.Config.Vocab), random: 1}
+	return nil
+}
+
+// test runs one test. With an error the record has what was measured before it.
+func (r *runner) test(ctx context.Context, t Test) (Record, error) {
+	o := &r.options
+	record := newRecord(r.infos, r.subject, r.parts, t, o)
+	m := newMeter(r.devices())
+	record.sense(m.gauges[0].before)
+	err := r.repeat(ctx, t, m, &record)
+	record.finish(m)
+	record.PeakBytes = r.taken()
+	if err == nil && o.Profile {
+		record.Profile, err = r.profile(ctx, t)
+	}
+	return record, err
+}
+
+// devices in use, the one with most of the weights first.
+func (r *runner) devices() []backend.Device {
+	plan, heaviest := r.engine.Plan(), 0
+	var all []backend.Device
+	for i := range plan.Places {
+		all = append(all, plan.Places[i].Device)
+		if plan.Stages[i].Weights > plan.Stages[heaviest].Weights {
+			heaviest = i
 		}
 	}
+	all[0], all[heaviest] = all[heaviest], all[0]
+	return all
+}
+
+// Warm-ups are short: enough for the engine to find the size of a prompt's chunks,
+// and for every kernel to have run.
+const warmPrompt, warmGen = 512, 2
+
+// repeat fills the cache to the test's depth, warms up and takes the samples.
+func (r *runner) repeat(ctx context.Context, t Test, m *meter, record *Record) error {
+	o, began := &r.options, time.Now()
+	if err := r.driver.begin(ctx, t); err != nil {
+		return err
+	}
 	if o.Warmup {
-		if err := l.pass(ctx, t, min(t.Gen, 1)); err != nil {
+		short := t
+		short.Prompt, short.Gen = min(t.Prompt, warmPrompt), min(t.Gen, warmGen)
+		if _, err := r.driver.run(ctx, short); err != nil {
 			return fmt.Errorf("warm up: %w", err)
 		}
 	}
-	for range o.Repeats {
-		start := time.Now()
-		if err := l.pass(ctx, t, t.Gen); err != nil {
+	for !o.enough(record.SamplesTS, time.Since(began)) {
+		stop := m.watch()
+		p, err := r.driver.run(ctx, t)
+		now := stop()
+		if err != nil {
 			return err
 		}
-		// a clock too coarse to see the pass still took some time
-		r.SamplesNS = append(r.SamplesNS, max(1, time.Since(start).Nanoseconds()))
-		r.sense(dev.Sensors())
+		joules, told := m.energy(p.from, p.to)
+		record.add(p, joules, told)
+		record.sense(now)
 	}
 	return nil
 }
 
-// loop drives a stage with random tokens. Its buffers are made once, so that
-// nothing but Forward is timed.
-type loop struct {
-	stage  backend.Stage
-	vocab  int32
-	rows   int // most rows in a batch
-	seqs   int
-	pages  [][]int32 // of each sequence, disjoint
-	random uint64
-	batch  backend.Batch
-	logits []float32
-}
+// A mean is known well enough when half its confidence interval is within Narrow of
+// it, of at least LeastRepeats samples.
+const Narrow, LeastRepeats = 0.02, 3
 
-func newLoop(stage backend.Stage, c *backend.Config, l backend.Limits) *loop {
-	return &loop{
-		stage: stage, vocab: int32(c.Vocab), rows: l.Rows, random: 1,
-		logits: make([]float32, l.Outs*c.Vocab),
-		batch: backend.Batch{
-			Tokens: make([]int32, 0, l.Rows), Pos: make([]int32, 0, l.Rows),
-			Seqs: make([]backend.Seq, 0, l.Seqs), Out: make([]int32, 0, l.Outs),
-		},
+// enough says whether a test needs no more samples.
+func (o *Options) enough(samples []float64, spent time.Duration) bool {
+	n := len(samples)
+	if n == 0 {
+		return false
 	}
+	if n >= o.Repeats || o.Budget > 0 && spent >= o.Budget {
+		return true
+	}
+	mean, _ := meanDeviation(samples)
+	half, ok := interval(samples)
+	return n >= LeastRepeats && ok && half <= Narrow*mean
 }
 
-// begin gives each of the test's sequences the pages for all its positions.
-func (l *loop) begin(t Test) {
-	each := (t.Depth + t.length() + backend.PageRows - 1) / backend.PageRows
-	l.seqs, l.pages = t.Sequences, make([][]int32, t.Sequences)
-	for s := range l.pages {
-		for p := range each {
-			l.pages[s] = append(l.pages[s], int32(s*each+p))
+// taken is the memory that was in use at most, in bytes: of the CPU this process's,
+// of GPUs what is free no more since before loading. nil: not known.
+func (r *runner) taken() *uint64 {
+	var sum uint64
+	for _, p := range r.engine.Plan().Places {
+		i := p.Device.Info()
+		n, ok := r.free[i.ID]-min(r.free[i.ID], i.Free), true
+		if i.Kind == "cpu" {
+			n, ok = readPeak()
+			ok = ok && r.peak
 		}
-	}
-}
-
-// pass is one repeat of a test, with gen tokens generated.
-func (l *loop) pass(ctx context.Context, t Test, gen int) error {
-	if t.Prompt > 0 {
-		return l.prompt(ctx, t.Depth, t.Prompt)
-	}
-	for i := range gen {
-		l.clear()
-		for s := range l.seqs {
-			l.add(s, t.Depth+i, 1, true)
+		if !ok || n == 0 {
+			return nil
 		}
-		if err := l.forward(ctx); err != nil {
-			return err
-		}
+		sum += n
 	}
-	return nil
-}
-
-// prompt sends positions [lo, lo+n) of every sequence, batches filled with
-// sequence after sequence; only a sequence's last row wants logits.
-func (l *loop) prompt(ctx context.Context, lo, n int) error {
-	l.clear()
-	for s := range l.seqs {
-		for done := 0; done < n; {
-			k := min(n-done, l.rows-len(l.batch.Tokens))
-			l.add(s, lo+done, k, done+k == n)
-			done += k
-			if len(l.batch.Tokens) < l.rows && !(done == n && s == l.seqs-1) {
-				continue
-			}
-			if err := l.forward(ctx); err != nil {
-				return err
-			}
-			l.clear()
-		}
-	}
-	return nil
-}
-
-func (l *loop) clear() {
-	b := &l.batch
-	b.Tokens, b.Pos, b.Seqs, b.Out = b.Tokens[:0], b.Pos[:0], b.Seqs[:0], b.Out[:0]
-}
-
-// add puts k rows of sequence s from position pos on into the batch; last says
-// that the last of them wants logits.
-func (l *loop) add(s, pos, k int, last bool) {
-	b := &l.batch
-	for i := range k {
-		b.Tokens, b.Pos = append(b.Tokens, l.token()), append(b.Pos, int32(pos+i))
-	}
-	pages := (pos + k + backend.PageRows - 1) / backend.PageRows
-	b.Seqs = append(b.Seqs, backend.Seq{Rows: k, Pages: l.pages[s][:pages]})
-	if last {
-		b.Out = append(b.Out, int32(len(b.Tokens)-1))
-	}
-}
-
-func (l *loop) forward(ctx context.Context) error {
-	l.batch.Logits = l.logits[:len(l.batch.Out)*int(l.vocab)]
-	return l.stage.Forward(ctx, 0, &l.batch)
-}
-
-// token is the next pseudo-random token (Marsaglia's xorshift64).
-func (l *loop) token() int32 {
-	l.random ^= l.random << 13
-	l.random ^= l.random >> 7
-	l.random ^= l.random << 17
-	return int32(l.random % uint64(l.vocab))
-}
-
-// Tests makes the list of llama-bench: for each depth, each prompt length and
-// then each generation length; zeros are left out.
-func Tests(prompts, gens, depths []int, sequences int) []Test {
-	var tests []Test
-	for _, d := range depths {
-		for _, p := range prompts {
-			tests = append(tests, Test{Prompt: p, Depth: d, Sequences: sequences})
-		}
-		for _, g := range gens {
-			tests = append(tests, Test{Gen: g, Depth: d, Sequences: sequences})
-		}
-	}
-	return slices.DeleteFunc(tests, func(t Test) bool { return t.length() == 0 })
+	return &sum
 }

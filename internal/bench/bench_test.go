@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"drover/backend"
+	"drover/internal/engine"
 	"drover/internal/quant"
 )
 
@@ -20,8 +21,10 @@ type device struct {
 	limits  backend.Limits
 	log     []string      // rows:outs of each Forward
 	written map[int]int32 // page*PageRows+offset to the position written there
-	failAt  int           // this Forward (from 1) is interrupted
+	failAt  int           // this Forward (from 1) fails
+	fail    error         // nil: it is interrupted
 	closed  bool
+	sensors func() backend.Sensors // nil: 10 W and 2000 MHz
 }
 
 func (d *device) Info() backend.Info {
@@ -29,6 +32,9 @@ func (d *device) Info() backend.Info {
 }
 func (d *device) Measure(context.Context) (backend.Rates, error) { return d.rates, nil }
 func (d *device) Sensors() backend.Sensors {
+	if d.sensors != nil {
+		return d.sensors()
+	}
 	w, f := 10.0, 2000.0
 	return backend.Sensors{Watts: &w, MHz: &f}
 }
@@ -45,7 +51,9 @@ func (d *device) Close() error { d.closed = true; return nil }
 // a row in a page of another sequence, a position whose past was not written.
 func (d *device) Forward(ctx context.Context, run int, b *backend.Batch) error {
 	d.log = append(d.log, fmt.Sprintf("%d:%d", len(b.Tokens), len(b.Out)))
-	if len(d.log) == d.failAt {
+	if len(d.log) == d.failAt && d.fail != nil {
+		return d.fail
+	} else if len(d.log) == d.failAt {
 		return context.Canceled
 	}
 	if run != 0 || len(b.Tokens) == 0 || len(b.Tokens) > d.limits.Rows || len(b.Pos) != len(b.Tokens) || len(b.Seqs) > d.limits.Seqs || len(b.Out) > d.limits.Outs {
@@ -97,27 +105,38 @@ func model() *backend.Model {
 	return m
 }
 
-var options = Options{Batch: 100, Repeats: 2, Warmup: true, Threads: 2, K: quant.F16, V: quant.Q8_0, CPU: "a processor"}
+var options = Options{Batch: 100, Repeats: 2, Warmup: true, Threads: 2, K: quant.F16, V: quant.Q8_0, CPU: "a processor", Version: "1.2"}
+
+// place lets one device carry a whole model for some tests.
+func place(m *backend.Model, d backend.Device, tests []Test, o *Options) {
+	context, sequences, pages := Demand(tests)
+	o.Devices = []backend.Device{d}
+	o.Planner = engine.Fixed(m, engine.Whole(m, d), engine.Options{Context: context, Batch: o.Batch, Sequences: sequences, Pages: pages, K: o.K, V: o.V})
+}
 
 func collect(ctx context.Context, d *device, tests []Test, o Options) ([]Record, error) {
 	var got []Record
 	s := Subject{Model: model(), Filename: "x.gguf", TypeName: "Q4_0", Params: 6_738_415_616, Bytes: 1000}
-	err := Run(ctx, d, s, tests, o, func(r Record) error { got = append(got, r); return nil })
+	place(s.Model, d, tests, &o)
+	err := Run(ctx, s, tests, o, func(r Record) error { got = append(got, r); return nil })
 	return got, err
 }
 
-// The batches a device sees: what is asked, warmed up, repeated, in order.
+// The batches a device sees: what is asked, warmed up, repeated, in order. The
+// engine begins with chunks of 64 rows and makes them as long as the device is fast.
+// Each repeat of a generation begins with one row more, which is not timed.
 func TestBatches(t *testing.T) {
 	cases := []struct {
 		test Test
 		want []string
 	}{
-		{Test{Prompt: 250, Sequences: 1}, []string{"100:0", "100:0", "50:1", "100:0", "100:0", "50:1", "100:0", "100:0", "50:1"}},
-		{Test{Gen: 3, Sequences: 1}, []string{"1:1", "1:1", "1:1", "1:1", "1:1", "1:1", "1:1"}},
-		{Test{Gen: 1, Depth: 130, Sequences: 1}, []string{"100:0", "30:1", "1:1", "1:1", "1:1"}},
-		{Test{Prompt: 60, Sequences: 3}, []string{"100:1", "80:2", "100:1", "80:2", "100:1", "80:2"}},
-		{Test{Prompt: 50, Depth: 70, Sequences: 2}, []string{"100:1", "40:1", "100:2", "100:2", "100:2"}},
-		{Test{Gen: 2, Depth: 64, Sequences: 2}, []string{"100:1", "28:1", "2:2", "2:2", "2:2", "2:2", "2:2"}},
+		{Test{Prompt: 250, Sequences: 1}, []string{"64:0", "100:0", "86:1", "100:0", "100:0", "50:1", "100:0", "100:0", "50:1"}},
+		{Test{Prompt: 600, Sequences: 1}, slices.Concat([]string{"64:0", "100:0", "100:0", "100:0", "100:0", "48:1"}, // the warm-up is of 512
+			slices.Repeat([]string{"100:0", "100:0", "100:0", "100:0", "100:0", "100:1"}, 2))},
+		{Test{Gen: 3, Sequences: 1}, slices.Repeat([]string{"1:1"}, 3+4+4)},
+		{Test{Gen: 1, Depth: 130, Sequences: 1}, slices.Concat([]string{"64:0", "64:0"}, slices.Repeat([]string{"3:1", "1:1"}, 3))},
+		{Test{Prompt: 20, Depth: 70, Sequences: 1}, []string{"64:0", "26:1", "26:1", "26:1"}},
+		{Test{Gen: 2, Depth: 66, Sequences: 3}, slices.Concat([]string{"64:0", "100:0", "28:0"}, slices.Repeat([]string{"3:3"}, 3*5))},
 	}
 	for _, c := range cases {
 		d := &device{}
@@ -138,28 +157,29 @@ func TestBatches(t *testing.T) {
 // Tests of different lengths share one stage, made for the largest.
 func TestSharedStage(t *testing.T) {
 	d := &device{}
-	tests := Tests([]int{100, 0}, []int{5}, []int{0, 200}, 2)
-	if len(tests) != 4 {
-		t.Fatalf("%d tests, want 4: %v", len(tests), tests)
+	tests := Tests([]int{100, 0}, []int{5}, []int{0, 200}, []int{1, 2})
+	if len(tests) != 8 || tests[1] != (Test{Gen: 5, Sequences: 1}) || tests[6] != (Test{Prompt: 100, Depth: 200, Sequences: 2}) {
+		t.Fatalf("tests: %v", tests)
 	}
 	got, err := collect(t.Context(), d, tests, options)
-	if err != nil || len(got) != 4 {
+	if err != nil || len(got) != len(tests) {
 		t.Fatalf("%d records, %v", len(got), err)
 	}
-	want := backend.Limits{Pages: 10, Rows: 100, Seqs: 2, Context: 300, Outs: 2, K: quant.F16, V: quant.Q8_0}
+	// 5 pages for 300 positions, and one to spare
+	want := backend.Limits{Pages: 12, Rows: 100, Seqs: 2, Context: 300, Outs: 100, K: quant.F16, V: quant.Q8_0}
 	if d.limits != want {
 		t.Errorf("limits %+v, want %+v", d.limits, want)
 	}
 }
 
 func TestInterruptedKeepsSamples(t *testing.T) {
-	// depth 0: warm-up is Forward 1, the repeats 2..4 and 5..7; the sixth is cut
-	d := &device{failAt: 6}
+	// warm-up: Forward 1 to 3, the repeats 4 to 7 and 8 to 11; the tenth is cut
+	d := &device{failAt: 10}
 	got, err := collect(t.Context(), d, []Test{{Gen: 3, Sequences: 1}, {Prompt: 10, Sequences: 1}}, options)
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("error %v, want context.Canceled", err)
 	}
-	if len(got) != 1 || len(got[0].SamplesNS) != 1 || got[0].AvgTS <= 0 {
+	if len(got) != 1 || len(got[0].SamplesNS) != 1 || got[0].AvgTS <= 0 || got[0].Interval != nil {
 		t.Fatalf("records %+v, want one with one sample", got)
 	}
 	if !d.closed {
@@ -186,12 +206,13 @@ func TestBytesAndOperations(t *testing.T) {
 		t.Errorf("with a window of 4: %d, want %d", got, want)
 	}
 	m.Config.Window = 0
-	step := stepBytes(m, Test{Gen: 3, Depth: 10, Sequences: 2}, quant.F16, quant.Q8_0)
-	if want := float64(weights + 2*12*position); step != want {
+	// positions 11 to 13 see 12 to 14
+	step := stepBytes(m, whole(m), Test{Gen: 3, Depth: 10, Sequences: 2}, quant.F16, quant.Q8_0)
+	if want := float64(weights + 2*13*position); step != want {
 		t.Errorf("stepBytes %v, want %v", step, want)
 	}
 	// 2 operations a weight, the head once; attention over 1+2+3 positions
-	ops := promptOps(m, Test{Prompt: 3, Sequences: 1})
+	ops := promptOps(m, whole(m), Test{Prompt: 3, Sequences: 1})
 	if want := float64(2*(3*2*(384*64+64*96)+128*64) + 4*6*2*64); ops != want {
 		t.Errorf("promptOps %v, want %v", ops, want)
 	}
@@ -206,21 +227,72 @@ func TestBytesAndOperations(t *testing.T) {
 func TestMixtureBytes(t *testing.T) {
 	m := model()
 	m.Config.Experts, m.Config.ExpertsUsed = 4, 2
-	before := matrixBytes(model())
+	before := matrixBytes(model(), whole(model()))
 	for i := range m.Layers {
 		l := &m.Layers[i]
 		l.Router = &backend.Tensor{Type: quant.F32, Rows: 4, Cols: 64}
 		l.Gate.Rows, l.Up.Rows, l.Down.Rows = 4*96, 4*96, 4*64
 	}
 	experts := uint64(2 * (96*64*2 + 64*96) / 32 * 18)
-	if got, want := matrixBytes(m), before+experts+2*4*64*4; got != want {
+	if got, want := matrixBytes(m, whole(m)), before+experts+2*4*64*4; got != want {
 		t.Errorf("matrixBytes %d, want %d", got, want)
+	}
+}
+
+// Two devices share the work: a sequence alone goes from one to the other, several
+// and prompts keep both at work.
+func TestSharedLimit(t *testing.T) {
+	m, o := model(), options
+	parts := []part{{[]backend.Range{{Lo: 0, Hi: 3}}, backend.Rates{Read: 1e9, Matrix: 1e9}}, {[]backend.Range{{Lo: 3, Hi: 6}}, backend.Rates{Read: 2e9, Matrix: 4e9}}}
+	near := func(what string, got, want float64) {
+		if math.Abs(got-want) > 1e-9*want {
+			t.Errorf("%s: %v, want %v", what, got, want)
+		}
+	}
+	one, two, prompt := Test{Gen: 4, Sequences: 1}, Test{Gen: 4, Sequences: 2}, Test{Prompt: 8, Sequences: 1}
+	near("one", limit(m, parts, one, &o), 1/(stepBytes(m, parts[0].runs, one, o.K, o.V)/1e9+stepBytes(m, parts[1].runs, one, o.K, o.V)/2e9))
+	slowest := max(stepBytes(m, parts[0].runs, two, o.K, o.V)/1e9, stepBytes(m, parts[1].runs, two, o.K, o.V)/2e9)
+	near("two", limit(m, parts, two, &o), 2/slowest)
+	near("prompt", limit(m, parts, prompt, &o), 8/max(promptOps(m, parts[0].runs, prompt)/1e9, promptOps(m, parts[1].runs, prompt)/4e9))
+	near("bytes of the parts", stepBytes(m, parts[0].runs, two, o.K, o.V)+stepBytes(m, parts[1].runs, two, o.K, o.V), stepBytes(m, whole(m), two, o.K, o.V))
+	near("operations of the parts", promptOps(m, parts[0].runs, prompt)+promptOps(m, parts[1].runs, prompt), promptOps(m, whole(m), prompt))
+	parts[1].rates = backend.Rates{}
+	if got := limit(m, parts, one, &o); got != 0 {
+		t.Errorf("a limit of %v, where a rate is not known", got)
+	}
+}
+
+// The fingerprint is a hash of its parts: another card, driver or program is another.
+func TestFingerprint(t *testing.T) {
+	o := Options{CPU: "a processor", Version: "1"}
+	card := backend.Info{Kind: "cuda", Name: "A", UUID: "GPU-1", Driver: "1", Cores: 8, Total: 1 << 30, Free: 5}
+	base := newMachine([]backend.Info{card}, &o)
+	if again := newMachine([]backend.Info{card}, &o); again.fingerprint() != base.fingerprint() {
+		t.Error("the same machine has two fingerprints")
+	}
+	seen := map[string]bool{base.fingerprint(): true}
+	for i, change := range []func(*Machine){
+		func(m *Machine) { m.OS = "plan9" }, func(m *Machine) { m.CPUs++ }, func(m *Machine) { m.CPU = "another" },
+		func(m *Machine) { m.Devices[0].Name = "B" }, func(m *Machine) { m.Devices[0].UUID = "GPU-2" }, func(m *Machine) { m.Devices[0].Driver = "2" },
+		func(m *Machine) { m.Devices[0].Memory++ }, func(m *Machine) { m.Devices = nil }, func(m *Machine) { m.Program = "12345678" },
+	} {
+		m := newMachine([]backend.Info{card}, &o)
+		if change(&m); seen[m.fingerprint()] {
+			t.Errorf("change %d makes no other fingerprint", i)
+		}
+		seen[m.fingerprint()] = true
+	}
+	card.Free = 7
+	if m := newMachine([]backend.Info{card}, &o); m.fingerprint() != base.fingerprint() {
+		t.Error("free memory is part of the fingerprint")
 	}
 }
 
 func TestRecord(t *testing.T) {
 	d := &device{rates: backend.Rates{Read: 1e9, Format: map[quant.Type]float64{quant.Q4_0: 5e8}, Launch: 1e-3}}
-	got, err := collect(t.Context(), d, []Test{{Gen: 4, Sequences: 2}, {Prompt: 8, Sequences: 1}}, options)
+	o := options
+	o.Describe = func(t Test) (any, float64) { return nil, float64(100*t.Prompt) + 123*float64(t.Sequences-1) }
+	got, err := collect(t.Context(), d, []Test{{Gen: 4, Sequences: 2}, {Prompt: 8, Sequences: 1}}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,12 +302,11 @@ func TestRecord(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", what, got, want)
 		}
 	}
-	step := stepBytes(model(), Test{Gen: 4, Sequences: 2}, quant.F16, quant.Q8_0)
+	step := stepBytes(model(), whole(model()), Test{Gen: 4, Sequences: 2}, quant.F16, quant.Q8_0)
 	near("bytes_per_token", gen.BytesPerToken, step/2)
 	near("limit_ts", gen.LimitTS, 2e9/step)
-	near("predicted_ts", gen.PredictedTS, 2/((step-float64(matrixBytes(model())))/1e9+float64(matrixBytes(model()))/5e8+6*1e-3))
+	near("predicted_ts", gen.PredictedTS, 123)
 	near("limit_share", gen.LimitShare, gen.AvgTS/(2e9/step))
-	near("joules_per_token", gen.Joules, 10*gen.AvgNS*1e-9/8)
 	if prompt.LimitTS != nil || prompt.LimitShare != nil || prompt.BytesPerToken != nil {
 		t.Error("a prompt has no bytes per token, and no limit where the matrix rate was not measured")
 	}
@@ -252,7 +323,9 @@ func TestRecord(t *testing.T) {
 	}
 	for _, name := range []string{"schema", "fingerprint", "backends", "cpu_info", "gpu_info", "driver", "isa", "model_filename", "model_type",
 		"model_size", "model_n_params", "n_batch", "n_threads", "type_k", "type_v", "n_prompt", "n_gen", "n_depth", "sequences", "plan", "test_time",
-		"avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ns", "samples_ts", "predicted_ts", "bytes_per_token", "limit_ts", "limit_share",
+		"avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ns", "samples_ts", "predicted_ts", // the contract's, and these:
+		"fingerprint_parts", "device_set", "devices", "interval_ts", "outliers", "first_token_ms", "celsius", "throttled_by",
+		"bytes_per_token", "limit_ts", "limit_share",
 		"joules_per_token", "peak_bytes", "clocks", "throttled", "simulated", "profile"} {
 		if _, ok := fields[name]; !ok {
 			t.Errorf("no field %q", name)
@@ -262,7 +335,7 @@ func TestRecord(t *testing.T) {
 	if len(fields) > 0 {
 		t.Errorf("fields that the contract does not list: %v", fields)
 	}
-	for _, name := range []string{"gpu_info", "driver", "plan", "throttled", "profile"} {
+	for _, name := range []string{"gpu_info", "driver", "plan", "first_token_ms", "celsius", "profile"} {
 		var all map[string]any
 		if json.Unmarshal(data, &all) == nil && all[name] != nil {
 			t.Errorf("%s is %v, and nothing told it", name, all[name])
@@ -270,20 +343,9 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-func TestMeanDeviation(t *testing.T) {
-	for _, c := range []struct {
-		x               []float64
-		mean, deviation float64
-	}{{[]float64{3}, 3, 0}, {[]float64{1, 3}, 2, math.Sqrt2}, {[]float64{2, 4, 4, 4, 5, 5, 7, 9}, 5, math.Sqrt(32.0 / 7)}} {
-		if mean, deviation := meanDeviation(c.x); math.Abs(mean-c.mean) > 1e-12 || math.Abs(deviation-c.deviation) > 1e-12 {
-			t.Errorf("%v: %v ± %v, want %v ± %v", c.x, mean, deviation, c.mean, c.deviation)
-		}
-	}
-}
-
 func TestRefusesNonsense(t *testing.T) {
 	cases := [][]Test{nil, {{Sequences: 1}}, {{Prompt: 1, Gen: 1, Sequences: 1}}, {{Gen: 1}}, {{Gen: -1, Sequences: 1}},
-		{{Prompt: 1, Depth: maxContext, Sequences: 1}}, {{Prompt: 1, Sequences: maxSequences + 1}}}
+		{{Prompt: 1, Depth: maxContext, Sequences: 1}}, {{Gen: 1, Depth: maxContext - 1, Sequences: 1}}, {{Prompt: 1, Sequences: maxSequences + 1}}}
 	for _, tests := range cases {
 		d := &device{}
 		if _, err := collect(t.Context(), d, tests, options); err == nil || len(d.log) > 0 {

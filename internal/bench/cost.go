@@ -9,13 +9,16 @@ import (
 // every matrix except an untied embedding, of a mixture's experts only those
 // used, and the cache of the positions that the token sees, itself included.
 func DecodeBytes(m *backend.Model, pos int, k, v quant.Type) uint64 {
-	return matrixBytes(m) + cacheBytes(&m.Config, pos, k, v)
+	return matrixBytes(m, whole(m)) + uint64(m.Config.Layers)*cacheBytes(&m.Config, pos, k, v)
 }
 
-// matrixBytes is the weights' part of DecodeBytes.
-func matrixBytes(m *backend.Model) uint64 {
+// whole is all blocks of a model.
+func whole(m *backend.Model) []backend.Range { return []backend.Range{{Lo: 0, Hi: m.Config.Blocks()}} }
+
+// matrixBytes is the weights' part of DecodeBytes in some of the blocks.
+func matrixBytes(m *backend.Model, runs []backend.Range) uint64 {
 	var sum uint64
-	each(m, func(t *backend.Tensor, expert, _ bool) {
+	each(m, runs, func(t *backend.Tensor, expert, _ bool) {
 		n := t.Bytes()
 		if expert {
 			n = n / uint64(m.Config.Experts) * uint64(m.Config.ExpertsUsed)
@@ -25,30 +28,49 @@ func matrixBytes(m *backend.Model) uint64 {
 	return sum
 }
 
-// each visits every matrix that decoding multiplies by; expert: it holds one
-// part for each expert; head: it is the output matrix.
-func each(m *backend.Model, visit func(t *backend.Tensor, expert, head bool)) {
-	for i := range m.Layers {
-		l := &m.Layers[i]
-		for _, t := range []*backend.Tensor{l.Q, l.K, l.V, l.O, l.Router} {
-			if t != nil {
-				visit(t, false, false)
+// each visits every matrix of some blocks that decoding multiplies by; expert: it
+// holds one part for each expert; head: it is the output matrix.
+func each(m *backend.Model, runs []backend.Range, visit func(t *backend.Tensor, expert, head bool)) {
+	for _, r := range runs {
+		for b := max(r.Lo, 1); b < r.Hi; b++ { // block 0 is the embedding
+			if b == m.Config.Blocks()-1 {
+				visit(m.Output, false, true)
+				continue
+			}
+			l := &m.Layers[(b-1)/2]
+			one, expert := []*backend.Tensor{l.Q, l.K, l.V, l.O}, false
+			if b%2 == 0 {
+				if l.Router != nil {
+					visit(l.Router, false, false)
+				}
+				one, expert = []*backend.Tensor{l.Gate, l.Up, l.Down}, m.Config.Experts > 0
+			}
+			for _, t := range one {
+				if t != nil {
+					visit(t, expert, false)
+				}
 			}
 		}
-		for _, t := range []*backend.Tensor{l.Gate, l.Up, l.Down} {
-			visit(t, m.Config.Experts > 0, false)
-		}
 	}
-	visit(m.Output, false, true)
 }
 
-// cacheBytes is the cache that a token at pos reads in all layers.
+// attentions is how many of the blocks have attention, and so a cache.
+func attentions(c *backend.Config, runs []backend.Range) (n int) {
+	for _, r := range runs {
+		for b := r.Lo; b < min(r.Hi, c.Blocks()-1); b++ {
+			n += b % 2
+		}
+	}
+	return n
+}
+
+// cacheBytes is the cache that a token at pos reads in a layer.
 func cacheBytes(c *backend.Config, pos int, k, v quant.Type) uint64 {
 	row := func(t quant.Type) uint64 { // one head's row, whole blocks
 		blocks := (c.HeadDim + t.BlockElems() - 1) / t.BlockElems()
 		return uint64(blocks * t.BlockBytes())
 	}
-	return uint64(c.Layers) * uint64(seen(c, pos)) * uint64(c.KVHeads) * (row(k) + row(v))
+	return uint64(seen(c, pos)) * uint64(c.KVHeads) * (row(k) + row(v))
 }
 
 // seen is the number of positions that a token at pos attends to.
@@ -60,23 +82,24 @@ func seen(c *backend.Config, pos int) int {
 }
 
 // stepBytes is the mean over a generation test's steps of the bytes that one
-// step reads: the weights once, and the cache of every sequence. Sequences are
-// taken to choose the same experts, which makes it the least that can be read.
-func stepBytes(m *backend.Model, t Test, k, v quant.Type) float64 {
+// step reads in some blocks: the weights once, and the cache of every sequence.
+// Sequences are taken to choose the same experts, which makes it the least that can
+// be read.
+func stepBytes(m *backend.Model, runs []backend.Range, t Test, k, v quant.Type) float64 {
 	var cache uint64
 	for i := range t.Gen {
-		cache += cacheBytes(&m.Config, t.Depth+i, k, v)
+		cache += cacheBytes(&m.Config, t.Depth+1+i, k, v)
 	}
-	return float64(matrixBytes(m)) + float64(t.Sequences)*float64(cache)/float64(t.Gen)
+	return float64(matrixBytes(m, runs)) + float64(t.Sequences*attentions(&m.Config, runs))*float64(cache)/float64(t.Gen)
 }
 
-// promptOps is the operations of one repeat of a prompt test, a multiply and an
-// add being two: each row through every matrix, the head for each sequence's
-// last row only, and attention over the positions seen.
-func promptOps(m *backend.Model, t Test) float64 {
+// promptOps is the operations of one repeat of a prompt test in some blocks, a
+// multiply and an add being two: each row through every matrix, the head for each
+// sequence's last row only, and attention over the positions seen.
+func promptOps(m *backend.Model, runs []backend.Range, t Test) float64 {
 	c := &m.Config
 	var row, head float64
-	each(m, func(t *backend.Tensor, expert, isHead bool) {
+	each(m, runs, func(t *backend.Tensor, expert, isHead bool) {
 		ops := 2 * float64(t.Rows) * float64(t.Cols)
 		switch {
 		case isHead:
@@ -92,36 +115,34 @@ func promptOps(m *backend.Model, t Test) float64 {
 		positions += seen(c, t.Depth+i)
 	}
 	// queries by keys and weights by values: 2 products, 2 operations each
-	attention := 4 * float64(positions) * float64(c.Layers*c.Heads*c.HeadDim)
+	attention := 4 * float64(positions) * float64(attentions(c, runs)*c.Heads*c.HeadDim)
 	return float64(t.Sequences) * (float64(t.Prompt)*row + attention + head)
 }
 
-// limit is the tokens/s that the measured rates allow, 0 where they were not
-// measured.
-func limit(m *backend.Model, t Test, o Options, rates backend.Rates) float64 {
-	if t.Prompt > 0 {
-		return rates.Matrix * float64(t.tokens()) / promptOps(m, t)
-	}
-	return rates.Read * float64(t.Sequences) / stepBytes(m, t, o.K, o.V)
+// part is what one device carries, and its rates.
+type part struct {
+	runs  []backend.Range
+	rates backend.Rates
 }
 
-// predict is the tokens/s to expect: as limit, but decoding reads each weight
-// format at its own rate and launches every block. 0 where not measured.
-func predict(m *backend.Model, t Test, o Options, rates backend.Rates) float64 {
-	if t.Prompt > 0 || rates.Read == 0 {
-		return limit(m, t, o, rates)
+// limit is the tokens/s that the measured rates allow, 0 where one was not
+// measured. One sequence decodes on one device after the other; several, and the
+// chunks of prompts, may keep all of them at work, and the slowest decides.
+func limit(m *backend.Model, parts []part, t Test, o *Options) float64 {
+	var sum, most float64
+	for _, p := range parts {
+		seconds := 0.0
+		if t.Prompt > 0 {
+			if ops := promptOps(m, p.runs, t); ops > 0 {
+				seconds = ops / p.rates.Matrix
+			}
+		} else if bytes := stepBytes(m, p.runs, t, o.K, o.V); bytes > 0 {
+			seconds = bytes * float64(t.Gen) / p.rates.Read
+		}
+		sum, most = sum+seconds, max(most, seconds)
 	}
-	seconds := (stepBytes(m, t, o.K, o.V) - float64(matrixBytes(m))) / rates.Read
-	each(m, func(w *backend.Tensor, expert, _ bool) {
-		bytes, rate := float64(w.Bytes()), rates.Format[w.Type]
-		if expert {
-			bytes *= float64(m.Config.ExpertsUsed) / float64(m.Config.Experts)
-		}
-		if rate == 0 {
-			rate = rates.Read
-		}
-		seconds += bytes / rate
-	})
-	seconds += float64(m.Config.Blocks()) * rates.Launch
-	return float64(t.Sequences) / seconds
+	if t.Gen > 0 && t.Sequences == 1 {
+		most = sum
+	}
+	return float64(t.tokens()) / most
 }

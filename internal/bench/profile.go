@@ -31,19 +31,23 @@ type Op struct {
 }
 
 // profile runs one more pass of a test and takes its time apart. It is nil where
-// the stage does not tell.
-func (l *loop) profile(ctx context.Context, t Test, rates backend.Rates) ([]Op, error) {
-	p, ok := l.stage.(profiler)
-	if !ok {
+// the stage does not tell, or there are several. The engine is at rest meanwhile.
+func (r *runner) profile(ctx context.Context, t Test) ([]Op, error) {
+	p, ok := r.taps[0].stage.(profiler)
+	if !ok || len(r.taps) > 1 {
 		return nil, nil
+	}
+	l := newLoop(r.taps[0].stage, &r.subject.Model.Config, r.engine.Plan().Limits, t)
+	if err := l.fill(ctx, t); err != nil {
+		return nil, err
 	}
 	p.Profile(true)
 	defer p.Profile(false)
 	start := time.Now()
-	if err := l.pass(ctx, t, t.Gen); err != nil {
+	if err := l.pass(ctx, t); err != nil {
 		return nil, err
 	}
-	return perToken(p.Profiled(), time.Since(start), float64(t.tokens()), rates), nil
+	return perToken(p.Profiled(), time.Since(start), float64(t.tokens()), r.parts[0].rates), nil
 }
 
 // perToken divides what the ops of a pass took by its tokens.

@@ -49,7 +49,9 @@ func TestProfile(t *testing.T) {
 	run := func(dev backend.Device) Record {
 		t.Helper()
 		var got []Record
-		err := Run(t.Context(), dev, Subject{Model: model(), Params: 1}, []Test{{Gen: 5, Sequences: 2}}, o, func(r Record) error { got = append(got, r); return nil })
+		m, tests := model(), []Test{{Gen: 5, Sequences: 2}}
+		place(m, dev, tests, &o)
+		err := Run(t.Context(), Subject{Model: m, Params: 1}, tests, o, func(r Record) error { got = append(got, r); return nil })
 		if err != nil || len(got) != 1 || len(got[0].SamplesNS) != o.Repeats {
 			t.Fatalf("records %+v, %v", got, err)
 		}

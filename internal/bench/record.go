@@ -1,13 +1,9 @@
 package bench
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"math"
-	"os"
-	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,12 +17,15 @@ const Schema = 1
 // them. What was not measured or is not known is null.
 type Record struct {
 	Schema        int       `json:"schema"`
-	Fingerprint   string    `json:"fingerprint"` // hardware-build, see fingerprint
-	Backends      string    `json:"backends"`    // the kinds of device in use: "cpu"
+	Fingerprint   string    `json:"fingerprint"` // hardware-build, see Machine
+	Machine       Machine   `json:"fingerprint_parts"`
+	Backends      string    `json:"backends"`   // the kinds of device in use: "cuda,cpu"
+	DeviceSet     string    `json:"device_set"` // as asked for: "auto", "cuda:0,cpu"
+	Devices       string    `json:"devices"`    // of it that carry something, "cuda:0,cpu": the plan says what
 	CPUInfo       *string   `json:"cpu_info"`
 	GPUInfo       *string   `json:"gpu_info"`
 	Driver        *string   `json:"driver"`
-	ISA           string    `json:"isa"` // the kernel set in use
+	ISA           string    `json:"isa"` // the kernel sets in use
 	ModelFilename string    `json:"model_filename"`
 	ModelType     string    `json:"model_type"` // "llama 6.7B Q4_0"
 	ModelSize     uint64    `json:"model_size"` // bytes of all tensors
@@ -50,128 +49,132 @@ type Record struct {
 	StddevTS  float64   `json:"stddev_ts"`
 	SamplesNS []int64   `json:"samples_ns"`
 	SamplesTS []float64 `json:"samples_ts"`
+	Interval  *float64  `json:"interval_ts"` // half the 95 % confidence interval of avg_ts, by Student's t
+	Outliers  []int     `json:"outliers"`    // indices of samples far from the median; they count all the same
 
+	FirstToken    *float64  `json:"first_token_ms"` // from the request to its first token, mean of sequences and repeats; null for generation
 	PredictedTS   *float64  `json:"predicted_ts"`
 	BytesPerToken *float64  `json:"bytes_per_token"`  // read by decode, mean over the steps; null for prompts
 	LimitTS       *float64  `json:"limit_ts"`         // by the rates measured in this run
 	LimitShare    *float64  `json:"limit_share"`      // avg_ts / limit_ts
-	Joules        *float64  `json:"joules_per_token"` // mean of power readings x mean time
-	PeakBytes     *uint64   `json:"peak_bytes"`       // memory of this process, from before loading on
-	Clocks        []float64 `json:"clocks"`           // MHz, read at the end of each repeat
+	Joules        *float64  `json:"joules_per_token"` // of the devices in use, by their own meters
+	PeakBytes     *uint64   `json:"peak_bytes"`       // of the devices in use, from before loading on
+	Clocks        []float64 `json:"clocks"`           // MHz, before the test and at the end of each repeat
+	Celsius       []float64 `json:"celsius"`          // the same moments
 	Throttled     *bool     `json:"throttled"`
-	Simulated     *bool     `json:"simulated"` // a software device's time says nothing about a real one
-	Profile       []Op      `json:"profile"`   // where the time went, by op; null: not asked for, or not told
+	ThrottledBy   []string  `json:"throttled_by"` // why; null: not told
+	Simulated     *bool     `json:"simulated"`    // a software device's time says nothing about a real one
+	Profile       []Op      `json:"profile"`      // where the time went, by op; null: not asked for, or not told
 
-	watts []float64
+	first  []float64 // ms
+	joules []float64 // of each repeat; fewer than repeats where a device does not tell
 }
 
-func newRecord(dev backend.Device, s Subject, t Test, o Options, placed Placed) Record {
-	info := dev.Info()
+// newRecord is a record of a test on those devices that carry the model.
+func newRecord(in []backend.Info, s Subject, parts []part, t Test, o *Options) Record {
+	m := newMachine(in, o)
 	r := Record{
-		Schema: Schema, Fingerprint: fingerprint(info, o.CPU),
-		Backends: info.Kind, CPUInfo: text(o.CPU), Driver: text(info.Driver), ISA: info.ISA,
+		Schema: Schema, Fingerprint: m.fingerprint(), Machine: m, DeviceSet: o.Set, CPUInfo: text(o.CPU), Outliers: []int{},
 		ModelFilename: s.Filename, ModelType: modelType(s), ModelSize: s.Bytes, ModelParams: s.Params,
 		Batch: o.Batch, TypeK: strings.ToLower(o.K.String()), TypeV: strings.ToLower(o.V.String()),
 		Prompt: t.Prompt, Gen: t.Gen, Depth: t.Depth, Sequences: t.Sequences,
-		TestTime: time.Now().UTC().Truncate(time.Second), Plan: placed.Plan,
+		TestTime: time.Now().UTC().Truncate(time.Second),
 	}
-	if o.Threads > 0 {
-		r.Threads = &o.Threads
-	}
-	switch kind, _, _ := strings.Cut(info.Kind, ","); kind { // of several devices GPUs come first
-	case "cpu":
-		r.Simulated = &info.Simulated
-	case "cuda", "metal":
-		r.GPUInfo, r.Simulated = text(info.Name), &info.Simulated
-	}
+	r.describe(in, o)
 	if t.Gen > 0 {
-		r.BytesPerToken = positive(stepBytes(s.Model, t, o.K, o.V) / float64(t.Sequences))
+		r.BytesPerToken = positive(stepBytes(s.Model, whole(s.Model), t, o.K, o.V) / float64(t.Sequences))
 	}
-	if placed.Predict != nil {
-		r.PredictedTS = positive(placed.Predict(t))
-	} else {
-		r.PredictedTS = positive(predict(s.Model, t, o, placed.Rates))
+	if o.Describe != nil {
+		plan, predicted := o.Describe(t)
+		r.Plan, r.PredictedTS = plan, positive(predicted)
 	}
-	r.LimitTS = positive(limit(s.Model, t, o, placed.Rates))
+	r.LimitTS = positive(limit(s.Model, parts, t, o))
 	return r
 }
 
-// sense keeps what the sensors told at the end of a repeat.
+// describe names the devices in use.
+func (r *Record) describe(in []backend.Info, o *Options) {
+	var ids, kinds, sets, names, drivers []string
+	simulated := false
+	add := func(list *[]string, s string, twice bool) {
+		if s != "" && (twice || !slices.Contains(*list, s)) {
+			*list = append(*list, s)
+		}
+	}
+	for _, i := range in {
+		add(&ids, i.ID, true)
+		add(&kinds, i.Kind, false)
+		add(&sets, i.ISA, false)
+		add(&drivers, i.Driver, false)
+		if i.Kind == "cpu" && o.Threads > 0 {
+			r.Threads = &o.Threads
+		}
+		if i.Kind == "cuda" || i.Kind == "metal" {
+			add(&names, i.Name, true)
+		}
+		simulated = simulated || i.Simulated
+	}
+	r.Simulated = &simulated
+	r.Devices, r.Backends, r.ISA = strings.Join(ids, ","), strings.Join(kinds, ","), strings.Join(sets, ",")
+	r.GPUInfo, r.Driver = text(strings.Join(names, ", ")), text(strings.Join(drivers, ", "))
+}
+
+// add takes a repeat.
+func (r *Record) add(p pass, joules float64, told bool) {
+	r.SamplesNS = append(r.SamplesNS, p.took.Nanoseconds())
+	if p.first > 0 {
+		r.first = append(r.first, float64(p.first)/1e6)
+	}
+	if told {
+		r.joules = append(r.joules, joules/float64(p.to.Sub(p.from))*float64(p.took))
+	}
+	r.SamplesTS = append(r.SamplesTS, float64(r.test().tokens())/p.took.Seconds())
+}
+
+func (r *Record) test() Test {
+	return Test{Prompt: r.Prompt, Gen: r.Gen, Depth: r.Depth, Sequences: r.Sequences}
+}
+
+// sense keeps clock and temperature of a moment.
 func (r *Record) sense(s backend.Sensors) {
 	if s.MHz != nil {
 		r.Clocks = append(r.Clocks, *s.MHz)
 	}
-	if s.Watts != nil {
-		r.watts = append(r.watts, *s.Watts)
+	if s.Celsius != nil {
+		r.Celsius = append(r.Celsius, *s.Celsius)
 	}
 }
 
-// finish derives means and shares from the samples; peak says that the process's
-// peak memory counts from before loading on.
-func (r *Record) finish(t Test, peak bool) {
+// finish derives means and shares from the samples.
+func (r *Record) finish(m *meter) {
 	if len(r.SamplesNS) == 0 {
 		return
 	}
 	ns := make([]float64, len(r.SamplesNS))
-	r.SamplesTS = make([]float64, len(ns))
 	for i, n := range r.SamplesNS {
 		ns[i] = float64(n)
-		r.SamplesTS[i] = float64(t.tokens()) / (ns[i] * 1e-9)
 	}
 	r.AvgNS, r.StddevNS = meanDeviation(ns)
 	r.AvgTS, r.StddevTS = meanDeviation(r.SamplesTS)
+	if half, ok := interval(r.SamplesTS); ok {
+		r.Interval = &half
+	}
+	r.Outliers = outliers(r.SamplesTS)
 	if r.LimitTS != nil {
 		r.LimitShare = positive(r.AvgTS / *r.LimitTS)
 	}
-	if len(r.watts) == len(ns) {
-		watts, _ := meanDeviation(r.watts)
-		r.Joules = positive(watts * r.AvgNS * 1e-9 / float64(t.tokens()))
+	if len(r.first) == len(ns) {
+		mean, _ := meanDeviation(r.first)
+		r.FirstToken = positive(mean)
 	}
-	// only the processor's memory is this process's memory
-	if n, ok := readPeak(); ok && peak && r.Backends == "cpu" {
-		r.PeakBytes = &n
+	if len(r.joules) == len(ns) {
+		mean, _ := meanDeviation(r.joules)
+		r.Joules = positive(mean / float64(r.test().tokens()))
 	}
-}
-
-// meanDeviation is the mean and the sample deviation (n-1), 0 for one value.
-func meanDeviation(x []float64) (mean, deviation float64) {
-	for _, v := range x {
-		mean += v / float64(len(x))
+	if r.ThrottledBy = m.throttled(); r.ThrottledBy != nil {
+		slow := len(r.ThrottledBy) > 0
+		r.Throttled = &slow
 	}
-	if len(x) < 2 {
-		return mean, 0
-	}
-	for _, v := range x {
-		deviation += (v - mean) * (v - mean)
-	}
-	return mean, math.Sqrt(deviation / float64(len(x)-1))
-}
-
-// fingerprint tells apart what must not be compared unsaid: eight hex digits of
-// the hardware, a dash, eight of the program itself (zeros if it cannot be read).
-func fingerprint(info backend.Info, cpu string) string {
-	hardware := sha256.Sum256(fmt.Appendf(nil, "%s/%s %d %q %q %q %q %q %d %d", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(),
-		cpu, info.Kind, info.Name, info.UUID, info.Driver, info.Cores, info.Total))
-	return hex.EncodeToString(hardware[:4]) + "-" + program()
-}
-
-// program is the first eight hex digits of the running file's SHA-256.
-func program() string {
-	const unknown = "00000000"
-	path, err := os.Executable()
-	if err != nil {
-		return unknown
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return unknown
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return unknown
-	}
-	return hex.EncodeToString(h.Sum(nil)[:4])
 }
 
 // modelType describes a model as llama-bench does: "llama 6.7B Q4_0".

@@ -43,9 +43,10 @@ func TestOnReference(t *testing.T) {
 		w.Source = random{w, seed + uint64(i)}
 	}
 	var got []Record
-	tests := Tests([]int{40}, []int{3}, []int{0, 70}, 2)
-	err := Run(t.Context(), ref.New(), Subject{Model: m, Filename: "random", TypeName: "Q4_0", Params: 1, Bytes: 1}, tests,
-		Options{Batch: 32, Repeats: 2, Warmup: true, K: quant.F16, V: quant.F16}, func(r Record) error { got = append(got, r); return nil })
+	tests := Tests([]int{40}, []int{3}, []int{0, 70}, []int{2})
+	o := Options{Batch: 32, Repeats: 2, Warmup: true, K: quant.F16, V: quant.F16}
+	place(m, ref.New(), tests, &o)
+	err := Run(t.Context(), Subject{Model: m, Filename: "random", TypeName: "Q4_0", Params: 1, Bytes: 1}, tests, o, func(r Record) error { got = append(got, r); return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,7 @@ func TestOnReference(t *testing.T) {
 		if r.LimitTS == nil || r.LimitShare == nil || math.Abs(*r.LimitShare**r.LimitTS-r.AvgTS) > 1e-6*r.AvgTS {
 			t.Errorf("record %d: no limit, or a share that is not of it", i)
 		}
-		if r.CPUInfo != nil || r.GPUInfo != nil || r.Threads != nil || r.PeakBytes != nil {
+		if r.CPUInfo != nil || r.GPUInfo != nil || r.Threads != nil || r.Joules != nil || r.Throttled != nil || r.Clocks != nil {
 			t.Errorf("record %d tells what nobody told: %+v", i, r)
 		}
 		if _, err := json.Marshal(r); err != nil {

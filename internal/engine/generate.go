@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"drover/internal/sample"
@@ -26,6 +27,10 @@ type Request struct {
 	Stop    []string            // texts that end the text and are not part of it; need Stream
 	Stream  Stream              // nil: ids without text. Called from the loop
 	Fresh   bool                // compute every row, whatever the cache knows (benchmarks)
+
+	// Script, if not nil, is the ids to take, at least Max of them, instead of
+	// sampling: a benchmark's. Result.At says when each could have been chosen.
+	Script []int32
 }
 
 // Why a text ended.
@@ -45,6 +50,7 @@ type Result struct {
 	Reused       int // prompt tokens that were in the cache
 	Replanned    int // times that it was read again because a device was lost
 	Timings      Timings
+	At           []time.Time // by token, with Script: when the batch with its logits had landed
 }
 
 // Timings is where a request's time went.
@@ -68,6 +74,7 @@ type generation struct {
 type event struct {
 	id   int32
 	text string
+	at   time.Time
 }
 
 // Generate reads the prompt and generates. emit, if not nil, is called for
@@ -90,6 +97,40 @@ func (e *Engine) Generate(ctx context.Context, r Request, emit func(id int32, te
 	return e.deliver(ctx, g, s, emit)
 }
 
+// GenerateAll is Generate for several requests that begin together: the first
+// batch has rows of as many of them as it can. Errors: as Generate's, the first one;
+// the others are cancelled then.
+func (e *Engine) GenerateAll(ctx context.Context, requests []Request) ([]Result, error) {
+	jobs, seqs := make([]*generation, len(requests)), make([]*sequence, len(requests))
+	for i := range requests {
+		var err error
+		if jobs[i], seqs[i], err = e.newGeneration(&requests[i]); err != nil {
+			return nil, err
+		}
+	}
+	err := ctx.Err()
+	if err == nil {
+		err = e.submit(seqs...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	results := make([]Result, len(requests))
+	var all sync.WaitGroup
+	for i := range requests {
+		all.Go(func() {
+			var err error
+			if results[i], err = e.deliver(ctx, jobs[i], seqs[i], nil); err != nil {
+				cancel(err) // the first is the cause
+			}
+		})
+	}
+	all.Wait()
+	return results, context.Cause(ctx)
+}
+
 func (e *Engine) newGeneration(r *Request) (*generation, *sequence, error) {
 	if err := checkStops(r.Stop); err != nil {
 		return nil, nil, err
@@ -100,6 +141,14 @@ func (e *Engine) newGeneration(r *Request) (*generation, *sequence, error) {
 	context := e.Context()
 	if err := checkTokens(r.Tokens, int32(e.model.Config.Vocab), context); err != nil {
 		return nil, nil, err
+	}
+	if r.Script != nil {
+		if r.Max < 0 || len(r.Script) < r.Max {
+			return nil, nil, fmt.Errorf("a script of %d ids for %d", len(r.Script), r.Max)
+		}
+		if err := checkIDs(r.Script, int32(e.model.Config.Vocab)); err != nil {
+			return nil, nil, fmt.Errorf("script: %w", err)
+		}
 	}
 	g := &generation{req: r, sampler: r.Sampler, stop: stopper{stops: r.Stop}}
 	if g.sampler == nil {
@@ -129,6 +178,10 @@ func checkTokens(tokens []int32, vocab int32, context int) error {
 	if len(tokens) > context {
 		return &ContextError{len(tokens), context}
 	}
+	return checkIDs(tokens, vocab)
+}
+
+func checkIDs(tokens []int32, vocab int32) error {
 	for i, id := range tokens {
 		if id < 0 || id >= vocab {
 			return fmt.Errorf("token %d at position %d: the vocabulary has %d", id, i, vocab)
@@ -142,11 +195,12 @@ func (e *Engine) deliver(ctx context.Context, g *generation, s *sequence, emit f
 	var (
 		text   strings.Builder
 		tokens []int32
+		at     []time.Time
 		spare  []event
 	)
 	result := func() Result {
 		r := g.result
-		r.Tokens, r.Text = tokens, text.String()
+		r.Tokens, r.Text, r.At = tokens, text.String(), at
 		r.PromptTokens, r.Reused, r.Replanned = len(g.req.Tokens), s.reused, s.replanned
 		return r
 	}
@@ -161,6 +215,9 @@ func (e *Engine) deliver(ctx context.Context, g *generation, s *sequence, emit f
 		for _, ev := range events {
 			tokens = append(tokens, ev.id)
 			text.WriteString(ev.text)
+			if g.req.Script != nil {
+				at = append(at, ev.at)
+			}
 			if emit == nil {
 				continue
 			}
@@ -183,8 +240,10 @@ func (g *generation) take(s *sequence, pos int, logits []float32, now time.Time)
 	if g.count == 0 {
 		g.first = now
 	}
-	id := g.sampler.Sample(logits)
-	if id < 0 {
+	var id int32
+	if g.req.Script != nil {
+		id = g.req.Script[g.count]
+	} else if id = g.sampler.Sample(logits); id < 0 {
 		s.err = fmt.Errorf("position %d: the model gave no finite logit", pos)
 		return true
 	}
@@ -210,7 +269,7 @@ func (g *generation) take(s *sequence, pos int, logits []float32, now time.Time)
 	if g.result.Stop != "" && !found {
 		text += g.rest()
 	}
-	g.events = append(g.events, event{id, text})
+	g.events = append(g.events, event{id, text, now})
 	s.notify()
 	return g.result.Stop != ""
 }

@@ -66,20 +66,22 @@ func (s *sequence) notify() {
 	}
 }
 
-// submit queues a sequence.
-func (e *Engine) submit(s *sequence) error {
-	s.ready = make(chan struct{}, 1)
+// submit queues sequences, all or none.
+func (e *Engine) submit(all ...*sequence) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.broken != nil {
 		return e.broken
 	}
-	s.limit = e.limits.Context
-	if err := checkTokens(s.tokens, int32(e.model.Config.Vocab), s.limit); err != nil {
-		return err
+	for _, s := range all {
+		s.ready = make(chan struct{}, 1)
+		s.limit = e.limits.Context
+		if err := checkTokens(s.tokens, int32(e.model.Config.Vocab), s.limit); err != nil {
+			return err
+		}
+		s.queued = time.Now()
 	}
-	s.queued = time.Now()
-	e.waiting = append(e.waiting, s)
+	e.waiting = append(e.waiting, all...)
 	e.wake.Signal()
 	return nil
 }

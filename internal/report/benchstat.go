@@ -30,7 +30,7 @@ func (b *benchstat) Add(r bench.Record) error {
 	if r.Prompt > 0 {
 		name = fmt.Sprintf("BenchmarkPrompt/n=%d", r.Prompt)
 	}
-	name += fmt.Sprintf("/model=%s/device=%s/isa=%s/depth=%d/sequences=%d", word(r.ModelType), word(r.Backends), word(r.ISA), r.Depth, r.Sequences)
+	name += fmt.Sprintf("/model=%s/device=%s/isa=%s/depth=%d/sequences=%d/cache=%s", word(r.ModelType), word(devices(r)), word(r.ISA), r.Depth, r.Sequences, word(r.TypeK+"_"+r.TypeV))
 	if r.Threads != nil {
 		name += fmt.Sprintf("-%d", *r.Threads)
 	}

@@ -24,8 +24,8 @@ type column struct {
 }
 
 var columns = []column{
-	{"model", 24, false}, {"size", 10, true}, {"device", 12, false}, {"threads", 7, true},
-	{"test", 16, true}, {"t/s", 18, true}, {"limit t/s", 9, true}, {"of limit", 8, true}, {"peak memory", 11, true},
+	{"model", 24, false}, {"size", 10, true}, {"device", 16, false}, {"threads", 7, true},
+	{"test", 16, true}, {"t/s", 18, true}, {"limit t/s", 9, true}, {"of limit", 8, true}, {"predicted", 9, true}, {"first token", 11, true}, {"J/token", 8, true}, {"peak memory", 11, true},
 }
 
 func (m *markdown) Add(r bench.Record) error {
@@ -39,9 +39,47 @@ func (m *markdown) Add(r bench.Record) error {
 		m.profiled = append(m.profiled, r)
 	}
 	return row(m.w, columns, []string{
-		r.ModelType, Bytes(r.ModelSize), r.Backends + " " + r.ISA, known(r.Threads, "%d"),
-		test(r).Name(), fmt.Sprintf("%.2f ± %.2f", r.AvgTS, r.StddevTS), known(r.LimitTS, "%.2f"), share(r.LimitShare), memory(r.PeakBytes),
+		r.ModelType, Bytes(r.ModelSize), shown(r), known(r.Threads, "%d"),
+		test(r).Name() + cache(r), speed(r), known(r.LimitTS, "%.2f"), share(r.LimitShare), known(r.PredictedTS, "%.2f"),
+		known(r.FirstToken, "%.4g ms"), known(r.Joules, "%.3g"), memory(r.PeakBytes),
 	})
+}
+
+// shown is the devices for people: what was asked for where that says less, and
+// that they are software.
+func shown(r bench.Record) string {
+	s := devices(r) + " " + r.ISA
+	if r.DeviceSet != "" && r.DeviceSet != devices(r) {
+		s = r.DeviceSet + ": " + s
+	}
+	if r.Simulated != nil && *r.Simulated {
+		s += " (simulated)"
+	}
+	return s
+}
+
+// devices that carry the model.
+func devices(r bench.Record) string {
+	if r.Devices != "" {
+		return r.Devices
+	}
+	return r.Backends
+}
+
+// cache is the formats of the cache where they are not the usual ones.
+func cache(r bench.Record) string {
+	if r.TypeK == "f16" && r.TypeV == "f16" {
+		return ""
+	}
+	return " " + r.TypeK + "/" + r.TypeV
+}
+
+// speed is the mean with its 95 % confidence interval, or of a single repeat alone.
+func speed(r bench.Record) string {
+	if r.Interval == nil {
+		return fmt.Sprintf("%.2f", r.AvgTS)
+	}
+	return fmt.Sprintf("%.2f ± %.2f", r.AvgTS, *r.Interval)
 }
 
 func test(r bench.Record) bench.Test {

@@ -15,13 +15,13 @@ import (
 // record is a result with some things known and some not.
 func record() bench.Record {
 	threads, cpu, limit, share := 2, `Some "CPU", 3 GHz`, 20.0, 0.75
-	peak := uint64(3 << 30)
+	peak, half := uint64(3<<30), 0.25
 	return bench.Record{
 		Schema: 1, Fingerprint: "01234567-89abcdef", Backends: "cpu", CPUInfo: &cpu, ISA: "avx2",
 		ModelFilename: "a b.gguf", ModelType: "llama 6.7B Q4_0", ModelSize: 3_825_065_984, ModelParams: 6_738_415_616,
 		Batch: 2048, Threads: &threads, TypeK: "f16", TypeV: "f16", Gen: 128, Sequences: 1,
 		TestTime: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-		AvgNS:    8.5e9, AvgTS: 15, StddevTS: 0.25, SamplesNS: []int64{8_000_000_000, 9_000_000_000}, SamplesTS: []float64{16, 14.25},
+		AvgNS:    8.5e9, AvgTS: 15, StddevTS: 0.5, Interval: &half, SamplesNS: []int64{8_000_000_000, 9_000_000_000}, SamplesTS: []float64{16, 14.25},
 		LimitTS: &limit, LimitShare: &share, PeakBytes: &peak,
 	}
 }
@@ -56,21 +56,25 @@ func cells(line string) []string {
 func TestMarkdown(t *testing.T) {
 	second := record()
 	second.Gen, second.Prompt, second.LimitTS, second.LimitShare, second.Threads, second.PeakBytes = 0, 512, nil, nil, nil, nil
+	first, joules, predicted := 12.34, 1.5, 14.5
+	second.FirstToken, second.Joules, second.PredictedTS, second.Interval, second.TypeV, second.Devices = &first, &joules, &predicted, nil, "q8_0", "cuda:0"
+	yes := true
+	second.DeviceSet, second.ISA, second.Simulated = "auto", "sm_80", &yes
 	got := strings.Split(strings.TrimSpace(write(t, "md", record(), second)), "\n")
 	if len(got) != 4 {
 		t.Fatalf("%d lines, want 4: %q", len(got), got)
 	}
 	for i, want := range map[int][]string{
-		0: {"model", "size", "device", "threads", "test", "t/s", "limit t/s", "of limit", "peak memory"},
-		2: {"llama 6.7B Q4_0", "3.56 GiB", "cpu avx2", "2", "tg128", "15.00 ± 0.25", "20.00", "75.0 %", "3.00 GiB"},
-		3: {"llama 6.7B Q4_0", "3.56 GiB", "cpu avx2", "", "pp512", "15.00 ± 0.25", "", "", ""},
+		0: {"model", "size", "device", "threads", "test", "t/s", "limit t/s", "of limit", "predicted", "first token", "J/token", "peak memory"},
+		2: {"llama 6.7B Q4_0", "3.56 GiB", "cpu avx2", "2", "tg128", "15.00 ± 0.25", "20.00", "75.0 %", "", "", "", "3.00 GiB"},
+		3: {"llama 6.7B Q4_0", "3.56 GiB", "auto: cuda:0 sm_80 (simulated)", "", "pp512 f16/q8_0", "15.00", "", "", "14.50", "12.34 ms", "1.5", ""},
 	} {
 		if !slices.Equal(cells(got[i]), want) {
 			t.Errorf("line %d: %q, want %q", i, cells(got[i]), want)
 		}
 	}
 	for i, line := range got {
-		if n, want := len([]rune(line)), len([]rune(got[0])); n != want {
+		if n, want := len([]rune(line)), len([]rune(got[0])); i < 3 && n != want {
 			t.Errorf("line %d is %d wide, the head %d", i, n, want)
 		}
 	}
@@ -172,6 +176,19 @@ func TestBenchstat(t *testing.T) {
 	}
 	if want := "62500000 ns/token 16 tokens/s 80 %limit"; !strings.Contains(got[4], want) {
 		t.Errorf("%q lacks %q", got[4], want)
+	}
+}
+
+func TestRemarks(t *testing.T) {
+	if got := Remarks(record(), 2); len(got) > 0 {
+		t.Errorf("a usual record: %q", got)
+	}
+	r, wide := record(), 0.6
+	r.Outliers, r.Interval, r.ThrottledBy = []int{1}, &wide, []string{"power limit", "temperature"}
+	want := []string{"tg128: repeated 2 of 5 times: it was interrupted, or --budget was spent",
+		"tg128: after 2 repeats the mean is known to ± 4.0 % (95 %)", "tg128: 1 of 2 repeats are far from the others", "tg128: slower than the device could be: power limit, temperature"}
+	if got := Remarks(r, 5); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

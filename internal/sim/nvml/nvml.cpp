@@ -3,6 +3,7 @@
 // or DROVER_SIM_NVML in the same words where that is set. Keys:
 //   name= uuid= mem=   as there
 //   watts= celsius= mhz= limit=   sensors, and the power limit in watts; a card without one says that it has none
+//   joules= throttle=  energy taken so far, and the bits of the throttle reasons
 //   pcie=4x16          generation and lanes
 //   mig=1              the card is in MIG mode
 //   fallen=1           the card has fallen off the bus
@@ -30,7 +31,7 @@ struct Process {
 struct Card {
   std::string name = "Software CUDA device", uuid;
   uint64_t memory = uint64_t{2} << 30;
-  double watts = -1, celsius = -1, mhz = -1, limit = -1;  // negative: no such sensor
+  double watts = -1, celsius = -1, mhz = -1, limit = -1, joules = -1, throttle = -1;  // negative: no such sensor
   int generation = 0, lanes = 0;              // 0: no such link
   bool mig = false, lost = false;
   std::vector<Process> processes;
@@ -59,6 +60,8 @@ void set(System& s, Card& c, const std::string& key, const std::string& value) {
   if (key == "celsius") c.celsius = atof(text);
   if (key == "mhz") c.mhz = atof(text);
   if (key == "limit") c.limit = atof(text);
+  if (key == "joules") c.joules = atof(text);
+  if (key == "throttle") c.throttle = atof(text);
   if (key == "pcie") sscanf(text, "%dx%d", &c.generation, &c.lanes);
   if (key == "mig") c.mig = value == "1";
   if (key == "fallen") c.lost = value == "1";
@@ -101,10 +104,11 @@ int text(const std::string& s, char* to, unsigned n) {
   return kSuccess;
 }
 
-int reading(double value, double scale, unsigned* to) {
+template <class T>
+int reading(double value, double scale, T* to) {
   if (!running) return kUninitialized;
   if (value < 0) return kNotSupported;
-  *to = static_cast<unsigned>(value * scale);
+  *to = static_cast<T>(value * scale);
   return kSuccess;
 }
 
@@ -161,6 +165,8 @@ CALL(nvmlDeviceGetPowerUsage)(const Card* c, unsigned* milliwatts) { return read
 CALL(nvmlDeviceGetEnforcedPowerLimit)(const Card* c, unsigned* milliwatts) { return reading(c->limit, 1000, milliwatts); }
 CALL(nvmlDeviceGetTemperature)(const Card* c, int, unsigned* celsius) { return reading(c->celsius, 1, celsius); }
 CALL(nvmlDeviceGetClockInfo)(const Card* c, int, unsigned* mhz) { return reading(c->mhz, 1, mhz); }
+CALL(nvmlDeviceGetTotalEnergyConsumption)(const Card* c, unsigned long long* millijoules) { return reading(c->joules, 1000, millijoules); }
+CALL(nvmlDeviceGetCurrentClocksThrottleReasons)(const Card* c, unsigned long long* bits) { return reading(c->throttle, 1, bits); }
 CALL(nvmlDeviceGetMaxPcieLinkGeneration)(const Card* c, unsigned* n) { return reading(c->generation ? c->generation : -1, 1, n); }
 CALL(nvmlDeviceGetMaxPcieLinkWidth)(const Card* c, unsigned* n) { return reading(c->lanes ? c->lanes : -1, 1, n); }
 CALL(nvmlDeviceGetCurrPcieLinkGeneration)(const Card* c, unsigned* n) { return reading(c->generation ? 1 : -1, 1, n); }  // as of an idle card

@@ -1,0 +1,213 @@
+#!/bin/sh
+# Runs drover and other engines alternately on the same file, and prints how many
+# times as fast drover is: the median of the pairs' ratios, the least and most.
+#
+#   peers.sh [-d DROVER] [-l LLAMA_BENCH]... [-o OLLAMA] [-m MODEL] [-p 512] [-n 128] [-r 5] [-t THREADS] [-c] [-O DIR]
+#
+#   -d  drover's program (bin/drover)
+#   -l  a program llama-bench of llama.cpp or of what descends from it; may be repeated
+#   -o  a program ollama; a server of it is started, and ended after
+#   -m  a GGUF file, or synthetic:SHAPE[:TYPE], which drover convert writes first
+#   -p  prompt lengths, -n lengths of generation, with commas between; 0: none
+#   -r  pairs: each runs both, and every other one the peer first
+#   -t  threads; left out: each program's own choice, which may not be the same
+#   -c  on the CPU alone
+#   -O  keep what drover and llama-bench wrote in DIR, for drover compare
+set -eu
+export LC_ALL=C # sort and join must agree, and numbers have points
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "peers.sh: $*"; exit 2; }
+
+drover=bin/drover llamas='' ollama='' model=synthetic:tinyllama-1.1b:Q4_0
+prompts=512 gens=128 pairs=5 threads='' cpu='' keep=''
+while getopts d:l:o:m:p:n:r:t:cO: flag; do
+	case $flag in
+	d) drover=$OPTARG ;;
+	l) llamas="$llamas$OPTARG
+" ;;
+	o) ollama=$OPTARG ;;
+	m) model=$OPTARG ;;
+	p) prompts=$OPTARG ;;
+	n) gens=$OPTARG ;;
+	r) pairs=$OPTARG ;;
+	t) threads=$OPTARG ;;
+	c) cpu=1 ;;
+	O) keep=$OPTARG ;;
+	*) die "usage: peers.sh [-d DROVER] [-l LLAMA_BENCH]... [-o OLLAMA] [-m MODEL] [-p 512] [-n 128] [-r 5] [-t THREADS] [-c] [-O DIR]" ;;
+	esac
+done
+shift $((OPTIND - 1))
+[ $# -eq 0 ] || die "what is $1? files go with -m, programs with -l and -o"
+[ -n "$llamas$ollama" ] || die "name a peer: -l LLAMA_BENCH or -o OLLAMA"
+for number in "$pairs" "${threads:-1}"; do
+	case $number in '' | 0* | *[!0-9]*) die "\"$number\" is not a number from 1 on" ;; esac
+done
+command -v "$drover" >/dev/null || die "no drover at $drover: ./build.sh makes it"
+printf %s "$llamas" | while IFS= read -r peer; do
+	command -v "$peer" >/dev/null || die "no llama-bench at $peer"
+done
+[ -z "$ollama" ] || command -v "$ollama" >/dev/null || die "no ollama at $ollama"
+
+scratch=$(mktemp -d)
+server=''
+end() {
+	[ -z "$server" ] || kill "$server" 2>/dev/null || true
+	rm -rf "$scratch"
+}
+trap end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+case $model in
+synthetic:*)
+	say "$drover convert -m $model"
+	"$drover" convert -m "$model" -o "$scratch/model.gguf" >&2
+	file=$scratch/model.gguf
+	;;
+*)
+	[ -f "$model" ] || die "no file $model"
+	file=$(cd "$(dirname "$model")" && pwd)/$(basename "$model")
+	;;
+esac
+
+# --- one run of each; rates FILE prints a line "TEST TOKENS_PER_S" for each record
+
+rates() {
+	awk '
+	function field(name,    at) {
+		if (!match($0, "\"" name "\": *[-+0-9.eE]+")) return ""
+		at = substr($0, RSTART, RLENGTH)
+		sub(/^[^:]*: */, "", at)
+		return at
+	}
+	field("avg_ts") != "" {
+		test = field("n_prompt") > 0 ? "pp" field("n_prompt") : "tg" field("n_gen")
+		print test, field("avg_ts")
+	}' "$1"
+}
+
+run_drover() {
+	set -- bench -m "$file" -p "$prompts" -n "$gens" -r 1 -o jsonl
+	[ -z "$threads" ] || set -- "$@" -t "$threads"
+	[ -z "$cpu" ] || set -- "$@" --device cpu
+	"$drover" "$@" >"$scratch/drover.jsonl" 2>"$scratch/log" || { cat "$scratch/log" >&2; die "drover failed"; }
+	rates "$scratch/drover.jsonl" >"$scratch/drover"
+	[ -z "$keep" ] || cat "$scratch/drover.jsonl" >>"$keep/drover.jsonl"
+}
+
+# run_llama PROGRAM NAME
+run_llama() {
+	program=$1 kept=$2
+	set -- -m "$file" -p "$prompts" -n "$gens" -r 1 -o jsonl
+	[ -z "$threads" ] || set -- "$@" -t "$threads"
+	[ -z "$cpu" ] || set -- "$@" -ngl 0
+	"$program" "$@" >"$scratch/peer.jsonl" 2>"$scratch/log" || { cat "$scratch/log" >&2; die "$program failed"; }
+	rates "$scratch/peer.jsonl" >"$scratch/peer"
+	[ -z "$keep" ] || cat "$scratch/peer.jsonl" >>"$keep/$kept.jsonl"
+}
+
+# ollama's models hold their parameters, so that there is one for each length
+start_ollama() {
+	export OLLAMA_HOST=127.0.0.1:11999 OLLAMA_MODELS="$scratch/ollama" OLLAMA_KEEP_ALIVE=30m
+	"$ollama" serve >"$scratch/serve" 2>&1 &
+	server=$!
+	tries=0
+	until "$ollama" list >/dev/null 2>&1; do
+		tries=$((tries + 1))
+		[ "$tries" -lt 60 ] && kill -0 "$server" 2>/dev/null || { cat "$scratch/serve" >&2; die "$ollama serve does not answer"; }
+		sleep 1
+	done
+	for n in $(echo "$gens" | tr , ' '); do
+		[ "$n" -gt 0 ] || continue
+		{
+			printf 'FROM %s\nPARAMETER temperature 0\nPARAMETER num_predict %d\nPARAMETER num_ctx 4096\n' "$file" "$n"
+			[ -z "$threads" ] || echo "PARAMETER num_thread $threads"
+			[ -z "$cpu" ] || echo "PARAMETER num_gpu 0"
+		} >"$scratch/Modelfile"
+		"$ollama" create "peer-$n" -f "$scratch/Modelfile" >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2; die "$ollama create failed"; }
+		"$ollama" run "peer-$n" "warm up" >/dev/null 2>&1 </dev/null || die "$ollama run failed"
+	done
+}
+
+# run_ollama PAIR: generation alone, since how many tokens a text has is the
+# engine's to say; no two prompts begin alike, or the cache would hold them
+run_ollama() {
+	: >"$scratch/peer"
+	for n in $(echo "$gens" | tr , ' '); do
+		[ "$n" -gt 0 ] || continue
+		"$ollama" run --verbose "peer-$n" "$1 times upon a time" >/dev/null 2>"$scratch/log" </dev/null || { cat "$scratch/log" >&2; die "$ollama run failed"; }
+		awk -v n="$n" '/^eval rate:/ { print "tg" n, $3 }' "$scratch/log" >>"$scratch/peer"
+	done
+}
+
+# --- pairs
+
+# pair NAME COMMAND...: a run of drover and one of the peer
+pair() {
+	name=$1
+	shift
+	if [ $((number % 2)) -eq 1 ]; then
+		run_drover && "$@"
+	else
+		"$@" && run_drover
+	fi
+	[ -s "$scratch/peer" ] || die "$name printed no speed"
+	sort "$scratch/drover" >"$scratch/left"
+	sort "$scratch/peer" >"$scratch/right"
+	join "$scratch/left" "$scratch/right" >"$scratch/joined"
+	[ -s "$scratch/joined" ] || die "$name ran no test that drover ran"
+	while read -r test ours theirs; do
+		echo "$name	$test	$ours	$theirs" >>"$scratch/pairs"
+		say "$name, pair $number, $test: drover $ours, $name $theirs tokens/s"
+	done <"$scratch/joined"
+}
+
+[ -z "$keep" ] || mkdir -p "$keep"
+[ -z "$ollama" ] || start_ollama
+printf %s "$llamas" >"$scratch/llamas"
+number=1
+while [ "$number" -le "$pairs" ]; do
+	i=0
+	while IFS= read -r peer; do
+		i=$((i + 1)) name=llama-bench
+		[ "$(wc -l <"$scratch/llamas")" -eq 1 ] || name=llama-bench-$i
+		pair "$name" run_llama "$peer" "$name" </dev/null
+	done <"$scratch/llamas"
+	[ -z "$ollama" ] || pair ollama run_ollama "$number"
+	number=$((number + 1))
+done
+
+awk -F '\t' -v model="$model" -v threads="${threads:-each its own choice of}" '
+function median(list, n,    i, j, x) { # sorts list
+	for (i = 2; i <= n; i++) {
+		x = list[i]
+		for (j = i - 1; j >= 1 && list[j] > x; j--) list[j + 1] = list[j]
+		list[j + 1] = x
+	}
+	return n % 2 ? list[(n + 1) / 2] : (list[n / 2] + list[n / 2 + 1]) / 2
+}
+{
+	key = $1 "\t" $2
+	if (!(key in count)) order[++keys] = key
+	n = ++count[key]
+	ours[key, n] = $3 + 0
+	theirs[key, n] = $4 + 0
+}
+END {
+	printf "%s, %s threads\n\n", model, threads
+	printf "| %-14s | %-8s | %5s | %12s | %12s | %24s |\n", "peer", "test", "pairs", "drover t/s", "peer t/s", "drover / peer (range)"
+	print "| -------------- | -------- | ----: | -----------: | -----------: | -----------------------: |"
+	for (k = 1; k <= keys; k++) {
+		key = order[k]
+		n = count[key]
+		for (i = 1; i <= n; i++) {
+			a[i] = ours[key, i]
+			b[i] = theirs[key, i]
+			r[i] = a[i] / b[i]
+		}
+		split(key, part, "\t")
+		m = median(r, n)
+		printf "| %-14s | %-8s | %5d | %12.2f | %12.2f | %24s |\n", part[1], part[2], n, median(a, n), median(b, n), sprintf("%.3f (%.3f to %.3f)", m, r[1], r[n])
+	}
+}' "$scratch/pairs"
