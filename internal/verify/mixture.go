@@ -74,14 +74,27 @@ func (r *router) route(h []float32) (chosen []int, gap float64) {
 	return order[:r.used], gap
 }
 
-// toward is a hidden state, of the length of h, whose normed one points along the
-// router's row of expert e.
+// toward is a hidden state, of the length of h, that goes to expert e and clearly so,
+// where there is one: its normed values point along the router's row of the expert,
+// and a little along another's.
 func (r *router) toward(e int, h []float32) []float32 {
+	var out []float32
+	experts := len(r.w) / r.dim
+	for other := 1; other <= experts; other++ {
+		out = r.along(e, (e+other)%experts, h)
+		if chosen, gap := r.route(out); gap > 10*sameInputGap && slices.Contains(chosen, e) {
+			break
+		}
+	}
+	return out
+}
+
+func (r *router) along(e, other int, h []float32) []float32 {
 	out := make([]float32, r.dim)
 	var have, want float64
 	for i := range out {
 		if n := r.norm[i]; math.Abs(float64(n)) > 1e-3 {
-			out[i] = r.w[e*r.dim+i] / n
+			out[i] = (r.w[e*r.dim+i] + 0.3*r.w[other*r.dim+i]) / n
 		}
 		have += float64(out[i]) * float64(out[i])
 		want += float64(h[i]) * float64(h[i])
