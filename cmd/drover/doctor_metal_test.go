@@ -13,9 +13,10 @@ import (
 	"drover/internal/sim"
 )
 
-// The build with the Metal backend finds its GPU right, a GPU that is lost, full or
-// too old wrong, and CUDA absent.
-func TestDoctorMetal(t *testing.T) {
+// withMetal builds the program with the Metal backend, for this test, and gives the
+// environment of its software device.
+func withMetal(t *testing.T) []string {
+	t.Helper()
 	library := sim.Metal(t)
 	program := filepath.Join(t.TempDir(), "drover")
 	build := exec.Command("go", "build", "-tags", "metalsim", "-o", program, ".")
@@ -24,7 +25,13 @@ func TestDoctorMetal(t *testing.T) {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	t.Setenv("DROVER_TEST_BINARY", program)
-	env := []string{"DROVER_METAL_LIBRARY=" + library}
+	return []string{"DROVER_METAL_LIBRARY=" + library}
+}
+
+// The build with the Metal backend finds its GPU right, a GPU that is lost, full or
+// too old wrong, and CUDA absent.
+func TestDoctorMetal(t *testing.T) {
+	env := withMetal(t)
 	for _, c := range []struct {
 		set  string
 		args string
@@ -47,5 +54,17 @@ func TestDoctorMetal(t *testing.T) {
 	r := command(t, "", []string{"DROVER_METAL_LIBRARY=/nonexistent/libmetalsim.so"}, "doctor", "--device", "metal", "--json")
 	if failed, _ := r.object(t)["error"].(map[string]any); r.exit != 4 || !strings.Contains(fmt.Sprint(failed["hint"]), "DROVER_METAL_LIBRARY") {
 		t.Errorf("without the library: exit %d, %v", r.exit, failed)
+	}
+}
+
+// The Metal backend is right in formats whose kernels share little.
+func TestVerifyMetal(t *testing.T) {
+	env := withMetal(t)
+	for _, args := range []string{":Q4_0", ":Q6_K -ctk q8_0 -ctv q8_0", ":F16", ",experts=4:Q4_K"} {
+		fields := strings.Fields(args)
+		r := command(t, "", env, append([]string{"verify", "--device", "metal", "-m", "synthetic:dim=256,layers=2,heads=4,kv=2,ffn=256,vocab=331" + fields[0]}, fields[1:]...)...)
+		if r.exit != 0 || !strings.Contains(r.out, "pass  layer 1 feed-forward     metal ") {
+			t.Errorf("%s: exit %d, %s%s", args, r.exit, r.out, r.errout)
+		}
 	}
 }

@@ -215,7 +215,8 @@ func (s *session) verifiedDoc(c *cli.Context, r *verify.Report) *verifiedDoc {
 
 // tellVerified writes the report, and gives the error of what is wrong.
 func (s *session) tellVerified(c *cli.Context, r *verify.Report) error {
-	f := &failure{exit: exitVerify, code: "verify", err: errors.New(r.Wrong())}
+	f := &failure{exit: exitVerify, code: "verify", err: errors.New(r.Wrong()),
+		hint: "drover doctor checks the device with small models; run verify again with another --seed: what comes and goes is a faulty device"}
 	if r.First != nil {
 		f.device = r.First.Block.Device
 	}

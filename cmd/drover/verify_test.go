@@ -86,4 +86,3 @@ func TestVerifySets(t *testing.T) {
 		}
 	}
 }
-
