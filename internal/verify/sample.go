@@ -7,9 +7,9 @@ import (
 	"drover/backend"
 )
 
-// budget is how many multiply-adds the reference may take for the layers: about
-// twenty seconds of two cores. Another device has deviceBudget.
-const budget, deviceBudget = 60e9, 3e12
+// Budget is how many multiply-adds the reference may take for the layers, about
+// twelve seconds of two cores, and DeviceBudget another device.
+const Budget, DeviceBudget = 60e9, 3e12
 
 // sample chooses layers: one of each device that carries any, then one of each mix
 // of formats, then such that they lie evenly from the first to the last, as many as
@@ -75,9 +75,13 @@ func budgeted(m *backend.Model, rows int, o Options) int {
 		}
 		layer += n
 	}
-	allowed := float64(budget)
-	if o.Against != nil {
-		allowed = deviceBudget
+	allowed := o.Budget
+	switch {
+	case allowed > 0:
+	case o.Against != nil:
+		allowed = DeviceBudget
+	default:
+		allowed = Budget
 	}
 	return max(2, int(min(1e6, allowed/(layer*float64(rows)))))
 }

@@ -28,6 +28,7 @@ type Place struct {
 type Options struct {
 	Against backend.Device // what the devices are held to; nil: the reference
 	Full    bool           // every layer
+	Budget  float64        // multiply-adds for the layers, else; 0: Budget or DeviceBudget
 	Seed    uint64         // of the tokens
 	Context int            // most positions of a sequence
 	Batch   int            // most rows in a batch

@@ -3,7 +3,9 @@ package verify
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -191,6 +193,39 @@ func TestNamed(t *testing.T) {
 		if r := on(t, open(t, shape+":Q8_0"), dev, options()); r.OK || !strings.HasPrefix(r.Wrong(), c.want) {
 			t.Errorf("%s: %q, want %q", name, r.Wrong(), c.want)
 		}
+	}
+}
+
+// Of many layers some are verified, on the devices that carry them, and what is wrong
+// in one of these has its number in the whole model.
+func TestSome(t *testing.T) {
+	m := open(t, "synthetic:dim=256,layers=9,heads=4,kv=2,ffn=256,vocab=331:Q8_0")
+	first, second := newDevice("cpu"), newDevice("cuda")
+	places := []Place{{first, []backend.Range{{Lo: 0, Hi: 8}}}, {second, []backend.Range{{Lo: 8, Hi: 20}}}}
+	o := options()
+	o.Budget = 1
+	r, err := Run(t.Context(), m, places, o)
+	if err != nil || !r.OK || !slices.Equal(r.Layers, []int{0, 3, 4}) || r.Of != 9 { // layer 3 is cut between the two
+		t.Fatalf("%v, %+v", err, r)
+	}
+	for i, want := range []string{"0 embedding cpu", "1 layer 0 attention cpu", "2 layer 0 feed-forward cpu", "7 layer 3 attention cpu", "8 layer 3 feed-forward cuda", "9 layer 4 attention cuda", "10 layer 4 feed-forward cuda", "19 head cuda"} {
+		if k := r.Blocks[i]; fmt.Sprint(k.Block, " ", k.Name, " ", k.Device) != want {
+			t.Errorf("%d %s %s, want %s", k.Block, k.Name, k.Device, want)
+		}
+	}
+	second.model = func(c *backend.Model) {
+		for i := range c.Layers {
+			if c.Layers[i].K == m.Layers[8].K {
+				c.Layers[i].K = m.Layers[7].K
+			}
+		}
+	}
+	if r, err = Run(t.Context(), m, places, o); err != nil || !r.OK {
+		t.Errorf("%v, %q: layer 8 is not looked at", err, r.Wrong())
+	}
+	o.Full = true
+	if r, err = Run(t.Context(), m, places, o); err != nil || r.OK || !strings.HasPrefix(r.Wrong(), "layer 8 attention on cuda is wrong from k on") || len(r.Blocks) != 20 {
+		t.Errorf("%v, %q", err, r.Wrong())
 	}
 }
 
