@@ -146,21 +146,21 @@ type verifyOpDoc struct {
 }
 
 type verifyLogitsDoc struct {
-	Rows          int               `json:"rows"`
-	NMSE          *float64          `json:"nmse"`
-	Limit         float64           `json:"nmse_limit"`
-	Together      *float64          `json:"together_nmse"`
-	TogetherLimit float64           `json:"together_nmse_limit"`
-	KL            *float64          `json:"kl_mean"`
-	KLMost        *float64          `json:"kl_max"`
-	Top1          int               `json:"top1"`
-	Unclear       int               `json:"unclear_rows"`
-	Divergence    *verifyDiverseDoc `json:"divergence"`
-	Greedy        string            `json:"greedy,omitempty"`
-	OK            bool              `json:"ok"`
+	Rows          int                  `json:"rows"`
+	NMSE          *float64             `json:"nmse"`
+	Limit         float64              `json:"nmse_limit"`
+	Together      *float64             `json:"together_nmse"`
+	TogetherLimit float64              `json:"together_nmse_limit"`
+	KL            *float64             `json:"kl_mean"`
+	KLMost        *float64             `json:"kl_max"`
+	Top1          int                  `json:"top1"`
+	Unclear       int                  `json:"unclear_rows"`
+	Divergence    *verifyDivergenceDoc `json:"divergence"`
+	Greedy        string               `json:"greedy,omitempty"`
+	OK            bool                 `json:"ok"`
 }
 
-type verifyDiverseDoc struct {
+type verifyDivergenceDoc struct {
 	Where   string  `json:"where"`
 	Token   int32   `json:"token"`
 	Wanted  int32   `json:"wanted"`
@@ -198,7 +198,7 @@ func (s *session) verifiedDoc(c *cli.Context, r *verify.Report) *verifiedDoc {
 		Logits: verifyLogitsDoc{Rows: l.Rows, NMSE: number(l.NMSE), Limit: l.Limit, Together: number(l.Together), TogetherLimit: l.TogetherLimit,
 			KL: number(l.KL), KLMost: number(l.KLMost), Top1: l.Top1, Unclear: l.Unclear, Greedy: l.Greedy, OK: l.OK}}
 	if d := l.Diverges; d != nil {
-		doc.Logits.Divergence = &verifyDiverseDoc{d.Where, d.Got, d.Want, d.Gap, d.Gap <= d.Tie}
+		doc.Logits.Divergence = &verifyDivergenceDoc{d.Where, d.Got, d.Want, d.Gap, d.Gap <= d.Tie}
 	}
 	for _, k := range r.Blocks {
 		b := verifyBlockDoc{Block: k.Block, Name: k.Name, Device: k.Device, Arithmetic: k.Arithmetic, OK: k.OK, Ops: []verifyOpDoc{}}

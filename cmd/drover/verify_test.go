@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"drover/backend"
 	"drover/internal/device"
 )
 
@@ -84,5 +85,17 @@ func TestVerifySets(t *testing.T) {
 				t.Errorf("%s, %s: exit %d, %s%s", isa, args, r.exit, r.out, r.errout)
 			}
 		}
+	}
+}
+
+// A reference without the memory for a block says whose memory that is, with status 5.
+func TestVerifyReferenceMemory(t *testing.T) {
+	short := &backend.MemoryError{Device: "ref", Need: 2 << 30, Free: 1 << 30}
+	f := classify(referenceError(fmt.Errorf("load head for the reference: %w", short)))
+	if f.exit != 5 || f.device != "ref" || !strings.Contains(f.hint, "--against cpu") || !strings.Contains(f.Error(), "2048.0 MiB") {
+		t.Errorf("%+v", f)
+	}
+	if f := classify(referenceError(&backend.MemoryError{Device: "cuda:0"})); f.exit != 5 || f.device != "cuda:0" || strings.Contains(f.hint, "reference") {
+		t.Errorf("%+v", f)
 	}
 }
