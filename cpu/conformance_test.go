@@ -5,6 +5,7 @@ import (
 
 	"drover/backend"
 	"drover/backend/backendtest"
+	"drover/internal/ref"
 )
 
 // TestConformance holds every kernel set of this CPU to the contract.
@@ -23,7 +24,7 @@ func TestConformance(t *testing.T) {
 			backendtest.Run(t, open(Options{Threads: 2}), backendtest.Options{
 				Same: []backend.Device{open(Options{Threads: 1}), open(Options{Threads: 3}), open(Options{Threads: 5}),
 					open(Options{Threads: 2, Raw: true})},
-				Round: backendtest.Int8Blocks,
+				Round: ref.Int8Blocks,
 				Small: func(memory uint64) backend.Device { return open(Options{Threads: 2, Memory: memory}) },
 			})
 		})

@@ -68,6 +68,7 @@ func rules() []rule {
 		{dir: "internal/rates", imports: []string{"backend", "internal/quant"}},
 		{dir: "internal/sched", imports: []string{"backend", "internal/quant", "internal/rates"}, tests: []string{"internal/model"}},
 		{dir: "internal/doctor", imports: []string{"backend", "internal/model", "internal/quant", "internal/ref"}, tests: conformance},
+		{dir: "internal/verify", imports: []string{"backend", "internal/quant", "internal/ref"}, tests: []string{"internal/model"}},
 		{dir: "internal/bench", imports: []string{"backend", "internal/engine", "internal/quant"}, tests: []string{"internal/ref", "internal/model"}},
 		{dir: "internal/store", imports: []string{"internal/bench"}},
 		{dir: "internal/compare", imports: []string{"internal/bench"}, thirdOnes: []string{perf}},
@@ -77,7 +78,7 @@ func rules() []rule {
 
 		{dir: "cmd/drover", thirdOnes: []string{cli, sys, term}, imports: []string{
 			"backend", "internal/bench", "internal/chat", "internal/compare", "internal/demo", "internal/device", "internal/doctor", "internal/engine", "internal/gguf", "internal/grammar",
-			"internal/model", "internal/quant", "internal/rates", "internal/ref", "internal/report", "internal/sample", "internal/sched", "internal/server", "internal/store", "internal/token"}, tests: []string{"internal/sim"}},
+			"internal/model", "internal/quant", "internal/rates", "internal/ref", "internal/report", "internal/sample", "internal/sched", "internal/server", "internal/store", "internal/token", "internal/verify"}, tests: []string{"internal/sim"}},
 		{dir: "internal/sim", tests: []string{"internal/sim"}},
 		{dir: "internal/sim/cuda", tests: []string{"internal/sim"}},
 		{dir: "internal/sim/nvml", tests: []string{"internal/sim"}},
@@ -251,6 +252,7 @@ func TestTable(t *testing.T) {
 		{"internal/sched", "drover/internal/device", true, false},
 		{"internal/bench", "drover/metal", true, false},
 		{"internal/doctor", "drover/internal/device", true, false},
+		{"internal/verify", "drover/cpu", true, false},
 		{"internal/device", "drover/cuda", false, true},
 		{"internal/quant", "golang.org/x/sys/unix", false, false},
 		{"internal/gguf", "golang.org/x/sys/unix", false, true},

@@ -36,7 +36,7 @@ type Options struct {
 	// Used() backend.Need.
 	Used func(backend.Stage) backend.Need
 	// Round rounds a row of activations, in place, as the device does before a
-	// product with block-quantised weights (Int8Blocks, say). With it, and the
+	// product with block-quantised weights (ref.Int8Blocks, say). With it, and the
 	// reference rounding too, the device's values are held to those of float
 	// weights. nil: the case "arithmetic" does not run.
 	Round func(row []float64)

@@ -107,7 +107,7 @@ func (f *fault) options() Options {
 		changed.forward = f.other
 		other = changed.device(0)
 	}
-	return Options{Types: []quant.Type{f.typ}, onlyShape: f.shape, onlyCase: f.by, Round: Int8Blocks, Same: []backend.Device{other},
+	return Options{Types: []quant.Type{f.typ}, onlyShape: f.shape, onlyCase: f.by, Round: ref.Int8Blocks, Same: []backend.Device{other},
 		Small: func(memory uint64) backend.Device { return f.device(memory) }}
 }
 
@@ -117,7 +117,7 @@ func TestFaultsAreNoticed(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			none := &fault{shape: f.shape, by: f.by, typ: f.typ}
 			if f.typ.BlockElems() > 1 {
-				none.round = Int8Blocks
+				none.round = ref.Int8Blocks
 			}
 			var failures []string
 			if run(&recorder{failures: &failures}, none.device(0), none.options()); len(failures) > 0 {

@@ -7,6 +7,7 @@ import (
 
 	"drover/backend"
 	"drover/internal/quant"
+	"drover/internal/ref"
 )
 
 var faults = []*fault{
@@ -63,7 +64,7 @@ var faults = []*fault{
 		for i, v := range row {
 			row[i] = v * (1 + 3e-4*math.Sin(float64(i/32)))
 		}
-		Int8Blocks(row)
+		ref.Int8Blocks(row)
 	}},
 	{name: "activations rounded to six bits", shape: "mqa", typ: quant.Q8_0, by: "nmse against the reference", round: func(row []float64) {
 		for i := 0; i < len(row); i += 32 {
@@ -179,7 +180,7 @@ var faults = []*fault{
 		}
 		return s.Stage.Forward(context.WithoutCancel(ctx), run, b)
 	}},
-	{name: "one weight wrong", shape: "mqa", typ: quant.Q4_K, by: "arithmetic", round: Int8Blocks, model: func(m *backend.Model) {
+	{name: "one weight wrong", shape: "mqa", typ: quant.Q4_K, by: "arithmetic", round: ref.Int8Blocks, model: func(m *backend.Model) {
 		m.Output = moved(m.Output, func(row int) int { return row })
 		data := m.Output.Source.(memory)
 		data[len(data)-1] ^= 0x80

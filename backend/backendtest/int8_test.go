@@ -19,7 +19,7 @@ func float32Sums(row []float64) { // as if what made the row had summed in float
 
 func int8Activations(row []float64) {
 	float32Sums(row)
-	Int8Blocks(row)
+	ref.Int8Blocks(row)
 }
 
 // TestTolerances measures the table: devices that differ from the reference

@@ -5,12 +5,13 @@ import (
 
 	"drover/backend"
 	"drover/internal/quant"
+	"drover/internal/ref"
 )
 
 // The pairs are what the package's doc says: every case meets every format and
 // every shape that it applies to, and the first every pair.
 func TestPairs(t *testing.T) {
-	o := &Options{Types: quant.Types(), Same: []backend.Device{nil}, Round: Int8Blocks}
+	o := &Options{Types: quant.Types(), Same: []backend.Device{nil}, Round: ref.Int8Blocks}
 	for n, c := range cases {
 		formats, met := map[int]bool{}, 0
 		for i := range shapes {

@@ -1,8 +1,6 @@
 package backendtest
 
 import (
-	"math"
-
 	"drover/internal/quant"
 	"drover/internal/ref"
 )
@@ -15,23 +13,3 @@ type Tolerance = ref.Tolerance
 // format t, caches in k and v. TestTolerances measures it on the suite's own
 // models.
 func ToleranceOf(t, k, v quant.Type) Tolerance { return ref.ToleranceInt8(t, k, v) }
-
-// Int8Blocks is the usual rounding of activations: 32 values share a float32
-// scale, their largest magnitude over 127, and each is the nearest multiple of
-// it, ties to even.
-func Int8Blocks(row []float64) {
-	for len(row) > 0 {
-		n := min(32, len(row))
-		var most float32
-		for _, v := range row[:n] {
-			most = max(most, float32(math.Abs(v)))
-		}
-		if most > 0 {
-			inv, scale := 127/most, float64(most/127)
-			for i, v := range row[:n] {
-				row[i] = math.RoundToEven(float64(float32(v)*inv)) * scale
-			}
-		}
-		row = row[n:]
-	}
-}

@@ -105,6 +105,8 @@ func flagValues(command, long string) []string {
 		return names
 	case "cache-type-k", "cache-type-v":
 		return []string{"f32", "f16", "q8_0"}
+	case "against":
+		return []string{"ref", "cpu"}
 	case "gpu-layers":
 		return []string{"auto", "all"}
 	case "output":

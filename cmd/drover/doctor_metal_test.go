@@ -14,9 +14,9 @@ import (
 	"drover/internal/sim"
 )
 
-// metalProgram makes command run the build with the Metal backend, and gives its
-// environment.
-func metalProgram(t *testing.T) []string {
+// withMetal builds the program with the Metal backend, for this test, and gives the
+// environment of its software device.
+func withMetal(t *testing.T) []string {
 	t.Helper()
 	library := sim.Metal(t)
 	program := filepath.Join(t.TempDir(), "drover")
@@ -32,7 +32,7 @@ func metalProgram(t *testing.T) []string {
 // The build with the Metal backend finds its GPU right, a GPU that is lost, full or
 // too old wrong, and CUDA absent.
 func TestDoctorMetal(t *testing.T) {
-	env := metalProgram(t)
+	env := withMetal(t)
 	for _, c := range []struct {
 		set  string
 		args string
@@ -61,7 +61,7 @@ func TestDoctorMetal(t *testing.T) {
 // bench measures the software GPU by itself, the CPU, and what the scheduler chooses
 // of both.
 func TestBenchMetal(t *testing.T) {
-	r := command(t, "", metalProgram(t), append(benchArgs, "-m", "synthetic:dim=64,layers=2,heads=2,kv=1,ffn=96,vocab=512", "--device", "all", "--json")...)
+	r := command(t, "", withMetal(t), append(benchArgs, "-m", "synthetic:dim=64,layers=2,heads=2,kv=1,ffn=96,vocab=512", "--device", "all", "--json")...)
 	if r.exit != 0 {
 		t.Fatalf("exit %d, %s%s", r.exit, r.out, r.errout)
 	}
@@ -72,5 +72,17 @@ func TestBenchMetal(t *testing.T) {
 	}
 	if want := []string{"metal metal true", "metal metal true", "cpu cpu false", "cpu cpu false"}; len(sets) != 6 || !slices.Equal(sets[:4], want) || !strings.HasPrefix(sets[4], "auto ") {
 		t.Errorf("%q, want %q and auto twice", sets, want)
+	}
+}
+
+// The Metal backend is right in formats whose kernels share little.
+func TestVerifyMetal(t *testing.T) {
+	env := withMetal(t)
+	for _, args := range []string{":Q4_0", ":Q6_K -ctk q8_0 -ctv q8_0", ":F16", ",experts=4:Q4_K"} {
+		fields := strings.Fields(args)
+		r := command(t, "", env, append([]string{"verify", "--device", "metal", "-m", "synthetic:dim=256,layers=2,heads=4,kv=2,ffn=256,vocab=331" + fields[0]}, fields[1:]...)...)
+		if r.exit != 0 || !strings.Contains(r.out, "pass  layer 1 feed-forward     metal ") {
+			t.Errorf("%s: exit %d, %s%s", args, r.exit, r.out, r.errout)
+		}
 	}
 }

@@ -90,6 +90,7 @@ func newApp(in io.Reader, out, errs io.Writer) *cli.App {
 			devicesCommand(),
 			doctorCommand(),
 			planCommand(),
+			verifyCommand(),
 			inspectCommand(),
 			tokenizeCommand(),
 			logitsCommand(),

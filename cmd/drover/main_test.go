@@ -147,6 +147,13 @@ func wrong(t *testing.T) []wrongCase {
 		{args: []string{"tokenize", "a", "-m", garbage}, exit: 3, code: "model", want: "garbage.gguf"},
 		{args: []string{"logits", "-o", filepath.Join(dir, "l")}, exit: 2, code: "usage", want: "--tokens"},
 		{args: []string{"logits", "--tokens", "1"}, exit: 2, code: "usage", want: "--output"},
+		{args: []string{"verify", "x"}, exit: 2, code: "usage", want: "one too many"},
+		{args: []string{"verify", "--against", "gpu"}, exit: 2, code: "usage", want: "--against"},
+		{args: []string{"verify", "--against", "cpu"}, exit: 2, code: "usage", want: "held to itself"},
+		{args: []string{"verify", "--seed", "-1"}, exit: 2, code: "usage", want: "--seed"},
+		{args: []string{"verify", "-m", garbage}, exit: 3, code: "model", want: "garbage.gguf"},
+		{args: []string{"verify", "--device", "cuda"}, exit: 4, code: "device", want: "cuda"},
+		{args: []string{"verify", "-m", "synthetic:llama-65b:F32", "-c", "1000000", "--fit=false"}, exit: 5, code: "memory", want: "needs"},
 		{args: []string{"perplexity"}, exit: 2, code: "usage", want: "--file"},
 		{args: []string{"inspect", "-m", garbage}, exit: 3, code: "model", want: "garbage.gguf"},
 		{args: []string{"inspect", garbage}, exit: 3, code: "model", want: "garbage.gguf"},
@@ -212,7 +219,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("drover %q --json: exit %d, %q", args, r.exit, r.out)
 		}
 	}
-	for _, name := range []string{"run", "bench", "devices", "doctor", "inspect", "tokenize", "logits", "perplexity", "convert", "completion"} {
+	for _, name := range []string{"run", "bench", "devices", "doctor", "verify", "inspect", "tokenize", "logits", "perplexity", "convert", "completion"} {
 		if r := command(t, "", nil, "help"); !strings.Contains(r.out, "\n   "+name+" ") {
 			t.Errorf("drover help does not list %s", name)
 		}

@@ -126,13 +126,9 @@ func (s *session) start(c *cli.Context, context int) error {
 	bar := newProgress(c.App.ErrWriter, "loading "+s.file.Path)
 	defer bar.end()
 	began := time.Now()
-	m := s.file.Model
-	asked := planning{compute: s.compute, context: context, fit: c.Bool("fit"), sequences: 1, request: sched.Usual()}
-	s.placer = &placer{machine: s.machine, model: m, asked: asked, wishes: asked.wishes(c, m), notes: bar, verbose: s.verbose, auto: c.String("device") == "auto",
-		title: fmt.Sprintf("%s: %s, %s, %.2f G weights", s.file.Path, m.Config.Arch, s.file.TypeName, float64(s.file.Params)/1e9)}
-	s.machine.speeds.notes = bar
+	s.place(c, context, bar)
 	var err error
-	if s.engine, err = engine.Load(c.Context, m, s.placer.plan, bar.step); err != nil {
+	if s.engine, err = engine.Load(c.Context, s.file.Model, s.placer.plan, bar.step); err != nil {
 		return err
 	}
 	s.load = time.Since(began) - s.placer.took
@@ -147,6 +143,15 @@ func (s *session) start(c *cli.Context, context int) error {
 		return lockMemory()
 	}
 	return nil
+}
+
+// place makes the placer of start.
+func (s *session) place(c *cli.Context, context int, notes io.Writer) {
+	m := s.file.Model
+	asked := planning{compute: s.compute, context: context, fit: c.Bool("fit"), sequences: 1, request: sched.Usual()}
+	s.placer = &placer{machine: s.machine, model: m, asked: asked, wishes: asked.wishes(c, m), notes: notes, verbose: s.verbose, auto: c.String("device") == "auto",
+		title: fmt.Sprintf("%s: %s, %s, %.2f G weights", s.file.Path, m.Config.Arch, s.file.TypeName, float64(s.file.Params)/1e9)}
+	s.machine.speeds.notes = notes
 }
 
 // close frees everything.

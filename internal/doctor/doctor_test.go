@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"drover/backend"
-	"drover/backend/backendtest"
 	"drover/internal/quant"
 	"drover/internal/ref"
 )
@@ -165,7 +164,7 @@ func TestWrong(t *testing.T) {
 // A device is held to its kind's tolerance: activations in int8 are right on a CPU
 // and wrong on a GPU.
 func TestTolerance(t *testing.T) {
-	rounds := &device{Device: &ref.Device{Round: backendtest.Int8Blocks}}
+	rounds := &device{Device: &ref.Device{Round: ref.Int8Blocks}}
 	failed := failures(shared(t).Examine(t.Context(), "metal", "metal", rounds))
 	if len(failed) != 5 || failed[0].Name != "prompt F16" {
 		t.Errorf("as a GPU: %+v", failed)

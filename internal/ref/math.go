@@ -2,7 +2,9 @@ package ref
 
 import (
 	"math"
+	"runtime"
 	"sort"
+	"sync"
 )
 
 // matrix is (rows, cols) in float32; a vector has one row.
@@ -19,11 +21,31 @@ func (m matrix) expert(e, rows int) matrix {
 }
 
 // product multiplies rows: dst (n, m.rows) = x (n, m.cols) times m transposed.
-// Four outputs are summed beside each other, only because one sum waits for
-// itself.
+// Large ones are shared by the cores: each output is the same sum wherever it is
+// made.
 func product(dst []float64, m matrix, x []float64) {
-	n, o := len(x)/m.cols, 0
-	for ; o+4 <= m.rows; o += 4 {
+	const small = 1 << 20 // products, a millisecond
+	cores := min(runtime.GOMAXPROCS(0), len(x)/m.cols*len(m.w)/small)
+	if cores < 2 {
+		productRows(dst, m, x, 0, m.rows)
+		return
+	}
+	var running sync.WaitGroup
+	for i := range cores {
+		lo, hi := m.rows/4*i/cores*4, m.rows/4*(i+1)/cores*4
+		if i == cores-1 {
+			hi = m.rows
+		}
+		running.Go(func() { productRows(dst, m, x, lo, hi) })
+	}
+	running.Wait()
+}
+
+// productRows is product for the outputs [lo, hi). Four are summed beside each
+// other, only because one sum waits for itself.
+func productRows(dst []float64, m matrix, x []float64, lo, hi int) {
+	n, o := len(x)/m.cols, lo
+	for ; o+4 <= hi; o += 4 {
 		w0, w1, w2, w3 := m.row(o), m.row(o + 1)[:m.cols], m.row(o + 2)[:m.cols], m.row(o + 3)[:m.cols]
 		for i := range n {
 			var a, b, c, d float64
@@ -39,7 +61,7 @@ func product(dst []float64, m matrix, x []float64) {
 			y[0], y[1], y[2], y[3] = a, b, c, d
 		}
 	}
-	for ; o < m.rows; o++ {
+	for ; o < hi; o++ {
 		for i := range n {
 			dst[i*m.rows+o] = dot(m.row(o), x[i*m.cols:(i+1)*m.cols])
 		}
