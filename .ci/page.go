@@ -100,20 +100,37 @@ func findBrowser() (string, error) {
 	return "", errors.New("chromium is missing: ./build.sh deps")
 }
 
-// run opens a file without a window; what it prints is an error where the
-// console had one.
+// run opens a file without a window, and once more where the browser hung while
+// it started, as it does now and then.
 func run(browser, dir, file string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	out, err := open(browser, dir, file, args...)
+	if errors.Is(err, context.DeadlineExceeded) {
+		out, err = open(browser, dir, file, args...)
+	}
+	return out, err
+}
+
+// open gives what the browser prints; it is an error where the console had one.
+func open(browser, dir, file string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
+	profile, err := os.MkdirTemp(dir, "profile")
+	if err != nil {
+		return "", err
+	}
 	args = append([]string{"--headless", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run", "--enable-logging=stderr",
-		"--user-data-dir=" + filepath.Join(dir, "profile"), "--virtual-time-budget=20000"}, args...)
+		"--user-data-dir=" + profile, "--virtual-time-budget=20000"}, args...)
 	if os.Geteuid() == 0 {
 		args = append(args, "--no-sandbox")
 	}
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, browser, append(args, "file://"+file)...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
 		return "", fmt.Errorf("%s: %w: %s", browser, err, tail(stderr.String()))
 	}
 	if said := regexp.MustCompile(`(?m)^.*CONSOLE.*$`).FindAllString(stderr.String(), 20); len(said) > 0 {

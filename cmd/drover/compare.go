@@ -26,10 +26,10 @@ func compareCommand() *cli.Command {
 		ArgsUsage: "A.json B.json...",
 		Description: "Files are what bench or llama-bench write with -o json or -o jsonl. All are compared with the first.\n" +
 			"drover compare before.json after.json --regression 3\n" +
-			"--history shows what bench --save kept; words after it choose: drover compare --history llama-7b cpu",
+			"--history shows what bench --save kept; words after it choose: drover compare --history q4_0 tg128 cuda",
 		Flags: []cli.Flag{
 			html,
-			floatFlag(catGeneral, prefix, "regression", 0, fmt.Sprintf("exit 6 where a test is slower than the first file's by more than `PERCENT`, surely (%.0f or more)", 100*compare.Floor)),
+			floatFlag(catGeneral, prefix, "regression", 0, fmt.Sprintf("exit 6 where a test is slower than the first file's by more than `PERCENT` (from %.0f on) with significance", 100*compare.Floor)),
 			boolFlag(catGeneral, prefix, "history", false, "show what bench --save kept, instead of files"),
 		},
 		Action: runCompare,
@@ -56,7 +56,7 @@ func runCompare(c *cli.Context) error {
 		}
 		results = append(results, some...)
 	}
-	if err := compare.Unmixed(results); err != nil {
+	if err := compare.Comparable(results); err != nil {
 		return resultsError(err)
 	}
 	t := compare.Align(results)

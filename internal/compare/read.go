@@ -164,14 +164,10 @@ func build(r bench.Record) string {
 
 // decodeLlama reads a record of llama-bench, whose names drover's records share.
 func decodeLlama(record json.RawMessage, commit string) (Result, error) {
-	var theirs struct {
-		bench.Record
-		Devices json.RawMessage `json:"devices"` // a text there, a list in drover's
-	}
-	if err := json.Unmarshal(record, &theirs); err != nil {
+	var r bench.Record
+	if err := json.Unmarshal(record, &r); err != nil {
 		return Result{}, err
 	}
-	r := theirs.Record
 	r.Schema, r.Sequences = bench.Schema, 1
 	r.Backends = strings.ToLower(r.Backends)
 	for _, s := range []**string{&r.CPUInfo, &r.GPUInfo} {
@@ -186,6 +182,24 @@ func decodeLlama(record json.RawMessage, commit string) (Result, error) {
 		return Result{}, fmt.Errorf("build_commit of %d bytes", len(commit))
 	}
 	return Result{Record: r, Tool: LlamaBench, Build: commit}, nil
+}
+
+// maxSetups bounds the columns of a table: each row has a cell for each.
+const maxSetups = 64
+
+// Comparable says whether results can stand in one table. Errors: ErrMixed,
+// ErrFormat for more setups than a table takes.
+func Comparable(results []Result) error {
+	if err := Unmixed(results); err != nil {
+		return err
+	}
+	setups := map[Setup]bool{}
+	for _, r := range results {
+		if setups[setupOf(r)] = true; len(setups) > maxSetups {
+			return fmt.Errorf("%s: %w: with the files before it more than %d setups of device, build and settings", r.File, ErrFormat, maxSetups)
+		}
+	}
+	return nil
 }
 
 // ErrMixed: results of software devices beside those of real ones.

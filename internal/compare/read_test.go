@@ -147,6 +147,27 @@ func TestUnmixed(t *testing.T) {
 	}
 }
 
+// A table of every setup of a large file would not fit into memory.
+func TestComparable(t *testing.T) {
+	var all []Result
+	for i := range maxSetups + 1 {
+		r := record(1)
+		r.Threads = &i
+		all = append(all, results(t, "a.json", r)...)
+	}
+	if err := Comparable(all[:maxSetups]); err != nil {
+		t.Error(err)
+	}
+	if err := Comparable(all); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "a.json") {
+		t.Errorf("%v, want ErrFormat", err)
+	}
+	yes := true
+	all[1].Simulated = &yes
+	if err := Comparable(all[:2]); !errors.Is(err, ErrMixed) {
+		t.Errorf("%v, want ErrMixed", err)
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	one := line(f, record(10, 11))
 	for _, seed := range []string{one, `{"schema":1,"records":[` + one + `]}`, "[" + llama + "]", one + "\n" + llama, `{"records":null}`, "[[]]", "{}", ""} {

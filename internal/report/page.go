@@ -22,11 +22,15 @@ var pageCSS string
 //go:embed page.js
 var pageJS string
 
-// Bounds that keep a page small: what goes beyond is in the table alone.
+// Bounds that keep a page below 500 KB: drawings that go beyond are in the table
+// alone, rows in the files.
 const (
 	maxBars   = 200
 	maxMarks  = 200
-	maxCharts = 12 // of each kind
+	maxCharts = 12        // of each kind
+	maxRows   = 300 << 10 // bytes of the table
+	maxName   = 80        // runes of a name
+	maxSetup  = 300
 )
 
 // page is what page.html shows. All text in it is escaped there.
@@ -38,6 +42,7 @@ type page struct {
 	Means    []pageMean
 	Bars     []barGroup
 	LeftOut  int // bars
+	Rest     int // rows
 	Roofline *chart
 	Scaling  []chart
 	Rows     []pageRow
@@ -48,7 +53,7 @@ type page struct {
 
 type pageColumn struct {
 	Letter, Name, Setup string
-	Unlike              []string // the first column
+	Unlike              string // the first column
 	Key                 key
 }
 
@@ -87,14 +92,14 @@ func Page(w io.Writer, t *compare.Table) error {
 	p := page{CSS: template.CSS(pageCSS), JS: template.JS(pageJS), Level: fmt.Sprintf("%.0f %%", 100*compare.Confidence), Floor: fmt.Sprintf("%.0f %%", 100*compare.Floor)}
 	var files []string
 	for i, c := range t.Columns {
-		v := pageColumn{Letter: letter(i), Name: c.Name, Setup: c.Describe(), Key: keyOf(i)}
+		v := pageColumn{Letter: letter(i), Name: clip(c.Name, maxName), Setup: clip(c.Describe(), maxSetup), Key: keyOf(i)}
 		if i > 0 {
-			v.Unlike = t.Columns[0].Differences(c.Setup)
+			v.Unlike = clip(strings.Join(t.Columns[0].Differences(c.Setup), "; "), maxSetup)
 			m := t.Means[i]
-			p.Means = append(p.Means, pageMean{Letter: v.Letter, Name: c.Name, Rate: meanRate(m), Change: meanChange(m), Rows: m.Rows})
+			p.Means = append(p.Means, pageMean{Letter: v.Letter, Name: v.Name, Rate: meanRate(m), Change: meanChange(m), Rows: m.Rows})
 		}
 		p.Columns = append(p.Columns, v)
-		if name := filepath.Base(c.File); !slices.Contains(files, name) {
+		if name := clip(filepath.Base(c.File), maxName); !slices.Contains(files, name) {
 			files = append(files, name)
 		}
 	}
@@ -109,7 +114,7 @@ func Page(w io.Writer, t *compare.Table) error {
 	p.Bars, p.LeftOut = bars(t)
 	p.Roofline = roofline(t)
 	p.Scaling = append(scaling(t, byDepth), scaling(t, bySequences)...)
-	p.Rows = pageRows(t)
+	p.Rows, p.Rest = pageRows(t)
 	return tmpl.Execute(w, p)
 }
 
@@ -146,7 +151,7 @@ func bars(t *compare.Table) (groups []barGroup, leftOut int) {
 		for hi < len(t.Rows) && t.Rows[hi].Model == t.Rows[lo].Model && t.Rows[hi].Test.Kind() == t.Rows[lo].Test.Kind() {
 			hi++
 		}
-		g := barGroup{Title: t.Rows[lo].Type + ", " + t.Rows[lo].Test.Kind()}
+		g := barGroup{Title: clip(t.Rows[lo].Type, maxName) + ", " + t.Rows[lo].Test.Kind()}
 		for n, r := range t.Rows[lo:hi] {
 			// a test on its own scale shows how setups differ, one setup's tests on
 			// one scale how these do
@@ -217,13 +222,15 @@ func newBar(r compare.Row, column int, c *compare.Cell, full float64) bar {
 
 func percentOf(x float64) string { return fmt.Sprintf("%.0f %% of limit", 100*x) }
 
-func pageRows(t *compare.Table) (rows []pageRow) {
+// pageRows gives the table's rows, and how many more there are.
+func pageRows(t *compare.Table) (rows []pageRow, rest int) {
+	bytes := 0
 	for n, r := range t.Rows {
 		for i, c := range r.Cells {
 			if c == nil {
 				continue
 			}
-			v := pageRow{Model: r.Type, Test: r.Name, Letter: letter(i), Name: t.Columns[i].Name, Order: n, Rate: number(c.Mean), RateV: c.Mean,
+			v := pageRow{Model: clip(r.Type, maxName), Test: r.Name, Letter: letter(i), Name: clip(t.Columns[i].Name, maxName), Order: n, Rate: number(c.Mean), RateV: c.Mean,
 				Share: share(c.Share), ShareV: value(c.Share), Predicted: optional(c.Predicted), PredictedV: value(c.Predicted),
 				Joules: optional(c.Joules), JoulesV: value(c.Joules), First: optional(c.FirstToken), FirstV: value(c.FirstToken), Samples: len(c.Samples), Throttled: c.Throttled}
 			if c.Hi != nil {
@@ -233,10 +240,23 @@ func pageRows(t *compare.Table) (rows []pageRow) {
 				v.Change, v.ChangeV, v.Verdict = percent(a.Ratio), a.Ratio, verdicts[a.Verdict]
 				v.Better, v.Declined = a.Verdict == compare.Faster, a.Verdict == compare.Slower
 			}
+			// escaped, a byte of a name may take six
+			if bytes += 420 + 6*(len(v.Model)+len(v.Name)); bytes > maxRows {
+				rest++
+				continue
+			}
 			rows = append(rows, v)
 		}
 	}
-	return rows
+	return rows, rest
+}
+
+// clip keeps the first runes of what may be long.
+func clip(s string, most int) string {
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
 }
 
 var verdicts = map[compare.Verdict]string{

@@ -170,14 +170,21 @@ func TestPageBounds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { pageOf(t, table) })
 	}
-	var many []bench.Record
-	for d := range 700 {
+	var many, wide []bench.Record
+	for d := range 5000 {
 		many = append(many, one(func(r *bench.Record) { r.Depth = d })...)
 	}
 	page := pageOf(t, tableOf(many))
-	if !strings.Contains(page, "500 more are in the table alone") {
-		t.Error("the page does not say how many bars it left out")
+	if !strings.Contains(page, "4800 more are in the table alone") || !regexp.MustCompile(`\d{4} more are left out`).MatchString(page) {
+		t.Error("the page does not say how much it left out")
 	}
+	for n := range 64 {
+		wide = append(wide, one(func(r *bench.Record) {
+			long := strings.Repeat("&", 4000)
+			r.Threads, r.ModelType, r.GPUInfo, r.CPUInfo, r.Driver, r.ISA, r.TypeK = &n, "a b "+long, &long, &long, &long, long, long
+		})...)
+	}
+	pageOf(t, tableOf(wide))
 }
 
 // Where a point and a roof stand, by hand: a model of 1e9 weights in 0.5 bytes,
@@ -222,6 +229,33 @@ func TestRoofline(t *testing.T) {
 	table = tableOf([]bench.Record{eight})
 	if got := loads(table)[table.Rows[0].Cells[0]]; !near(got.perOp, 0.25/8) || !near(got.rate, 2e11) {
 		t.Errorf("8 sequences: %+v", got)
+	}
+}
+
+// Points of known places: 100 and 50 tokens/s at depths 0 and 4096, on an axis
+// to 110; a logarithmic one where speeds are far apart.
+func TestScaling(t *testing.T) {
+	at := func(depth int, speed float64) bench.Record {
+		r := record()
+		r.Depth, r.SamplesTS = depth, []float64{speed, speed}
+		return r
+	}
+	charts := scaling(tableOf([]bench.Record{at(0, 100), at(4096, 50)}, []bench.Record{at(0, 90)}), byDepth)
+	if len(charts) != 1 || len(charts[0].Lines) != 1 || len(charts[0].Key) != 1 {
+		t.Fatalf("%+v, want one chart of one line: a single depth makes none", charts)
+	}
+	if got, want := charts[0].Lines[0].Points, "74.0,44.0 626.0,194.0"; got != want {
+		t.Errorf("points %s, want %s", got, want)
+	}
+	if !strings.Contains(charts[0].Text, "A goes from 100.0 tokens a second at 0 to 50.00 at 4096") {
+		t.Errorf("text %q", charts[0].Text)
+	}
+	charts = scaling(tableOf([]bench.Record{at(0, 100), at(4096, 50)}, []bench.Record{at(0, 1), at(4096, 0.5)}), byDepth)
+	if len(charts) != 1 || len(charts[0].Lines) != 2 || !strings.Contains(charts[0].YName, "logarithmic") {
+		t.Errorf("%+v", charts)
+	}
+	if none := scaling(tableOf([]bench.Record{at(0, 100)}), bySequences); len(none) != 0 {
+		t.Errorf("%+v", none)
 	}
 }
 

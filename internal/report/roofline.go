@@ -104,7 +104,7 @@ func roofline(t *compare.Table) *chart {
 				continue
 			}
 			drawn[i] = true
-			text := fmt.Sprintf("%s: %s, %s: %.3g bytes per operation, %s operations a second", letter(i), r.Type, r.Name, l.perOp, short(l.rate))
+			text := fmt.Sprintf("%s: %s, %s: %.3g bytes per operation, %s operations a second", letter(i), clip(r.Type, maxName), r.Name, l.perOp, short(l.rate))
 			c.add(mark{X: x.at(l.perOp), Y: y.at(l.rate), Key: keyOf(i), Hollow: l.estimated, Text: text})
 		}
 	}
@@ -179,7 +179,7 @@ func around(at map[*compare.Cell]load, lines []roof) (x, y axis) {
 func keys(t *compare.Table, drawn map[int]bool) (all []pageColumn) {
 	for i, c := range t.Columns {
 		if drawn[i] {
-			all = append(all, pageColumn{Letter: letter(i), Name: c.Name, Key: keyOf(i)})
+			all = append(all, pageColumn{Letter: letter(i), Name: clip(c.Name, maxName), Key: keyOf(i)})
 		}
 	}
 	return all

@@ -45,7 +45,7 @@ func scaling(t *compare.Table, v variable) (charts []chart) {
 			rest.Depth = 0
 		}
 		if _, ok := groups[w]; !ok {
-			order, titles[w] = append(order, w), r.Type+", "+rest.Name()
+			order, titles[w] = append(order, w), clip(r.Type, maxName)+", "+rest.Name()
 		}
 		for i, c := range r.Cells {
 			if c == nil {
@@ -71,13 +71,18 @@ func scaling(t *compare.Table, v variable) (charts []chart) {
 
 func scalingChart(t *compare.Table, v variable, id, title string, all []series) chart {
 	x, y := axis{lo: float64(all[0].values[0]), logarithms: v.logarithms}, axis{}
+	least := all[0].cells[0].Mean
 	for _, s := range all {
 		for i, c := range s.cells {
 			x.lo, x.hi = min(x.lo, float64(s.values[i])), max(x.hi, float64(s.values[i]))
-			y.hi = max(y.hi, 1.1*c.Mean)
+			y.hi, least = max(y.hi, 1.1*c.Mean), min(least, c.Mean)
 		}
 	}
-	c := newChart(id, title+" by "+v.name, &x, &y, v.name, "tokens a second")
+	yName := "tokens a second"
+	if y.hi > 20*least { // a slow device beside a fast one would lie on the axis
+		y.lo, y.logarithms, yName = least/1.5, true, "tokens a second, logarithmic"
+	}
+	c := newChart(id, title+" by "+v.name, &x, &y, v.name, yName)
 	if v.logarithms {
 		c.X = nil
 		for _, n := range distinct(all) {
@@ -92,7 +97,7 @@ func scalingChart(t *compare.Table, v variable, id, title string, all []series) 
 		for i, cell := range s.cells {
 			m := mark{X: x.at(float64(s.values[i])), Y: y.at(cell.Mean), Key: keyOf(s.column), Text: fmt.Sprintf("%s at %d: %s tokens/s", letter(s.column), s.values[i], Rate(cell))}
 			if cell.Lo != nil {
-				m.Interval, m.Lo, m.Hi = true, y.at(min(y.hi, *cell.Lo)), y.at(min(y.hi, *cell.Hi))
+				m.Interval, m.Lo, m.Hi = true, y.at(max(y.lo, *cell.Lo)), y.at(min(y.hi, *cell.Hi))
 			}
 			c.add(m)
 			points = append(points, [2]float64{m.X, m.Y})
