@@ -216,6 +216,11 @@ func TestBytesAndOperations(t *testing.T) {
 	if want := float64(2*(3*2*(384*64+64*96)+128*64) + 4*6*2*64); ops != want {
 		t.Errorf("promptOps %v, want %v", ops, want)
 	}
+	// a step of 2 sequences, the head for each, at positions 11 to 13
+	ops = stepOps(m, whole(m), Test{Gen: 3, Depth: 10, Sequences: 2})
+	if want := 2 * float64(2*(2*(384*64+64*96)+128*64)+4*13*2*64); ops != want {
+		t.Errorf("stepOps %v, want %v", ops, want)
+	}
 	tied := model()
 	tied.Output = tied.Embed
 	if got := DecodeBytes(tied, 9, quant.F16, quant.Q8_0); got != weights+10*position {
@@ -251,11 +256,15 @@ func TestSharedLimit(t *testing.T) {
 	}
 	one, two, prompt := Test{Gen: 4, Sequences: 1}, Test{Gen: 4, Sequences: 2}, Test{Prompt: 8, Sequences: 1}
 	near("one", limit(m, parts, one, &o), 1/(stepBytes(m, parts[0].runs, one, o.K, o.V)/1e9+stepBytes(m, parts[1].runs, one, o.K, o.V)/2e9))
+	parts[0].rates.Matrix, parts[1].rates.Matrix = 1e12, 1e12
 	slowest := max(stepBytes(m, parts[0].runs, two, o.K, o.V)/1e9, stepBytes(m, parts[1].runs, two, o.K, o.V)/2e9)
 	near("two", limit(m, parts, two, &o), 2/slowest)
+	parts[0].rates.Matrix, parts[1].rates.Matrix = 1e9, 4e9
 	near("prompt", limit(m, parts, prompt, &o), 8/max(promptOps(m, parts[0].runs, prompt)/1e9, promptOps(m, parts[1].runs, prompt)/4e9))
 	near("bytes of the parts", stepBytes(m, parts[0].runs, two, o.K, o.V)+stepBytes(m, parts[1].runs, two, o.K, o.V), stepBytes(m, whole(m), two, o.K, o.V))
 	near("operations of the parts", promptOps(m, parts[0].runs, prompt)+promptOps(m, parts[1].runs, prompt), promptOps(m, whole(m), prompt))
+	crowd := Test{Gen: 4, Sequences: 64}
+	near("a crowd, which computes", limit(m, parts, crowd, &o), 64/(stepOps(m, parts[0].runs, crowd)/1e9))
 	parts[1].rates = backend.Rates{}
 	if got := limit(m, parts, one, &o); got != 0 {
 		t.Errorf("a limit of %v, where a rate is not known", got)

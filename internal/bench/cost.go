@@ -93,12 +93,24 @@ func stepBytes(m *backend.Model, runs []backend.Range, t Test, k, v quant.Type) 
 	return float64(matrixBytes(m, runs)) + float64(t.Sequences*attentions(&m.Config, runs))*float64(cache)/float64(t.Gen)
 }
 
-// promptOps is the operations of one repeat of a prompt test in some blocks, a
-// multiply and an add being two: each row through every matrix, the head for each
-// sequence's last row only, and attention over the positions seen.
+// promptOps is the operations of one repeat of a prompt test in some blocks: each
+// row through every matrix, the head for each sequence's last row only, and attention
+// over the positions seen.
 func promptOps(m *backend.Model, runs []backend.Range, t Test) float64 {
+	row, head := rowOps(m, runs)
+	return float64(t.Sequences) * (float64(t.Prompt)*row + head + attentionOps(m, runs, t.Depth, t.Prompt))
+}
+
+// stepOps is the mean over a generation test's steps of the operations of one step.
+func stepOps(m *backend.Model, runs []backend.Range, t Test) float64 {
+	row, head := rowOps(m, runs)
+	return float64(t.Sequences) * (row + head + attentionOps(m, runs, t.Depth+1, t.Gen)/float64(t.Gen))
+}
+
+// rowOps is the operations of a row's products with matrices, a multiply and an add
+// being two, and apart those of the output matrix.
+func rowOps(m *backend.Model, runs []backend.Range) (row, head float64) {
 	c := &m.Config
-	var row, head float64
 	each(m, runs, func(t *backend.Tensor, expert, isHead bool) {
 		ops := 2 * float64(t.Rows) * float64(t.Cols)
 		switch {
@@ -110,13 +122,18 @@ func promptOps(m *backend.Model, runs []backend.Range, t Test) float64 {
 			row += ops
 		}
 	})
+	return row, head
+}
+
+// attentionOps is the operations of attention for n rows from position lo on:
+// queries by keys and weights by values, 2 products of 2 operations each.
+func attentionOps(m *backend.Model, runs []backend.Range, lo, n int) float64 {
+	c := &m.Config
 	var positions int
-	for i := range t.Prompt {
-		positions += seen(c, t.Depth+i)
+	for i := range n {
+		positions += seen(c, lo+i)
 	}
-	// queries by keys and weights by values: 2 products, 2 operations each
-	attention := 4 * float64(positions) * float64(attentions(c, runs)*c.Heads*c.HeadDim)
-	return float64(t.Sequences) * (float64(t.Prompt)*row + attention + head)
+	return 4 * float64(positions) * float64(attentions(c, runs)*c.Heads*c.HeadDim)
 }
 
 // part is what one device carries, and its rates.
@@ -126,8 +143,9 @@ type part struct {
 }
 
 // limit is the tokens/s that the measured rates allow, 0 where one was not
-// measured. One sequence decodes on one device after the other; several, and the
-// chunks of prompts, may keep all of them at work, and the slowest decides.
+// measured: for decode those of reading, and of several sequences at once also those
+// of arithmetic. One sequence decodes on one device after the other; several, and
+// the chunks of prompts, may keep all of them at work, and the slowest decides.
 func limit(m *backend.Model, parts []part, t Test, o *Options) float64 {
 	var sum, most float64
 	for _, p := range parts {
@@ -137,7 +155,11 @@ func limit(m *backend.Model, parts []part, t Test, o *Options) float64 {
 				seconds = ops / p.rates.Matrix
 			}
 		} else if bytes := stepBytes(m, p.runs, t, o.K, o.V); bytes > 0 {
-			seconds = bytes * float64(t.Gen) / p.rates.Read
+			seconds = bytes / p.rates.Read
+			if t.Sequences > 1 && p.rates.Matrix > 0 { // a weight that is read once serves them all
+				seconds = max(seconds, stepOps(m, p.runs, t)/p.rates.Matrix)
+			}
+			seconds *= float64(t.Gen)
 		}
 		sum, most = sum+seconds, max(most, seconds)
 	}

@@ -29,10 +29,16 @@ func (r random) Drop(_, _ int)  {}
 // The reference holds every batch to the contract, and a real device's rates
 // make limits.
 func TestOnReference(t *testing.T) {
+	for _, window := range []int{0, 40} { // with one, pages are let go of that a later repeat wants again
+		onReference(t, window)
+	}
+}
+
+func onReference(t *testing.T, window int) {
 	const seed = 7
-	t.Logf("seed %d", seed)
+	t.Logf("seed %d, window %d", seed, window)
 	m := model()
-	m.Config.Context, m.Config.NormEps = 256, 1e-5
+	m.Config.Context, m.Config.NormEps, m.Config.Window = 256, 1e-5, window
 	m.Config.Rope = backend.Rope{Base: 10000, Dims: 32, Factor: 1}
 	vector := func() *backend.Tensor { return &backend.Tensor{Type: quant.F32, Rows: 1, Cols: 64} }
 	m.Norm = vector()
@@ -43,7 +49,7 @@ func TestOnReference(t *testing.T) {
 		w.Source = random{w, seed + uint64(i)}
 	}
 	var got []Record
-	tests := Tests([]int{40}, []int{3}, []int{0, 70}, []int{2})
+	tests := Tests([]int{40}, []int{3}, []int{0, 70, 150}, []int{1, 2})
 	o := Options{Batch: 32, Repeats: 2, Warmup: true, K: quant.F16, V: quant.F16}
 	place(m, ref.New(), tests, &o)
 	err := Run(t.Context(), Subject{Model: m, Filename: "random", TypeName: "Q4_0", Params: 1, Bytes: 1}, tests, o, func(r Record) error { got = append(got, r); return nil })
