@@ -237,7 +237,7 @@ func (s *session) tellVerified(c *cli.Context, r *verify.Report) error {
 
 func writeVerified(w io.Writer, doc *verifiedDoc, r *verify.Report) error {
 	var b strings.Builder
-	which := fmt.Sprintf("all %d layers", r.Of)
+	which := fmt.Sprintf("all layers (%d)", r.Of)
 	if len(r.Layers) < r.Of {
 		which = fmt.Sprintf("%d of %d layers in a row (%s; --full: all)", len(r.Layers), r.Of, commas(r.Layers))
 	}

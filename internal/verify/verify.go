@@ -4,7 +4,7 @@
 // a model is run. It knows no device and no file.
 //
 // What is run is a model of some of the layers, one after the other, as the reference
-// takes a second for each of a 7B. Full takes all.
+// takes some seconds for each of a 7B. Full takes all.
 package verify
 
 import (
