@@ -202,3 +202,18 @@ func TestDeviceErrors(t *testing.T) {
 		fail = nil
 	}
 }
+
+// The prompt of an engine's only sequence is read in as few steps as the batch allows;
+// where others may come it begins with a small one.
+func TestPromptAlone(t *testing.T) {
+	m := fakeModel(1, 0, 1000)
+	for _, c := range []struct{ sequences, batch, steps int }{{1, 600, 1}, {1, 256, 3}, {2, 600, 3}} {
+		e := open(t, m, &fakeDevice{}, Options{Context: 1000, Sequences: c.sequences, Batch: c.batch})
+		if _, err := e.Generate(context.Background(), Request{Tokens: make([]int32, 600), Max: 1}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if n := e.Stats().Steps; n < c.steps || c.sequences == 1 && n > c.steps {
+			t.Errorf("%d sequences, batches of %d rows: %d steps, want %d", c.sequences, c.batch, n, c.steps)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 // often for what it computes; while others decode, they wait less and the
 // prompt accepts that. With several stages a prompt is cut into at least four pieces
 // for each, so that all soon work, but none below pipedChunk, where GPUs become slower.
+// An engine for one sequence has nobody who waits, and Forward minds cancellation itself.
 const (
 	stepTime    = 400 * time.Millisecond // of 0.5 s, since the next chunk sees a longer context
 	firstChunk  = 64
@@ -90,6 +91,9 @@ func (e *Engine) schedule(f *flight) bool {
 		least = sharedChunk
 	}
 	budget := min(max(e.chunk, least), e.limits.Rows-ready)
+	if e.limits.Seqs == 1 {
+		budget = e.limits.Rows - ready
+	}
 	if flights > 1 {
 		budget = min(budget, max(pipedChunk, unread/(4*flights)))
 	}
