@@ -130,11 +130,11 @@ func TestBatches(t *testing.T) {
 		test Test
 		want []string
 	}{
-		{Test{Prompt: 250, Sequences: 1}, []string{"64:0", "100:0", "86:1", "100:0", "100:0", "50:1", "100:0", "100:0", "50:1"}},
-		{Test{Prompt: 600, Sequences: 1}, slices.Concat([]string{"64:0", "100:0", "100:0", "100:0", "100:0", "48:1"}, // the warm-up is of 512
+		{Test{Prompt: 250, Sequences: 1}, slices.Repeat([]string{"100:0", "100:0", "50:1"}, 3)},
+		{Test{Prompt: 600, Sequences: 1}, slices.Concat([]string{"100:0", "100:0", "100:0", "100:0", "100:0", "12:1"}, // the warm-up is of 512
 			slices.Repeat([]string{"100:0", "100:0", "100:0", "100:0", "100:0", "100:1"}, 2))},
 		{Test{Gen: 3, Sequences: 1}, slices.Repeat([]string{"1:1"}, 3+4+4)},
-		{Test{Gen: 1, Depth: 130, Sequences: 1}, slices.Concat([]string{"64:0", "64:0"}, slices.Repeat([]string{"3:1", "1:1"}, 3))},
+		{Test{Gen: 1, Depth: 130, Sequences: 1}, slices.Concat([]string{"100:0", "28:0"}, slices.Repeat([]string{"3:1", "1:1"}, 3))},
 		{Test{Prompt: 20, Depth: 70, Sequences: 1}, []string{"64:0", "26:1", "26:1", "26:1"}},
 		{Test{Gen: 2, Depth: 66, Sequences: 3}, slices.Concat([]string{"64:0", "100:0", "28:0"}, slices.Repeat([]string{"3:3"}, 3*5))},
 	}
