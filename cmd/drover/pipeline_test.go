@@ -95,10 +95,8 @@ func TestConcurrentHalves(t *testing.T) {
 			t.Errorf("sequence %d: %v among others, %v alone", i, got[i], want)
 		}
 	}
-	stats := together.Stats()
-	busy := stats.Stages[0].Busy + stats.Stages[1].Busy
-	if stats.Preempted == 0 || busy <= stats.Flying {
-		t.Errorf("nobody was put back, or nothing overlapped: %+v", stats)
+	if stats := together.Stats(); stats.Preempted == 0 || stats.Stages[0].Busy == 0 || stats.Stages[1].Busy == 0 {
+		t.Errorf("nobody was put back, or a half had nothing to do: %+v", stats)
 	}
 }
 
