@@ -15,6 +15,24 @@ import (
 	"drover/internal/sample"
 )
 
+// crowd is n requests of 1 to `more` random tokens, every fourth after the whole text of
+// the one four before it, up to longest. most says how many tokens each asks for.
+func crowd(seed uint64, n, more, longest int, most func(r *rand.Rand) int) []engine.Request {
+	requests := make([]engine.Request, n)
+	r := rand.New(rand.NewPCG(seed, seed+1))
+	for i := range requests {
+		tokens := []int32{1}
+		for range r.IntN(more) {
+			tokens = append(tokens, int32(300+r.IntN(500)))
+		}
+		if i >= 4 && i%4 == 0 {
+			tokens = append(slices.Clone(requests[i-4].Tokens), tokens...)
+		}
+		requests[i] = engine.Request{Tokens: tokens[:min(len(tokens), longest)], Max: most(r)}
+	}
+	return requests
+}
+
 // TestConcurrent runs 100 sequences of random lengths at once through the
 // engine on the real processor, with too few pages for all of them: every text
 // is the one that it gives alone.
@@ -25,18 +43,7 @@ func TestConcurrent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	requests := make([]engine.Request, sequences)
-	r := rand.New(rand.NewPCG(1, 2))
-	for i := range requests {
-		tokens := []int32{1}
-		for range r.IntN(90) {
-			tokens = append(tokens, int32(300+r.IntN(500)))
-		}
-		if i%4 == 0 { // some share their beginning
-			tokens = append(slices.Clone(requests[max(0, i-4)].Tokens), tokens...)
-		}
-		requests[i] = engine.Request{Tokens: tokens[:min(len(tokens), 300)], Max: 1 + r.IntN(30)}
-	}
+	requests := crowd(1, sequences, 90, 300, func(r *rand.Rand) int { return 1 + r.IntN(30) })
 	run := func(e *engine.Engine, i int) []int32 {
 		p := sample.Defaults()
 		p.Seed = uint64(i)

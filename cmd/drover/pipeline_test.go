@@ -59,18 +59,7 @@ func TestConcurrentHalves(t *testing.T) {
 	defer together.Close()
 
 	const sequences = 100
-	requests := make([]engine.Request, sequences)
-	r := rand.New(rand.NewPCG(3, 4))
-	for i := range requests {
-		tokens := []int32{1}
-		for range r.IntN(100) {
-			tokens = append(tokens, int32(300+r.IntN(500)))
-		}
-		if i%4 == 0 { // some share their beginning
-			tokens = append(slices.Clone(requests[max(0, i-4)].Tokens), tokens...)
-		}
-		requests[i] = engine.Request{Tokens: tokens[:min(len(tokens), 400)], Max: 60 + r.IntN(120)}
-	}
+	requests := crowd(3, sequences, 100, 400, func(r *rand.Rand) int { return 60 + r.IntN(120) })
 	run := func(e *engine.Engine, i int) []int32 {
 		p := sample.Defaults()
 		if p.Seed = uint64(i); i%2 == 0 {
