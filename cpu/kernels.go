@@ -47,7 +47,7 @@ import "unsafe"
 // in dwords:
 //
 //	0    q[j*T+t]  4 int8: columns 4j..4j+3 of row t, in [-127, 127]
-//	8T   -sum of the 32 q      9T  -sum of the first 16      10T -sum of the last 16   (int32)
+//	8T   -128*sum of the 32 q  9T  -128*sum of the first 16  10T the same of the last  (int32)
 //	11T  scale (float32)       12T scale * sum of the 32     13T, 14T the same of 16   (float32)
 //	15T  unused
 //

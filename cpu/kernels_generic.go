@@ -232,13 +232,13 @@ func (p *panelBlock) dot(k panelKind, acc *[16]float32, rec *byte, T, t int) {
 	for r, a := range acc {
 		switch k {
 		case panel32:
-			a += float32(float32(lo[r]+hi[r]+i[8*T+t]<<7) * (p.scale[0][r] * scale))
+			a += float32(float32(lo[r]+hi[r]+i[8*T+t]) * (p.scale[0][r] * scale))
 		case panel32M:
 			a += float32(float32(lo[r]+hi[r]) * (p.scale[0][r] * scale))
 			a += float32(p.min[0][r] * f[12*T+t])
 		case panel16:
-			a += float32(float32(lo[r]+i[9*T+t]<<7) * (p.scale[0][r] * scale))
-			a += float32(float32(hi[r]+i[10*T+t]<<7) * (p.scale[1][r] * scale))
+			a += float32(float32(lo[r]+i[9*T+t]) * (p.scale[0][r] * scale))
+			a += float32(float32(hi[r]+i[10*T+t]) * (p.scale[1][r] * scale))
 		case panel16M:
 			a += float32(float32(lo[r]) * (p.scale[0][r] * scale))
 			a += float32(float32(hi[r]) * (p.scale[1][r] * scale))
@@ -365,7 +365,7 @@ func quantizeGeneric(dst *byte, x *float32, n, T, t int) {
 			}
 		}
 		scale := most / 127
-		i[8*T+t], i[9*T+t], i[10*T+t] = -lo-hi, -lo, -hi
+		i[8*T+t], i[9*T+t], i[10*T+t] = -128*(lo+hi), -128*lo, -128*hi
 		f[11*T+t], f[12*T+t], f[13*T+t], f[14*T+t] = scale, scale*float32(lo+hi), scale*float32(lo), scale*float32(hi)
 	}
 }

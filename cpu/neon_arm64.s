@@ -269,7 +269,7 @@ gemvQ4_0NEON_block:
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
 	WORD $0x3dc00912 // ldr q18, [x8, #32]
 	WORD $0x3dc00d13 // ldr q19, [x8, #48]
-	WORD $0x4f23565d // shl.4s #3 v29, v18
+	WORD $0x4f3c065d // sshr.4s #4 v29, v18
 	WORD $0x4e0407a4 // dup v4.4s, v29.s[0]
 	WORD $0x4e0407a5 // dup v5.4s, v29.s[0]
 	WORD $0x4e0407a6 // dup v6.4s, v29.s[0]
@@ -810,7 +810,7 @@ gemvQ5_0NEON_block:
 	WORD $0x3dc044cd // ldr q13, [x6, #272]
 	WORD $0x3dc048ce // ldr q14, [x6, #288]
 	WORD $0x3dc04ccf // ldr q15, [x6, #304]
-	WORD $0x4f24565d // shl.4s #4 v29, v18
+	WORD $0x4f3d065d // sshr.4s #3 v29, v18
 	WORD $0x4e0407a4 // dup v4.4s, v29.s[0]
 	WORD $0x4e0407a5 // dup v5.4s, v29.s[0]
 	WORD $0x4e0407a6 // dup v6.4s, v29.s[0]
@@ -2280,7 +2280,7 @@ gemvQ3_KNEON_block:
 	WORD $0x3dc024cd // ldr q13, [x6, #144]
 	WORD $0x3dc028ce // ldr q14, [x6, #160]
 	WORD $0x3dc02ccf // ldr q15, [x6, #176]
-	WORD $0x4f22565d // shl.4s #2 v29, v18
+	WORD $0x4f3b065d // sshr.4s #5 v29, v18
 	WORD $0x4e0c07a4 // dup v4.4s, v29.s[1]
 	WORD $0x4e0c07a5 // dup v5.4s, v29.s[1]
 	WORD $0x4e0c07a6 // dup v6.4s, v29.s[1]
@@ -3829,7 +3829,7 @@ gemvQ6_KNEON_block:
 	WORD $0x3dc054d7 // ldr q23, [x6, #336]
 	WORD $0x3dc058d8 // ldr q24, [x6, #352]
 	WORD $0x3dc05cd9 // ldr q25, [x6, #368]
-	WORD $0x4f25565d // shl.4s #5 v29, v18
+	WORD $0x4f3e065d // sshr.4s #2 v29, v18
 	WORD $0x4e0c07a4 // dup v4.4s, v29.s[1]
 	WORD $0x4e0c07a5 // dup v5.4s, v29.s[1]
 	WORD $0x4e0c07a6 // dup v6.4s, v29.s[1]
@@ -9565,8 +9565,6 @@ gemmPanel32I8MM_pair:
 	WORD $0x3d8038e2 // str q2, [x7, #224]
 	WORD $0x3cc00178 // ldur q24, [x11, #0]
 	WORD $0xfc410179 // ldur d25, [x11, #16]
-	WORD $0x4f275718 // shl.4s #7 v24, v24
-	WORD $0x4f275739 // shl.4s #7 v25, v25
 	WORD $0x4e080700 // dup v0.2d, v24.d[0]
 	WORD $0x4e180701 // dup v1.2d, v24.d[1]
 	WORD $0x4e080722 // dup v2.2d, v25.d[0]
@@ -13817,8 +13815,6 @@ gemmPanel16I8MM_pair:
 	WORD $0x3d8038e2 // str q2, [x7, #224]
 	WORD $0x3cc18178 // ldur q24, [x11, #24]
 	WORD $0xfc428179 // ldur d25, [x11, #40]
-	WORD $0x4f275718 // shl.4s #7 v24, v24
-	WORD $0x4f275739 // shl.4s #7 v25, v25
 	WORD $0x4e080700 // dup v0.2d, v24.d[0]
 	WORD $0x4e180701 // dup v1.2d, v24.d[1]
 	WORD $0x4e080722 // dup v2.2d, v25.d[0]
@@ -13827,8 +13823,6 @@ gemmPanel16I8MM_pair:
 	WORD $0x3d8044e2 // str q2, [x7, #272]
 	WORD $0x3cc30178 // ldur q24, [x11, #48]
 	WORD $0xfc440179 // ldur d25, [x11, #64]
-	WORD $0x4f275718 // shl.4s #7 v24, v24
-	WORD $0x4f275739 // shl.4s #7 v25, v25
 	WORD $0x4e080700 // dup v0.2d, v24.d[0]
 	WORD $0x4e180701 // dup v1.2d, v24.d[1]
 	WORD $0x4e080722 // dup v2.2d, v25.d[0]
@@ -21501,6 +21495,7 @@ quantizeNEON_block:
 	WORD $0x4e21da12 // scvtf.4s v18, v16
 	WORD $0x4f889252 // fmul.4s v18, v18, v8[0]
 	WORD $0x6ea0ba10 // neg.4s v16, v16
+	WORD $0x4f275610 // shl.4s #7 v16, v16
 	WORD $0x6e1c0510 // mov v16.s[3], v8.s[0]
 	WORD $0x0d848000 // st1 {v0.s}[0], [x0], x4
 	WORD $0x0d849000 // st1 {v0.s}[1], [x0], x4

@@ -28,6 +28,13 @@ func (l layout) sumOf(h int) int {
 
 const scaleOf = 11
 
+// biased makes of -128 times a sum of activations -bias times it.
+func biased(bias int, v VecVirtual) {
+	if shift := 7 - bits.TrailingZeros(uint(bias)); shift > 0 {
+		VPSRAD(U8(uint8(shift)), v, v)
+	}
+}
+
 // span is the vectors [lo, hi) of half h.
 func (l layout) span(h int) (lo, hi int) {
 	if l.halves {
@@ -97,7 +104,6 @@ func (s set) dots(l layout, h int, act Register, u ...Mem) [][]VecVirtual {
 			s.zero(sum[0][t])
 		} else {
 			VPBROADCASTD(mem(act, rec(l.biasOf(h), t)), sum[0][t])
-			VPSLLD(U8(7), sum[0][t], sum[0][t])
 		}
 		s.move(sum[0][t], sum[1][t])
 	}
@@ -285,7 +291,7 @@ func (g *narrow) small(less Register, others string) {
 			}
 			if less != nil {
 				bias := g.broadcast(mem(g.a, rec(g.biasOf(h), t)))
-				VPSLLD(U8(uint8(bits.TrailingZeros(uint(g.smallBias())))), bias, bias)
+				biased(g.smallBias(), bias)
 				sum = g.plus(sum, bias)
 			}
 			f.add(sum, t)

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"math/bits"
-
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -157,7 +155,7 @@ func (d *dot) biased(h int) VecVirtual {
 	}
 	v := d.vec()
 	VPBROADCASTD(mem(d.a, at), v)
-	VPSLLD(U8(uint8(bits.TrailingZeros(uint(d.layout.bias)))), v, v)
+	biased(d.layout.bias, v)
 	return v
 }
 

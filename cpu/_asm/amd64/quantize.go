@@ -63,6 +63,7 @@ func (s set) quantize() {
 		VPBLENDD(U8(0b0100), upper, sums, sums)
 		VPXOR(negative, negative, negative)
 		VPSUBD(sums, negative, negative)
+		VPSLLD(U8(7), negative, negative)
 		VCVTDQ2PS(sums, floats)
 		factors := XMM()
 		VBROADCASTSS(scale, factors)

@@ -180,7 +180,7 @@ func (r *raw) block(b int, weights func(i int) [2]VecVirtual, scale func(h int) 
 				at += 4 + 4*h
 			}
 			bias := r.broadcast(mem(r.a, at))
-			VPSLLD(U8(uint8(bits.TrailingZeros(uint(r.bias)))), bias, bias)
+			biased(r.bias, bias)
 			VPADDD(bias, total, total)
 		}
 		VCVTDQ2PS(total, total)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math/bits"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -91,7 +90,7 @@ func (s set) rowTimes(l layout, rec Mem, u [8]VecVirtual, scale, least []VecVirt
 				at += 4 + 4*h
 			}
 			VPBROADCASTD(rec.Offset(at), sum)
-			VPSLLD(U8(uint8(bits.TrailingZeros(uint(l.bias)))), sum, sum)
+			biased(l.bias, sum)
 		}
 		for j, end := l.span(h); j < end; j++ {
 			VPDPBUSD_BCST(rec.Offset(4*j), u[j], sum)

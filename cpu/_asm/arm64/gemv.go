@@ -97,7 +97,7 @@ func gemv(l layout) {
 	l.loadAbove()
 	biased := l.bias > 0 && !wide && l.table == nil // then sums begin with -bias times those of activations
 	if biased {
-		shlS(bias, 18, bits.TrailingZeros(uint(l.bias)))
+		sshrS(bias, 18, 7-bits.TrailingZeros(uint(l.bias)))
 	}
 	for i := range 4 * parts {
 		if biased {

@@ -101,24 +101,20 @@ func (k paired) pair(name string) {
 		k.put(j * pairsOf * 16)
 	}
 	p("ADD $192, R8, R11")
-	both := func(dword, shift, at int) {
+	both := func(dword, at int) {
 		six(24, 11, dword*4*tokens-192)
-		if shift > 0 {
-			shlS(24, 24, shift)
-			shlS(25, 25, shift)
-		}
 		dupD(0, 24, 0)
 		dupD(1, 24, 1)
 		dupD(2, 25, 0)
 		k.put(at)
 	}
-	both(11, 0, scalesAt)
+	both(11, scalesAt)
 	for part := range k.parts() {
 		at := partsAt + part*pairsOf*16
 		if k.mins {
-			both(11+k.parts()+part, 0, at) // 12: fsum; 13, 14: flo, fhi
+			both(11+k.parts()+part, at) // 12: fsum; 13, 14: flo, fhi
 		} else {
-			both(7+k.parts()+part, 7, at) // 8: of all; 9, 10: of halves
+			both(7+k.parts()+part, at) // 8: of all; 9, 10: of halves
 		}
 	}
 	p("ADD $%d, R7", k.room())

@@ -50,6 +50,7 @@ func quantize() {
 	scvtf(float, sum)
 	fmulE(float, float, most, 0)
 	negS(sum, sum)
+	shlS(sum, sum, 7)
 	insS(sum, 3, most, 0)
 	for _, v := range []int{0, 1, sum} {
 		for i := range 4 {
