@@ -47,9 +47,7 @@ func (s set) gemvRows(l layout) {
 						least[h] = c.least(h, 0)
 					}
 				}
-				for t, v := range acc {
-					s.rowTimes(l, records[t], u, scale, least, v)
-				}
+				s.rowsTimes(l, records[:rows], u, scale, least, acc)
 				ADDQ(num(64), a)
 				ADDQ(num(64), a4)
 			})
@@ -78,27 +76,34 @@ func (s set) gemvRows(l layout) {
 	some(fewRows)
 }
 
-// rowTimes adds a block, scaled, times the activations at rec to the rows' sums.
-func (s set) rowTimes(l layout, rec Mem, u [8]VecVirtual, scale, least []VecVirtual, acc VecVirtual) {
+// rowsTimes adds a block, scaled, times the activations of rows, whose records are at rec, to their sums.
+// A row's products wait for one another: rows take turns.
+func (s set) rowsTimes(l layout, rec []Mem, u [8]VecVirtual, scale, least, acc []VecVirtual) {
 	for h := range l.count() {
-		sum := s.vec()
-		if l.bias == 0 {
-			s.zero(sum)
-		} else {
+		sum := s.vecs(len(rec))
+		for t, v := range sum {
+			if l.bias == 0 {
+				s.zero(v)
+				continue
+			}
 			at := 32
 			if l.halves {
 				at += 4 + 4*h
 			}
-			VPBROADCASTD(rec.Offset(at), sum)
-			biased(l.bias, sum)
+			VPBROADCASTD(rec[t].Offset(at), v)
+			biased(l.bias, v)
 		}
 		for j, end := l.span(h); j < end; j++ {
-			VPDPBUSD_BCST(rec.Offset(4*j), u[j], sum)
+			for t, v := range sum {
+				VPDPBUSD_BCST(rec[t].Offset(4*j), u[j], v)
+			}
 		}
-		v := s.vec()
-		VMULPS_BCST(rec.Offset(44), scale[h], v)
-		VCVTDQ2PS(sum, sum)
-		VFMADD231PS(v, sum, acc)
+		for t, v := range sum {
+			x := s.vec()
+			VMULPS_BCST(rec[t].Offset(44), scale[h], x)
+			VCVTDQ2PS(v, v)
+			VFMADD231PS(x, v, acc[t])
+		}
 	}
 	if !l.min {
 		return
@@ -108,10 +113,12 @@ func (s set) rowTimes(l layout, rec Mem, u [8]VecVirtual, scale, least []VecVirt
 		if l.halves {
 			at += 4 + 4*h
 		}
-		if l.super {
-			VFNMADD231PS_BCST(rec.Offset(at), least[h], acc)
-		} else {
-			VFMADD231PS_BCST(rec.Offset(at), least[h], acc)
+		for t, v := range acc {
+			if l.super {
+				VFNMADD231PS_BCST(rec[t].Offset(at), least[h], v)
+			} else {
+				VFMADD231PS_BCST(rec[t].Offset(at), least[h], v)
+			}
 		}
 	}
 }
