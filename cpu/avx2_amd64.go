@@ -385,7 +385,7 @@ func combineAVX2(dst *float32, x *float32, old float32, now float32, n int)
 // quantizeAVX2: quantizeGeneric, to the bit.
 //
 //go:noescape
-func quantizeAVX2(dst *byte, x *float32, n int, T int, t int)
+func quantizeAVX2(dst *byte, x *float32, n int, T int, t int, step int)
 
 // maxOfAVX2: maxOfGeneric.
 //

@@ -17176,16 +17176,16 @@ done:
 	VZEROUPPER
 	RET
 
-// func quantizeAVX2(dst *byte, x *float32, n int, T int, t int)
+// func quantizeAVX2(dst *byte, x *float32, n int, T int, t int, step int)
 // Requires: AVX, AVX2
-TEXT ·quantizeAVX2(SB), NOSPLIT, $0-40
+TEXT ·quantizeAVX2(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         n+16(FP), DX
 	MOVQ         T+24(FP), BX
 	MOVQ         t+32(FP), SI
 	LEAQ         (AX)(SI*4), AX
-	IMUL3Q       $0x00000040, BX, SI
+	MOVQ         step+40(FP), SI
 	SHLQ         $0x02, BX
 	IMUL3Q       $0x00000003, BX, R10
 	MOVL         $0x01010101, DI

@@ -452,7 +452,7 @@ func combineAVX512(dst *float32, x *float32, old float32, now float32, n int)
 // quantizeAVX512: quantizeGeneric, to the bit.
 //
 //go:noescape
-func quantizeAVX512(dst *byte, x *float32, n int, T int, t int)
+func quantizeAVX512(dst *byte, x *float32, n int, T int, t int, step int)
 
 // maxOfAVX512: maxOfGeneric.
 //

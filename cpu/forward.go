@@ -152,13 +152,20 @@ func (s *stage) feedForwardTile(l *layer, rows int) {
 	// norm, quantise
 	s.input(input{x: x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.ffnNorm}, l.gate, l.up)
 	s.mark(opFFNNorm, rows)
-	// gate, up
-	s.multiply(product{m: l.gate, dst: s.gate, ld: s.ld.ffn}, product{m: l.up, dst: s.up, ld: s.ld.ffn})
-	s.mark(opGateUp, rows)
-	// silu * up, quantise
-	s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: rows, silu: true}, l.down)
-	s.mark(opAct, rows)
-	s.trace(backend.OpAct, s.gate, s.ld.ffn, c.FFN, rows)
+	if s.gates(l) {
+		// gate, up, silu * up, quantise
+		s.gated(l)
+		s.mark(opGated, rows)
+		s.feed()
+	} else {
+		// gate, up
+		s.multiply(product{m: l.gate, dst: s.gate, ld: s.ld.ffn}, product{m: l.up, dst: s.up, ld: s.ld.ffn})
+		s.mark(opGateUp, rows)
+		// silu * up, quantise
+		s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: rows, silu: true}, l.down)
+		s.mark(opAct, rows)
+		s.trace(backend.OpAct, s.gate, s.ld.ffn, c.FFN, rows)
+	}
 	// down, residual
 	s.multiply(product{m: l.down, dst: s.out, ld: s.ld.dim, sum: x})
 	s.mark(opDown, rows)

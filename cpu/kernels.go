@@ -199,10 +199,10 @@ type kernels struct {
 	// pack makes of them, which is its definition. nil: it is packed first.
 	raw [kinds]func(dst *float32, src, act *byte, row, n int)
 
-	// quantize makes row t of an activation record of T rows from n*32 values:
+	// quantize makes row t of activation records of T rows, step bytes apart, from n*32 values:
 	// scale = max|x|/127, q = round to nearest even of x*(127/max|x|);
 	// both 0 where max|x| < tiny.
-	quantize func(dst *byte, x *float32, n, T, t int)
+	quantize func(dst *byte, x *float32, n, T, t, step int)
 
 	// score: dst[l*cutRows+i] = sum over d of q[l*dim+d]*k[d][i], in order, one fma each, for lines l and
 	// every position i of a page of keys (see attention.go). next is the page that is wanted after it.

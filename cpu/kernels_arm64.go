@@ -264,7 +264,7 @@ func widenQ8NEON(dst *float32, src *byte, n int)
 func combineNEON(dst, x *float32, old, now float32, n int)
 
 //go:noescape
-func quantizeNEON(dst *byte, x *float32, n, T, t int)
+func quantizeNEON(dst *byte, x *float32, n, T, t, step int)
 
 //go:noescape
 func maxOfNEON(x *float32, n int) (most float32)

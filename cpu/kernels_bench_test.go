@@ -322,8 +322,8 @@ func BenchmarkVectors(b *testing.B) {
 			bytes int
 			f     func()
 		}{
-			{"quantize1", n * 4, func() { k.quantize(&act[0], &x[0], n/32, 1, 0) }},
-			{"quantize6", n * 4, func() { k.quantize(&act[0], &x[0], n/32, panelRows, 3) }},
+			{"quantize1", n * 4, func() { k.quantize(&act[0], &x[0], n/32, 1, 0, 64) }},
+			{"quantize6", n * 4, func() { k.quantize(&act[0], &x[0], n/32, panelRows, 3, 64*panelRows) }},
 			{"widenF16", page * 2, func() { k.widenF16(&z[0], &cache[0], page) }},
 			{"widenKeysQ8", page / 32 * 34, func() { k.widenKeysQ8(&z[0], &cache[0], dim) }},
 			{"widenQ8", page / 32 * 34, func() { k.widenQ8(&z[0], &cache[0], page/32) }},

@@ -338,12 +338,12 @@ func gemmFloatGeneric(k kind, dst *float32, ld int, a, b, act *byte, n int) {
 // tiny is what quantize takes for zero: 127/tiny must not overflow.
 const tiny = 0x1p-100
 
-func quantizeGeneric(dst *byte, x *float32, n, T, t int) {
+func quantizeGeneric(dst *byte, x *float32, n, T, t, step int) {
 	for b := range n {
 		v := floats(x, (b+1)*32)[b*32:]
-		q := at[int8](dst, b*64*T, 32*T)
-		i := at[int32](dst, b*64*T, 16*T)
-		f := at[float32](dst, b*64*T, 16*T)
+		q := at[int8](dst, b*step, 32*T)
+		i := at[int32](dst, b*step, 16*T)
+		f := at[float32](dst, b*step, 16*T)
 		var most float32
 		for _, y := range v {
 			most = max(most, y, -y)

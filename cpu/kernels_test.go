@@ -121,7 +121,7 @@ func (c *matrixCase) checkRaw(packed []float32) {
 		for row := range panelRows {
 			in := bytesOf(&c.x[row*c.cols()])
 			if !c.kind.float() {
-				c.k.quantize(&act[0], &c.x[row*c.cols()], c.n, 1, 0)
+				c.k.quantize(&act[0], &c.x[row*c.cols()], c.n, 1, 0, 64)
 				in = &act[0]
 			}
 			c.k.raw[c.kind](&dst[0], &group[0], in, size, c.n)
@@ -142,7 +142,7 @@ func (c *matrixCase) checkFew(rows int, one []float32) {
 	ld := width + 3
 	act, dst := guarded(c.t, fewRows*step), guardedFloats(c.t, (rows-1)*ld+width)
 	for row := range fewRows {
-		c.k.quantize(&act[row*step], &c.x[row%panelRows*c.cols()], c.n, 1, 0)
+		c.k.quantize(&act[row*step], &c.x[row%panelRows*c.cols()], c.n, 1, 0, 64)
 	}
 	for i := range dst {
 		dst[i] = canary
@@ -168,7 +168,7 @@ func (c *matrixCase) rowByRow(k *kernels) []float32 {
 	for row := range panelRows {
 		in := bytesOf(&c.x[row*cols])
 		if !c.kind.float() {
-			k.quantize(&act[0], &c.x[row*cols], c.n, 1, 0)
+			k.quantize(&act[0], &c.x[row*cols], c.n, 1, 0, 64)
 			in = &act[0]
 		}
 		k.gemv[c.kind](&dst[0], &c.w[0], in, c.n, c.groups, c.stride)
@@ -195,7 +195,7 @@ func (c *matrixCase) sixRows(g, h int) []float32 {
 	} else {
 		act := guarded(c.t, c.n*64*panelRows)
 		for row := range panelRows {
-			c.k.quantize(&act[0], &c.x[row*c.cols()], c.n, panelRows, row)
+			c.k.quantize(&act[0], &c.x[row*c.cols()], c.n, panelRows, row, 64*panelRows)
 		}
 		if c.k.unpack[c.kind] != nil {
 			a, b = &c.unpack(c.k, g)[0], &c.unpack(c.k, h)[0]
@@ -397,8 +397,8 @@ func TestQuantize(t *testing.T) {
 						clear(x[blockCols : 2*blockCols])
 						x[2*blockCols-1] = []float32{0, tiny, tiny / 2, -1e-38}[r.IntN(4)]
 					}
-					k.quantize(&got[0], &x[0], n, T, row)
-					quantizeGeneric(&want[0], &x[0], n, T, row)
+					k.quantize(&got[0], &x[0], n, T, row, 64*T)
+					quantizeGeneric(&want[0], &x[0], n, T, row, 64*T)
 				}
 				for b := range n { // dwords 15 are unused
 					g, w := got[b*64*T:(b+1)*64*T], want[b*64*T:(b+1)*64*T]
@@ -406,6 +406,26 @@ func TestQuantize(t *testing.T) {
 						t.Fatalf("%s, %d blocks, records of %d rows: block %d is\n%v, want\n%v", k.isa, n, T, b, g, w)
 					}
 				}
+			}
+		}
+	}
+}
+
+// TestQuantizeRows: rows of one block each, one after another, are what they are one by one.
+func TestQuantizeRows(t *testing.T) {
+	const step = 3 * 64 * panelRows
+	x := values(panelRows * blockCols)
+	for _, k := range kernelSets() {
+		for rows := range panelRows + 1 {
+			got, want := make([]byte, step), make([]byte, step)
+			for row := range rows {
+				k.quantize(&want[64*panelRows], &x[row*blockCols], 1, panelRows, row, step)
+			}
+			if rows > 0 {
+				k.quantize(&got[64*panelRows], &x[0], rows, panelRows, 0, 4)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s: %d rows are\n%v, want\n%v", k.isa, rows, got, want)
 			}
 		}
 	}
@@ -420,7 +440,7 @@ func TestQuantizeNaN(t *testing.T) {
 				var act [64]byte
 				var dst [groupRows]float32
 				x[i], x[(i+7)%blockCols] = float32(bad), 2
-				k.quantize(&act[0], &x[0], 1, 1, 0)
+				k.quantize(&act[0], &x[0], 1, 1, 0, 64)
 				w := make([]byte, kindQ4_0.groupBytes(blockCols))
 				for i := range groupRows {
 					w[256+2*i+1] = 0x3c

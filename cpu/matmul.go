@@ -51,6 +51,7 @@ type product struct {
 	rows []int32   // the input's rows to take, where its tile is 1, or nil: all in order
 	sum  []float32 // dst and bias are added to it (rows, m.rows), or nil
 	bias *vector
+	up   *matrix // see gated.go, or nil
 
 	step int // groups in a unit
 }
@@ -58,6 +59,7 @@ type product struct {
 // products are the matrices that one input is multiplied with.
 type products struct {
 	in   input
+	act  []byte // its quantised activations
 	list []product
 	next []counter // by worker: how many units of its share are taken
 }
@@ -149,7 +151,7 @@ func (s *stage) input(in input, ms ...*matrix) {
 			in.tile = 1
 		}
 	}
-	s.products.in, s.bands = in, 1
+	s.products.in, s.products.act, s.bands = in, s.act, 1
 	if in.tile > 1 {
 		s.bands = bandsOf(s.pool.n, in.rows)
 	}
@@ -175,7 +177,7 @@ func (s *stage) prepRows(_, lo, hi int) {
 		panel, t := row/in.tile*in.tile, row%in.tile
 		if in.quant {
 			n := in.cols / blockCols
-			s.k.quantize(&s.act[panel*n*64], x, n, in.tile, t)
+			s.k.quantize(&s.products.act[panel*n*64], x, n, in.tile, t, 64*in.tile)
 		}
 		if in.float {
 			y := s.actFloat[panel*in.cols:]
@@ -197,7 +199,11 @@ func (s *stage) multiply(list ...product) {
 	for i := range p.list {
 		q := &p.list[i]
 		q.step = q.m.panelStep()
-		if p.in.tile == 1 {
+		switch {
+		case q.up != nil:
+			q.step = gatedGroups
+			s.pool.did += int64(q.up.groups * q.up.stride * work)
+		case p.in.tile == 1:
 			q.step = max(1, min(unitBytes/q.m.stride, q.m.groups/(2*s.pool.n)))
 			if q.m.kind.float() {
 				q.step = pad(q.step, floatGroups)
@@ -226,10 +232,14 @@ func (s *stage) multiplyShares(worker int) {
 			if q == nil {
 				break
 			}
-			if in := &s.products.in; in.tile == 1 {
+			in := &s.products.in
+			row, end := bandOf(in.rows, panelRows, owner*s.bands/n, s.bands)
+			switch {
+			case q.up != nil:
+				s.gatedTimes(q, in, lo, row, end, worker)
+			case in.tile == 1:
 				s.rowsTimes(q, in, lo, hi, worker)
-			} else {
-				row, end := bandOf(in.rows, panelRows, owner*s.bands/n, s.bands)
+			default:
 				s.panelsTimes(q, in, lo, hi, row, end, worker)
 			}
 		}
@@ -272,7 +282,7 @@ func (s *stage) rowsTimes(q *product, in *input, lo, hi, worker int) {
 		if many := s.k.gemvRows[m.kind]; many != nil && rows > 1 && q.rows == nil {
 			n := m.cols / blockCols
 			for i := 0; i < rows; i += fewRows {
-				many(&q.dst[i*q.ld+g*groupRows], q.ld, w, &s.act[i*n*64], n*64, n, step, m.stride, min(fewRows, rows-i))
+				many(&q.dst[i*q.ld+g*groupRows], q.ld, w, &s.products.act[i*n*64], n*64, n, step, m.stride, min(fewRows, rows-i))
 			}
 			continue
 		}
@@ -296,7 +306,7 @@ func (s *stage) activations(m *matrix, row int) (act *byte, n int) {
 		return bytesOf(&s.actFloat[row*m.cols]), m.cols
 	}
 	n = m.cols / blockCols
-	return &s.act[row*n*64], n
+	return &s.products.act[row*n*64], n
 }
 
 // panelsTimes multiplies groups [lo, hi), two at a time, with every panel of rows
@@ -306,13 +316,7 @@ func (s *stage) panelsTimes(q *product, in *input, lo, hi, first, last, worker i
 	n, kind := m.cols/blockCols, m.kind.panel()
 	var w [panelGroups]*byte
 	for g := lo; g < lo+pad(hi-lo, 2); g++ { // an odd last group fills the padding too
-		i := g - lo
-		w[i] = s.group(m, q.part, min(g, m.groups-1), worker, i%2)
-		if m.kind.unpacked() {
-			panel := &s.panels[worker][i*n*kind.bytes()]
-			s.k.unpack[m.kind](panel, w[i], n)
-			w[i] = panel
-		}
+		w[g-lo] = s.panelOf(m, q.part, min(g, m.groups-1), worker, g-lo)
 	}
 	for row := first; row < last; row += panelRows {
 		for g := lo; g < hi; g += 2 {
@@ -321,11 +325,23 @@ func (s *stage) panelsTimes(q *product, in *input, lo, hi, first, last, worker i
 			if m.kind.float() {
 				s.k.gemmFloat[m.kind](dst, ld, a, b, bytesOf(&s.actFloat[row*in.cols]), m.cols)
 			} else {
-				s.k.gemm[kind](dst, ld, a, b, &s.act[row*n*64], n)
+				s.k.gemm[kind](dst, ld, a, b, &s.products.act[row*n*64], n)
 			}
 			s.addTile(q, row, end, g, min(g+2, m.groups), worker)
 		}
 	}
+}
+
+// panelOf is group g of a matrix, unpacked into the worker's panel i if need be.
+func (s *stage) panelOf(m *matrix, part, g, worker, i int) *byte {
+	w := s.group(m, part, g, worker, i%2)
+	if !m.kind.unpacked() {
+		return w
+	}
+	n := m.cols / blockCols
+	panel := &s.panels[worker][i*n*m.kind.panel().bytes()]
+	s.k.unpack[m.kind](panel, w, n)
+	return panel
 }
 
 // panelStep is how many groups a unit of products with panels has: four read the

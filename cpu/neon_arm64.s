@@ -21419,13 +21419,16 @@ combineNEON_less2:
 	RET
 
 // quantizeNEON: see kernels.go.
-TEXT ·quantizeNEON(SB), NOSPLIT, $0-40
+TEXT ·quantizeNEON(SB), NOSPLIT, $0-48
 	MOVD dst+0(FP), R0
 	MOVD x+8(FP), R1
 	MOVD n+16(FP), R9
 	MOVD T+24(FP), R4
 	MOVD t+32(FP), R5
+	MOVD step+40(FP), R6
 	LSL $2, R4
+	SUB R4<<4, R6
+	ADD R4, R6
 	ADD R5<<2, R0
 	MOVD $0x0d800000, R12
 	WORD $0x4e040d9d // dup v29.4s, w12
@@ -21512,7 +21515,7 @@ quantizeNEON_block:
 	WORD $0x0d848012 // st1 {v18.s}[0], [x0], x4
 	WORD $0x0d849012 // st1 {v18.s}[1], [x0], x4
 	WORD $0x4d848012 // st1 {v18.s}[2], [x0], x4
-	ADD R4, R0
+	ADD R6, R0
 	ADD $128, R1
 	SUBS $1, R9
 	BNE quantizeNEON_block

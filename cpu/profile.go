@@ -24,6 +24,7 @@ const (
 	opExpert
 	opGateUp
 	opAct
+	opGated
 	opDown
 	opCollect
 	opMix
@@ -39,7 +40,7 @@ var opNames = [ops][2]string{
 	opAttnNorm: {"attention", "norm+quantise"}, opQKV: {"attention", "q k v"}, opRope: {"attention", "rope+cache write"}, opAttend: {"attention", "attend"},
 	opAttended: {"attention", "quantise"}, opOutput: {"attention", "output"},
 	opFFNNorm: {"feed-forward", "norm+quantise"}, opRouter: {"feed-forward", "router"}, opChoose: {"feed-forward", "choose experts"},
-	opExpert: {"feed-forward", "quantise"}, opGateUp: {"feed-forward", "gate up"}, opAct: {"feed-forward", "silu+quantise"}, opDown: {"feed-forward", "down"},
+	opExpert: {"feed-forward", "quantise"}, opGateUp: {"feed-forward", "gate up"}, opAct: {"feed-forward", "silu+quantise"}, opGated: {"feed-forward", "gate up silu+quantise"}, opDown: {"feed-forward", "down"},
 	opCollect: {"feed-forward", "collect"}, opMix: {"feed-forward", "weighted sum"},
 	opHeadNorm: {"head", "norm+quantise"}, opLogits: {"head", "logits"}, opResults: {"head", "results"},
 }
@@ -102,7 +103,7 @@ func (s *stage) record(o op, rows uint64) {
 		t.Activations += 4 * rows * dim
 	case opAttnNorm, opAttended, opFFNNorm, opExpert, opAct, opHeadNorm:
 		s.countInput(t)
-	case opQKV, opOutput, opRouter, opGateUp, opDown, opLogits:
+	case opQKV, opOutput, opRouter, opGateUp, opGated, opDown, opLogits:
 		s.countProducts(t)
 	case opRope: // q and k in and out, v in, k and v to the cache
 		t.Activations += rows * (4*(2*heads+3*kv) + uint64(c.KVHeads*(s.keyRow+s.valueRow)))
@@ -153,6 +154,12 @@ func (s *stage) countProducts(t *backend.OpTime) {
 			rows = len(q.rows)
 		}
 		n := 2 * uint64(rows) * uint64(m.rows) * uint64(m.cols)
+		if q.up != nil { // of as many rows, and quantised activations come out
+			t.Ops += 2 * n
+			t.Bytes += m.tensor.Bytes() + q.up.tensor.Bytes()
+			t.Activations += 64 * uint64(rows*m.rows/blockCols)
+			continue
+		}
 		if m.kind.float() {
 			t.FloatOps += n
 		} else {

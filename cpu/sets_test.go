@@ -62,7 +62,7 @@ func oneByOne(k *kernels, kd kind, w []byte, x []float32, cols, groups int) []fl
 			k.gemv[kd](dst, &w[0], bytesOf(v), cols, groups, kd.groupBytes(cols))
 			continue
 		}
-		k.quantize(&act[0], v, cols/blockCols, 1, 0)
+		k.quantize(&act[0], v, cols/blockCols, 1, 0, 64)
 		k.gemv[kd](dst, &w[0], &act[0], cols/blockCols, groups, kd.groupBytes(cols))
 	}
 	return out
@@ -83,7 +83,7 @@ func allSix(k *kernels, kd kind, w []byte, x []float32, cols int) []float32 {
 	}
 	act := make([]byte, n*64*panelRows)
 	for row := range panelRows {
-		k.quantize(&act[0], &x[row*cols], n, panelRows, row)
+		k.quantize(&act[0], &x[row*cols], n, panelRows, row, 64*panelRows)
 	}
 	a, b := &w[0], &w[stride]
 	if k.unpack[kd] != nil {

@@ -77,7 +77,7 @@ type stage struct {
 	logits       []float32   // (headRows, padded vocab)
 	cos, sin     []float32   // (rows, dims/2)
 	panels       [][]byte    // by worker: unpacked groups,
-	tiles        [][]float32 // and (panelRows, 2*groupRows) of their product
+	tiles        [][]float32 // and of two products (panelRows, 2*groupRows)
 	raw          []rawGroups // by worker, where weights stay in the file
 	attending    attending
 	moe          experts
@@ -225,7 +225,7 @@ func (s *stage) layoutScratch(threads int) {
 	s.act, s.actFloat = a.bytes((wide+fewRows)*quantised), a.floats(wide*float)
 	s.panels, s.tiles = make([][]byte, threads), make([][]float32, threads)
 	for i := range threads {
-		s.panels[i], s.tiles[i] = a.bytes(panel), a.floats(panelRows*2*groupRows)
+		s.panels[i], s.tiles[i] = a.bytes(panel), a.floats(2*tileSize)
 	}
 	s.where = make([]place, rows)
 	s.products = products{list: make([]product, 0, max(3, 2*pairs(c, rows))), next: make([]counter, threads)}

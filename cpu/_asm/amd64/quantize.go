@@ -12,10 +12,10 @@ import (
 // block at a time. Magnitudes are compared as integers, so that a NaN is the
 // largest of all and makes the scale a NaN.
 func (s set) quantize() {
-	s.text("quantize", "dst *byte, x *float32, n, T, t int", "quantizeGeneric, to the bit.")
+	s.text("quantize", "dst *byte, x *float32, n, T, t, step int", "quantizeGeneric, to the bit.")
 	dst, x, n, stride, t := arg("dst"), arg("x"), arg("n"), arg("T"), arg("t")
 	LEAQ(mem(dst, 0).Idx(t, 4), dst)
-	record := times(stride, 64)
+	step := arg("step")
 	SHLQ(U8(2), stride)
 	out := columns{at: [4]Register{dst, GP64(), GP64(), GP64()}, stride: stride, stride3: times(stride, 3)}
 	magnitude := s.constant(0x7fffffff)
@@ -79,7 +79,7 @@ func (s set) quantize() {
 			VPEXTRD(U8(uint8(i)), floats, out.dword(12+i))
 		}
 		VMOVSS(scale, out.dword(11))
-		ADDQ(record, dst)
+		ADDQ(step, dst)
 		ADDQ(num(128), x)
 	})
 	s.end()

@@ -8,13 +8,16 @@ func quantize() {
 	const name, x = "quantizeNEON", 1
 	const most, inverse, small, sum, first, float = 8, 9, 10, 16, 17, 18
 	const tiny, most127, ones = 29, 30, 31
-	text(name, 40)
+	text(name, 48)
 	p("MOVD dst+0(FP), R0")
 	p("MOVD x+8(FP), R1")
 	p("MOVD n+16(FP), R9")
 	p("MOVD T+24(FP), R4")
 	p("MOVD t+32(FP), R5")
+	p("MOVD step+40(FP), R6")
 	p("LSL $2, R4")
+	p("SUB R4<<4, R6")
+	p("ADD R4, R6") // from dword 15 to the next block
 	p("ADD R5<<2, R0")
 	dwords(tiny, math.Float32bits(0x1p-100))
 	dwords(most127, math.Float32bits(127))
@@ -60,7 +63,7 @@ func quantize() {
 	for i := range 3 {
 		st1S(float, i, 0, 4)
 	}
-	p("ADD R4, R0")
+	p("ADD R6, R0")
 	p("ADD $128, R1")
 	p("SUBS $1, R9")
 	p("BNE %s_block", name)

@@ -1,0 +1,58 @@
+package cpu
+
+// In prompts the activations of down are made where gate and up are multiplied:
+// two groups of each make a block of 32 columns, which goes from the tile of one
+// panel of rows to silu(gate)*up and its quantised values. gate and up as a whole
+// (5632 columns of 256 rows are 12 MB) would leave the caches of their worker, and
+// come back.
+
+// gatedGroups is how many groups of gate, and of up, a unit has.
+const gatedGroups = panelGroups / 2
+
+// tileSize is the values of gemm's product.
+const tileSize = panelRows * 2 * groupRows
+
+// gates says that a layer's feed-forward goes so with the input made last: where all
+// three matrices have panels, which fit, and nobody asks for the values themselves.
+func (s *stage) gates(l *layer) bool {
+	return s.products.in.tile > 1 && s.b.Trace == nil && l.gate.kind == l.up.kind && !l.gate.kind.float() && !l.down.kind.float() &&
+		min(l.gate.panelStep(), l.up.panelStep()) == panelGroups
+}
+
+// gated makes down's activations of the input made last: where silu(gate)*up
+// would lie.
+func (s *stage) gated(l *layer) {
+	s.multiply(product{m: l.gate, up: l.up})
+}
+
+// feed takes the activations that gated made for the input of the next product.
+func (s *stage) feed() {
+	in := &s.products.in
+	*in = input{cols: s.config.FFN, rows: in.rows, tile: panelRows, quant: true}
+	s.products.act = s.gatedAct()
+}
+
+// gatedAct is quantised activations in the memory of gate's values, which take
+// twice as much.
+func (s *stage) gatedAct() []byte { return at[byte](bytesOf(&s.gate[0]), 0, 4*len(s.gate)) }
+
+// gatedTimes multiplies groups [lo, lo+2) of gate and up with every panel of rows
+// [first, last).
+func (s *stage) gatedTimes(q *product, in *input, lo, first, last, worker int) {
+	n, out := in.cols/blockCols, s.config.FFN/blockCols
+	var w [2 * gatedGroups]*byte
+	for i := range gatedGroups {
+		w[i] = s.panelOf(q.m, 0, lo+i, worker, i)
+		w[gatedGroups+i] = s.panelOf(q.up, 0, lo+i, worker, gatedGroups+i)
+	}
+	gate, up := &s.tiles[worker][0], &s.tiles[worker][tileSize]
+	to := s.gatedAct()[lo/gatedGroups*panelRows*64:]
+	for row := first; row < last; row += panelRows {
+		act := &s.products.act[row*n*64]
+		s.k.gemm[q.m.kind.panel()](gate, 2*groupRows, w[0], w[1], act, n)
+		s.k.gemm[q.up.kind.panel()](up, 2*groupRows, w[2], w[3], act, n)
+		rows := min(panelRows, last-row)
+		s.k.siluMul(gate, gate, up, rows*2*groupRows)
+		s.k.quantize(&to[row*out*64], gate, rows, panelRows, 0, 4) // a row after another
+	}
+}
