@@ -200,14 +200,12 @@ func (s *stage) attendCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part,
 		}
 		score(&sp.scores[lo*group*cutRows+page-cut], &sp.scaled[lo*group*hd], k, next, n, hd)
 	}
-	for r, seen := range spans {
-		if seen.hi <= seen.lo {
-			continue
+	for r := 0; r < len(spans); {
+		seen, first := spans[r], r*group
+		for r++; r < len(spans) && spans[r] == seen; r++ {
 		}
-		for l := r * group; l < (r+1)*group; l++ {
-			x, n := &sp.scores[l*cutRows+seen.lo-cut], seen.hi-seen.lo
-			m := s.k.maxOf(x, n)
-			parts[l] = part{m, s.k.expSum(x, n, m)}
+		if seen.lo < seen.hi {
+			s.k.softmaxes(parts[first:r*group], &sp.scores[first*cutRows+seen.lo-cut], seen.hi-seen.lo)
 		}
 	}
 	clear(sums[:b.rows*group*hd])
@@ -230,6 +228,20 @@ func (s *stage) attendCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part,
 			x.next = x.v
 		}
 		x.rows(spans, lo, hi)
+	}
+}
+
+// softmaxes is softmax, or what it does.
+func (k *kernels) softmaxes(parts []part, x *float32, n int) {
+	if k.softmax != nil {
+		k.softmax(&parts[0].most, x, n, len(parts))
+		return
+	}
+	scores := floats(x, (len(parts)-1)*cutRows+n)
+	for l := range parts {
+		x := &scores[l*cutRows]
+		m := k.maxOf(x, n)
+		parts[l] = part{m, k.expSum(x, n, m)}
 	}
 }
 

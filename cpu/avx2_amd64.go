@@ -397,6 +397,11 @@ func maxOfAVX2(x *float32, n int) (most float32)
 //go:noescape
 func expSumAVX2(x *float32, n int, max float32) (sum float32)
 
+// softmaxAVX2: maxOf and expSum of lines.
+//
+//go:noescape
+func softmaxAVX2(parts *float32, x *float32, n int, lines int)
+
 // siluMulAVX2: siluMulGeneric.
 //
 //go:noescape

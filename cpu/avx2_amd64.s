@@ -17411,6 +17411,145 @@ done:
 	VZEROUPPER
 	RET
 
+// func softmaxAVX2(parts *float32, x *float32, n int, lines int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·softmaxAVX2(SB), NOSPLIT, $0-32
+	MOVQ parts+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+	MOVQ lines+24(FP), BX
+
+line:
+	MOVQ         CX, SI
+	MOVQ         DX, DI
+	VBROADCASTSS (SI), Y0
+
+vectorsMost:
+	CMPQ    DI, $0x08
+	JLT     restMost
+	VMOVUPS (SI), Y1
+	VMAXPS  Y1, Y0, Y1
+	VMOVDQU Y1, Y0
+	ADDQ    $0x00000020, SI
+	SUBQ    $0x00000008, DI
+	JMP     vectorsMost
+
+restMost:
+	TESTQ      DI, DI
+	JZ         doneMost
+	LEAQ       masks<>+0(SB), R8
+	NEGQ       DI
+	VMOVDQU    32(R8)(DI*4), Y1
+	VMASKMOVPS (SI), Y1, Y2
+	VMAXPS     Y2, Y0, Y2
+	VBLENDVPS  Y1, Y2, Y0, Y2
+	VMOVDQU    Y2, Y0
+
+doneMost:
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VMAXPS       X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VMAXPS       X1, X0, X0
+	VMOVSS       X0, (AX)
+	VBROADCASTSS X0, Y0
+	MOVQ         CX, SI
+	MOVQ         DX, DI
+	VXORPS       Y1, Y1, Y1
+
+vectorsSum:
+	CMPQ         DI, $0x08
+	JLT          restSum
+	VMOVUPS      (SI), Y2
+	VSUBPS       Y0, Y2, Y2
+	VMOVDQU      xc2d00000<>+0(SB), Y4
+	VMAXPS       Y2, Y4, Y2
+	VMOVDQU      x42b20000<>+0(SB), Y4
+	VMINPS       Y2, Y4, Y2
+	VMULPS       x3fb8aa3b<>+0(SB), Y2, Y3
+	VROUNDPS     $0x08, Y3, Y3
+	VFNMADD231PS x3f317218<>+0(SB), Y3, Y2
+	VFNMADD231PS xb102e308<>+0(SB), Y3, Y2
+	VMOVDQU      x39500d01<>+0(SB), Y4
+	VFMADD213PS  x3ab60b61<>+0(SB), Y2, Y4
+	VFMADD213PS  x3c088889<>+0(SB), Y2, Y4
+	VFMADD213PS  x3d2aaaab<>+0(SB), Y2, Y4
+	VFMADD213PS  x3e2aaaab<>+0(SB), Y2, Y4
+	VFMADD213PS  x3f000000<>+0(SB), Y2, Y4
+	VFMADD213PS  x3f800000<>+0(SB), Y2, Y4
+	VFMADD213PS  x3f800000<>+0(SB), Y2, Y4
+	VCVTPS2DQ    Y3, Y3
+	VPSRAD       $0x01, Y3, Y2
+	VPSUBD       Y2, Y3, Y3
+	VPADDD       x0000007f<>+0(SB), Y2, Y2
+	VPSLLD       $0x17, Y2, Y2
+	VMULPS       Y2, Y4, Y4
+	VPADDD       x0000007f<>+0(SB), Y3, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VMULPS       Y3, Y4, Y4
+	VMOVDQU      Y4, Y2
+	VMOVUPS      Y2, (SI)
+	VADDPS       Y1, Y2, Y2
+	VMOVDQU      Y2, Y1
+	ADDQ         $0x00000020, SI
+	SUBQ         $0x00000008, DI
+	JMP          vectorsSum
+
+restSum:
+	TESTQ        DI, DI
+	JZ           doneSum
+	LEAQ         masks<>+0(SB), R8
+	NEGQ         DI
+	VMOVDQU      32(R8)(DI*4), Y2
+	VMASKMOVPS   (SI), Y2, Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVDQU      xc2d00000<>+0(SB), Y4
+	VMAXPS       Y3, Y4, Y3
+	VMOVDQU      x42b20000<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+	VMULPS       x3fb8aa3b<>+0(SB), Y3, Y0
+	VROUNDPS     $0x08, Y0, Y0
+	VFNMADD231PS x3f317218<>+0(SB), Y0, Y3
+	VFNMADD231PS xb102e308<>+0(SB), Y0, Y3
+	VMOVDQU      x39500d01<>+0(SB), Y4
+	VFMADD213PS  x3ab60b61<>+0(SB), Y3, Y4
+	VFMADD213PS  x3c088889<>+0(SB), Y3, Y4
+	VFMADD213PS  x3d2aaaab<>+0(SB), Y3, Y4
+	VFMADD213PS  x3e2aaaab<>+0(SB), Y3, Y4
+	VFMADD213PS  x3f000000<>+0(SB), Y3, Y4
+	VFMADD213PS  x3f800000<>+0(SB), Y3, Y4
+	VFMADD213PS  x3f800000<>+0(SB), Y3, Y4
+	VCVTPS2DQ    Y0, Y0
+	VPSRAD       $0x01, Y0, Y3
+	VPSUBD       Y3, Y0, Y0
+	VPADDD       x0000007f<>+0(SB), Y3, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VMULPS       Y3, Y4, Y4
+	VPADDD       x0000007f<>+0(SB), Y0, Y0
+	VPSLLD       $0x17, Y0, Y0
+	VMULPS       Y0, Y4, Y4
+	VMOVDQU      Y4, Y3
+	VMASKMOVPS   Y3, Y2, (SI)
+	VADDPS       Y1, Y3, Y3
+	VBLENDVPS    Y2, Y3, Y1, Y3
+	VMOVDQU      Y3, Y1
+
+doneSum:
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X1
+	VPSHUFD      $0x4e, X1, X0
+	VADDPS       X0, X1, X1
+	VPSHUFD      $0xb1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSS       X1, 4(AX)
+	ADDQ         $0x00000008, AX
+	ADDQ         $0x00000400, CX
+	DECQ         BX
+	JNZ          line
+	VZEROUPPER
+	RET
+
 // func siluMulAVX2(dst *float32, gate *float32, up *float32, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·siluMulAVX2(SB), NOSPLIT, $0-32

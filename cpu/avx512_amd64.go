@@ -464,6 +464,11 @@ func maxOfAVX512(x *float32, n int) (most float32)
 //go:noescape
 func expSumAVX512(x *float32, n int, max float32) (sum float32)
 
+// softmaxAVX512: maxOf and expSum of lines.
+//
+//go:noescape
+func softmaxAVX512(parts *float32, x *float32, n int, lines int)
+
 // siluMulAVX512: siluMulGeneric.
 //
 //go:noescape

@@ -233,6 +233,8 @@ type kernels struct {
 	maxOf func(x *float32, n int) float32
 	// expSum replaces x[i] by exp(x[i]-max) and returns the sum.
 	expSum func(x *float32, n int, max float32) float32
+	// softmax is both of lines, which are cutRows apart: the i-th's go to parts[2*i] and parts[2*i+1]. nil: they are called.
+	softmax func(parts, x *float32, n, lines int)
 	// siluMul: dst[i] = gate[i]/(1+exp(-gate[i])) * up[i].
 	siluMul func(dst, gate, up *float32, n int)
 	// sumSquares is the sum of x[i]^2.

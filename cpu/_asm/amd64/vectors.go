@@ -13,6 +13,7 @@ import (
 func (s set) vectors() {
 	s.maxOf()
 	s.expSum()
+	s.softmax()
 	s.siluMul()
 	s.sumSquares()
 	s.scaleMul()
@@ -30,20 +31,26 @@ type lanes struct {
 
 // elements repeats body over n elements, which may be 0, and moves on the pointers.
 func (s set) elements(n Register, pointers []Register, body func(l lanes)) {
-	Label("vectors")
+	s.named("", n, pointers, body)
+}
+
+// named is elements under labels of another name.
+func (s set) named(name string, n Register, pointers []Register, body func(l lanes)) {
+	vectors, rest, done := "vectors"+name, "rest"+name, "done"+name
+	Label(vectors)
 	CMPQ(n, U8(uint8(s.lanes())))
-	JLT(LabelRef("rest"))
+	JLT(LabelRef(rest))
 	body(lanes{set: s})
 	for _, r := range pointers {
 		ADDQ(num(s.bytes()), r)
 	}
 	SUBQ(num(s.lanes()), n)
-	JMP(LabelRef("vectors"))
-	Label("rest")
+	JMP(LabelRef(vectors))
+	Label(rest)
 	TESTQ(n, n)
-	JZ(LabelRef("done"))
+	JZ(LabelRef(done))
 	body(lanes{set: s, mask: s.mask(n)})
-	Label("done")
+	Label(done)
 }
 
 // mask is that of the first n lanes.
@@ -119,17 +126,22 @@ func maxInts(a, b, to Op)   { VPMAXSD(a, b, to) }
 
 func (s set) maxOf() {
 	s.text("maxOf", "x *float32, n int) (most float32", "maxOfGeneric.")
-	x, n := arg("x"), arg("n")
+	most := s.largest("", arg("x"), arg("n"))
+	Store(most.AsX(), ReturnIndex(0))
+	s.end()
+}
+
+// largest is the largest of n values at x, in the first lane.
+func (s set) largest(name string, x, n Register) VecVirtual {
 	most := s.broadcast(mem(x, 0))
-	s.elements(n, []Register{x}, func(l lanes) {
+	s.named(name, n, []Register{x}, func(l lanes) {
 		v := l.load(mem(x, 0))
 		VMAXPS(v, most, v)
 		l.keep(v, most)
 		s.move(v, most)
 	})
 	s.fold(most, maxFloats)
-	Store(most.AsX(), ReturnIndex(0))
-	s.end()
+	return most
 }
 
 // Constants of exp: x = k*ln 2 + r with |r| <= ln 2 / 2 (Cody and Waite 1980:
@@ -211,21 +223,50 @@ func (e *exp) of(x VecVirtual) {
 func (s set) expSum() {
 	s.text("expSum", "x *float32, n int, max float32) (sum float32", "expSumGeneric.")
 	x, n := arg("x"), arg("n")
-	most, sum := s.vec(), s.vec()
+	most := s.vec()
 	VBROADCASTSS(NewParamAddr("max", 16), most)
-	e := s.exp()
-	s.zero(sum)
-	s.elements(n, []Register{x}, func(l lanes) {
+	sum := s.exp().sum("", x, n, most)
+	Store(sum.AsX(), ReturnIndex(0))
+	s.end()
+}
+
+// sum replaces n values at x by the exponentials of what they are above most, and
+// is their sum, in the first lane.
+func (e *exp) sum(name string, x, n, most Register) VecVirtual {
+	sum := e.vec()
+	e.zero(sum)
+	e.named(name, n, []Register{x}, func(l lanes) {
 		v := l.load(mem(x, 0))
 		VSUBPS(most, v, v)
 		e.of(v)
 		l.store(v, mem(x, 0))
 		VADDPS(sum, v, v)
 		l.keep(v, sum)
-		s.move(v, sum)
+		e.move(v, sum)
 	})
-	s.fold(sum, addFloats)
-	Store(sum.AsX(), ReturnIndex(0))
+	e.fold(sum, addFloats)
+	return sum
+}
+
+// softmax is largest and sum of one line after another: a line's exponentials need
+// not wait for those of the line before.
+func (s set) softmax() {
+	s.text("softmax", "parts, x *float32, n, lines int", "maxOf and expSum of lines.")
+	parts, x, n, lines := arg("parts"), arg("x"), arg("n"), arg("lines")
+	e, at, left := s.exp(), GP64(), GP64()
+	loop("line", lines, func() {
+		MOVQ(x, at)
+		MOVQ(n, left)
+		most := s.largest("Most", at, left)
+		VMOVSS(most.AsX(), mem(parts, 0))
+		VBROADCASTSS(most.AsX(), most)
+		MOVQ(x, at)
+		MOVQ(n, left)
+		sum := e.sum("Sum", at, left, most)
+		VMOVSS(sum.AsX(), mem(parts, 4))
+		ADDQ(num(8), parts)
+		ADDQ(num(4*cutRows), x)
+	})
 	s.end()
 }
 
