@@ -436,3 +436,8 @@ func rotateHalvesAVX2(x *float32, cos *float32, sin *float32, n int)
 //
 //go:noescape
 func prefetchAVX2(x *float32, ld int, rows int)
+
+// addTileAVX2: add of a tile's rows.
+//
+//go:noescape
+func addTileAVX2(dst *float32, ld int, x *float32, rows int)

@@ -503,3 +503,8 @@ func rotateHalvesAVX512(x *float32, cos *float32, sin *float32, n int)
 //
 //go:noescape
 func prefetchAVX512(x *float32, ld int, rows int)
+
+// addTileAVX512: add of a tile's rows.
+//
+//go:noescape
+func addTileAVX512(dst *float32, ld int, x *float32, rows int)

@@ -18380,3 +18380,26 @@ row:
 	DECQ       DX
 	JNZ        row
 	RET
+
+// func addTileAVX512(dst *float32, ld int, x *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·addTileAVX512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ ld+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ rows+24(FP), BX
+	SHLQ $0x02, CX
+
+row:
+	VMOVUPS (DX), Z0
+	VADDPS  (AX), Z0, Z0
+	VMOVUPS Z0, (AX)
+	VMOVUPS 64(DX), Z0
+	VADDPS  64(AX), Z0, Z0
+	VMOVUPS Z0, 64(AX)
+	ADDQ    $0x00000080, DX
+	ADDQ    CX, AX
+	DECQ    BX
+	JNZ     row
+	VZEROUPPER
+	RET

@@ -1,5 +1,7 @@
 package cpu
 
+import "unsafe"
+
 // In prompts the activations of down are made where gate and up are multiplied:
 // two groups of each make a block of 32 columns, which goes from the tile of one
 // panel of rows to silu(gate)*up and its quantised values. gate and up as a whole
@@ -48,11 +50,28 @@ func (s *stage) gatedTimes(q *product, in *input, lo, first, last, worker int) {
 	gate, up := &s.tiles[worker][0], &s.tiles[worker][tileSize]
 	to := s.gatedAct()[lo/gatedGroups*panelRows*64:]
 	for row := first; row < last; row += panelRows {
+		s.fetch(q.m, lo+gatedGroups, row-first, last-first)
+		s.fetch(q.up, lo+gatedGroups, row-first, last-first)
 		act := &s.products.act[row*n*64]
 		s.k.gemm[q.m.kind.panel()](gate, 2*groupRows, w[0], w[1], act, n)
 		s.k.gemm[q.up.kind.panel()](up, 2*groupRows, w[2], w[3], act, n)
 		rows := min(panelRows, last-row)
 		s.k.siluMul(gate, gate, up, rows*2*groupRows)
 		s.k.quantize(&to[row*out*64], gate, rows, panelRows, 0, 4) // a row after another
+	}
+}
+
+// fetch asks for the groups of the next unit, from g on, while a worker multiplies n rows: at row i for the part
+// that falls to its panel, but no more than the panel's products hide.
+func (s *stage) fetch(m *matrix, g, i, n int) {
+	const line, most = 2 * 64, 64
+	if s.k.prefetch == nil || m.data == nil || n < bandRows {
+		return
+	}
+	size := gatedGroups * m.stride
+	lo := g*m.stride + size*i/n&^(line-1)
+	hi := min(g*m.stride+size*(i+panelRows)/n, len(m.data)-line)
+	if lines := min((hi-lo)/line, most); lines > 0 {
+		s.k.prefetch((*float32)(unsafe.Pointer(&m.data[lo])), line/4, lines)
 	}
 }

@@ -243,6 +243,8 @@ type kernels struct {
 	scaleMul func(dst, x, w *float32, scale float32, n int)
 	// add: dst[i] += x[i].
 	add func(dst, x *float32, n int)
+	// addTile: dst[t*ld+i] += x[t*2*groupRows+i] for t < rows, i < 2*groupRows. nil: add is called for each row.
+	addTile func(dst *float32, ld int, x *float32, rows int)
 }
 
 // generic is the kernel set every CPU has.

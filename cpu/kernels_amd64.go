@@ -68,7 +68,7 @@ func avx512() *kernels {
 	k.narrowF16 = narrowF16AVX512
 	k.rotate, k.rotateHalves, k.prefetch = byPairs(8, rotateAVX512, rotateGeneric), rotateHalvesAVX512, prefetchAVX512
 	k.maxOf, k.expSum, k.softmax, k.siluMul = maxOfAVX512, expSumAVX512, softmaxAVX512, siluMulAVX512
-	k.sumSquares, k.scaleMul, k.add = sumSquaresAVX512, scaleMulAVX512, addAVX512
+	k.sumSquares, k.scaleMul, k.add, k.addTile = sumSquaresAVX512, scaleMulAVX512, addAVX512, addTileAVX512
 	return k
 }
 
@@ -128,6 +128,6 @@ func avx2() *kernels {
 	k.narrowF16 = narrowF16AVX2
 	k.rotate, k.rotateHalves, k.prefetch = byPairs(4, rotateAVX2, rotateGeneric), rotateHalvesAVX2, prefetchAVX2
 	k.maxOf, k.expSum, k.softmax, k.siluMul = maxOfAVX2, expSumAVX2, softmaxAVX2, siluMulAVX2
-	k.sumSquares, k.scaleMul, k.add = sumSquaresAVX2, scaleMulAVX2, addAVX2
+	k.sumSquares, k.scaleMul, k.add, k.addTile = sumSquaresAVX2, scaleMulAVX2, addAVX2, addTileAVX2
 	return k
 }

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -352,6 +353,38 @@ func TestNarrow(t *testing.T) {
 					t.Fatalf("%s: a NaN becomes %g", k.isa, v)
 				}
 			}
+		}
+	}
+}
+
+// TestLinesAndTiles holds the kernels of several lines or rows to those of one.
+func TestLinesAndTiles(t *testing.T) {
+	const lines = 5
+	for _, k := range kernelSets() {
+		for n := 1; n <= cutRows; n += 1 + n/3 {
+			x := values(lines * cutRows)
+			if n > 2 {
+				x[1] = float32(math.NaN())
+				x[cutRows+1] = float32(math.Inf(-1))
+			}
+			want := append([]float32(nil), x...)
+			got, parts := make([]part, lines), make([]part, lines)
+			k.softmaxes(got, &x[0], n)
+			(&kernels{maxOf: k.maxOf, expSum: k.expSum}).softmaxes(parts, &want[0], n)
+			for l := range parts {
+				same(t, fmt.Sprintf("%s softmax of %d", k.isa, n), []float32{got[l].most, got[l].total}, []float32{parts[l].most, parts[l].total})
+			}
+			same(t, fmt.Sprintf("%s softmax of %d", k.isa, n), x, want)
+		}
+		const ld = 3 * groupRows
+		for rows := 1; k.addTile != nil && rows <= panelRows; rows++ {
+			x, dst := values(tileSize), values(panelRows*ld)
+			want := append([]float32(nil), dst...)
+			k.addTile(&dst[0], ld, &x[0], rows)
+			for row := range rows {
+				addGeneric(&want[row*ld], &x[row*2*groupRows], 2*groupRows)
+			}
+			same(t, k.isa+" addTile", dst, want)
 		}
 	}
 }

@@ -372,8 +372,12 @@ func (s *stage) tile(q *product, row, end, lo, hi, worker int) (dst *float32, ld
 
 // addTile adds what gemm wrote to the sum.
 func (s *stage) addTile(q *product, row, end, lo, hi, worker int) {
-	if q.sum != nil {
-		s.residual(q, &s.tiles[worker][0], 2*groupRows, row, end, lo, hi)
+	switch x := &s.tiles[worker][0]; {
+	case q.sum == nil:
+	case s.k.addTile != nil && q.bias == nil && (lo+2)*groupRows <= q.m.rows:
+		s.k.addTile(&q.sum[row*q.m.rows+lo*groupRows], q.m.rows, x, end-row)
+	default:
+		s.residual(q, x, 2*groupRows, row, end, lo, hi)
 	}
 }
 

@@ -21,6 +21,7 @@ func (s set) vectors() {
 	s.rotate()
 	s.rotateHalves()
 	s.prefetch()
+	s.addTile()
 }
 
 // lanes is a whole vector, or the lanes of the rest.
@@ -355,6 +356,23 @@ func (s set) add() {
 		v := l.load(mem(dst, 0))
 		VADDPS(l.load(mem(x, 0)), v, v)
 		l.store(v, mem(dst, 0))
+	})
+	s.end()
+}
+
+// addTile adds the 32 columns of a tile's rows.
+func (s set) addTile() {
+	s.text("addTile", "dst *float32, ld int, x *float32, rows int", "add of a tile's rows.")
+	dst, ld, x, rows := arg("dst"), arg("ld"), arg("x"), arg("rows")
+	SHLQ(U8(2), ld)
+	loop("row", rows, func() {
+		for i := range 32 / s.lanes() {
+			v := s.f32(mem(x, 0), i)
+			VADDPS(mem(dst, i*s.bytes()), v, v)
+			VMOVUPS(v, mem(dst, i*s.bytes()))
+		}
+		ADDQ(num(128), x)
+		ADDQ(ld, dst)
 	})
 	s.end()
 }
