@@ -116,7 +116,8 @@ longest() { echo "$1" | tr , '\n' | sort -n | tail -n 1; }
 # start_ollama: its server and the model; it writes nothing but to the scratch
 # folder, where the model is copied to
 start_ollama() {
-	export OLLAMA_HOST=127.0.0.1:11999 OLLAMA_MODELS="$scratch/ollama" OLLAMA_KEEP_ALIVE=30m OLLAMA_NUM_PARALLEL=1
+	export OLLAMA_HOST=127.0.0.1:11999 OLLAMA_MODELS="$scratch/ollama" no_proxy=127.0.0.1
+	export OLLAMA_KEEP_ALIVE=30m OLLAMA_NUM_PARALLEL=1 OLLAMA_NO_CLOUD=1
 	! curl -s -o /dev/null "http://$OLLAMA_HOST/" || die "something answers at $OLLAMA_HOST already: end it first"
 	HOME=$scratch "$ollama" serve >"$scratch/serve" 2>&1 &
 	server=$!
@@ -150,7 +151,7 @@ ask() {
 		curl -sS -o "$scratch/answer" -H 'Content-Type: application/json' -d @- "http://$OLLAMA_HOST/api/generate" || die "no answer of ollama"
 	seen=$(figure prompt_eval_count) seen_ns=$(figure prompt_eval_duration)
 	made=$(figure eval_count) made_ns=$(figure eval_duration)
-	[ -n "$seen_ns" ] && [ -n "$made" ] || { cat "$scratch/answer" "$scratch/serve" >&2; die "ollama made no text"; }
+	! grep -q '^{"error"' "$scratch/answer" || { cat "$scratch/answer" >&2; die "ollama made no text"; }
 }
 
 # figure NAME: an integer of the answer; quotes within its text have a backslash
@@ -184,7 +185,7 @@ run_ollama() {
 	for n in $(echo "$gens" | tr , ' '); do
 		[ "$n" -gt 0 ] || continue
 		tries=1
-		until ask $((n + 1)) " times upon a time" && [ "$made" -eq $((n + 1)) ]; do
+		until ask $((n + 1)) " times upon a time" && [ "${made:=0}" -eq $((n + 1)) ]; do
 			tries=$((tries + 1))
 			[ "$tries" -le 5 ] || die "ollama ends its texts early: $made tokens of $((n + 1))"
 		done
