@@ -6,7 +6,7 @@
 #
 #   -d  drover's program (bin/drover)
 #   -l  a program llama-bench of llama.cpp or of what descends from it; may be repeated
-#   -o  a program ollama; a server of it is started, and ended after
+#   -o  a program ollama; a server of it is started, and ended after; needs curl
 #   -m  a GGUF file, or synthetic:SHAPE[:TYPE], which drover convert writes first
 #   -p  prompt lengths, -n lengths of generation, with commas between; 0: none
 #   -r  pairs: each runs both, and every other one the peer first
@@ -47,12 +47,15 @@ command -v "$drover" >/dev/null || die "no drover at $drover: ./build.sh makes i
 printf %s "$llamas" | while IFS= read -r peer; do
 	command -v "$peer" >/dev/null || die "no llama-bench at $peer"
 done
-[ -z "$ollama" ] || command -v "$ollama" >/dev/null || die "no ollama at $ollama"
+if [ -n "$ollama" ]; then
+	command -v "$ollama" >/dev/null || die "no ollama at $ollama"
+	command -v curl >/dev/null || die "no curl, which ollama is asked with"
+fi
 
 scratch=$(mktemp -d)
 server=''
 end() {
-	[ -z "$server" ] || kill "$server" 2>/dev/null || true
+	[ -z "$server" ] || ! kill "$server" 2>/dev/null || wait "$server" || true
 	rm -rf "$scratch"
 }
 trap end EXIT
@@ -107,37 +110,86 @@ run_llama() {
 	[ -z "$keep" ] || cat "$scratch/peer.jsonl" >>"$keep/$kept.jsonl"
 }
 
-# ollama's models hold their parameters, so that there is one for each length
+# longest LIST: its largest number
+longest() { echo "$1" | tr , '\n' | sort -n | tail -n 1; }
+
+# start_ollama: its server and the model; it writes nothing but to the scratch
+# folder, where the model is copied to
 start_ollama() {
-	export OLLAMA_HOST=127.0.0.1:11999 OLLAMA_MODELS="$scratch/ollama" OLLAMA_KEEP_ALIVE=30m
-	"$ollama" serve >"$scratch/serve" 2>&1 &
+	export OLLAMA_HOST=127.0.0.1:11999 OLLAMA_MODELS="$scratch/ollama" no_proxy=127.0.0.1
+	export OLLAMA_KEEP_ALIVE=30m OLLAMA_NUM_PARALLEL=1 OLLAMA_NO_CLOUD=1
+	! curl -s -o /dev/null "http://$OLLAMA_HOST/" || die "something answers at $OLLAMA_HOST already: end it first"
+	HOME=$scratch "$ollama" serve >"$scratch/serve" 2>&1 &
 	server=$!
 	tries=0
-	until "$ollama" list >/dev/null 2>&1; do
+	until curl -s -o /dev/null "http://$OLLAMA_HOST/"; do
 		tries=$((tries + 1))
 		[ "$tries" -lt 60 ] && kill -0 "$server" 2>/dev/null || { cat "$scratch/serve" >&2; die "$ollama serve does not answer"; }
 		sleep 1
 	done
-	for n in $(echo "$gens" | tr , ' '); do
-		[ "$n" -gt 0 ] || continue
-		{
-			printf 'FROM %s\nPARAMETER temperature 0\nPARAMETER num_predict %d\nPARAMETER num_ctx 4096\n' "$file" "$n"
-			[ -z "$threads" ] || echo "PARAMETER num_thread $threads"
-			[ -z "$cpu" ] || echo "PARAMETER num_gpu 0"
-		} >"$scratch/Modelfile"
-		"$ollama" create "peer-$n" -f "$scratch/Modelfile" >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2; die "$ollama create failed"; }
-		"$ollama" run "peer-$n" "warm up" >/dev/null 2>&1 </dev/null || die "$ollama run failed"
+	say "ollama $(curl -s "http://$OLLAMA_HOST/api/version" | sed 's/.*"version":"\([^"]*\)".*/\1/')"
+	printf 'FROM %s\n' "$file" >"$scratch/Modelfile"
+	HOME=$scratch "$ollama" create peer -f "$scratch/Modelfile" >"$scratch/log" 2>&1 </dev/null || { cat "$scratch/log" >&2; die "$ollama create failed"; }
+	# a change of these loads the model anew, so that all requests have the same
+	most=$(longest "$prompts,$gens")
+	options="\"num_ctx\":$((most + 512)),\"temperature\":0"
+	[ -z "$threads" ] || options="$options,\"num_thread\":$threads"
+	[ -z "$cpu" ] || options="$options,\"num_gpu\":0"
+	ask 2 "warm up"
+	word_cost
+}
+
+# ask N TEXT: up to N tokens that continue TEXT, without a template; the answer's
+# figures are then in $seen (prompt tokens), $seen_ns, $made (tokens) and $made_ns.
+# Each text begins otherwise than the one before, or the cache would hold a part of
+# it, and with as many tokens
+asked=0
+ask() {
+	asked=$((asked + 1))
+	text=$(printf '%d%04d%s' $((asked % 10)) "$asked" "$2")
+	printf '{"model":"peer","prompt":"%s","raw":true,"stream":false,"options":{%s,"num_predict":%d}}' "$text" "$options" "$1" |
+		curl -sS -o "$scratch/answer" -H 'Content-Type: application/json' -d @- "http://$OLLAMA_HOST/api/generate" || die "no answer of ollama"
+	seen=$(figure prompt_eval_count) seen_ns=$(figure prompt_eval_duration)
+	made=$(figure eval_count) made_ns=$(figure eval_duration)
+	! grep -q '^{"error"' "$scratch/answer" || { cat "$scratch/answer" >&2; die "ollama made no text"; }
+}
+
+# figure NAME: an integer of the answer; quotes within its text have a backslash
+figure() { sed -n 's/.*"'"$1"'": *\([0-9][0-9]*\).*/\1/p' "$scratch/answer"; }
+
+# words N: N words of one letter
+words() { awk -v n="$1" 'BEGIN { while (n-- > 0) printf " a" }'; }
+
+# word_cost: how many tokens a prompt has without its words, and each word
+word_cost() {
+	ask 1 "$(words 8)"
+	few=$seen
+	ask 1 "$(words 24)"
+	each=$(((seen - few) / 16)) bare=$((few - 8 * ((seen - few) / 16)))
+	[ "$each" -gt 0 ] || die "ollama counts $few tokens in 8 words and $seen in 24"
+	for n in $(echo "$prompts" | tr , ' '); do
+		[ "$n" -eq 0 ] || [ "$n" -gt $((bare + each)) ] || die "ollama's prompts have more than $((bare + each)) tokens: $n is too short"
 	done
 }
 
-# run_ollama PAIR: generation alone, since how many tokens a text has is the
-# engine's to say; no two prompts begin alike, or the cache would hold them
+# run_ollama: a prompt has at most the tokens asked for and lacks less than a
+# word's. Of n+1 tokens the first comes of the prompt: what is timed is n steps
 run_ollama() {
 	: >"$scratch/peer"
+	for n in $(echo "$prompts" | tr , ' '); do
+		[ "$n" -gt 0 ] || continue
+		ask 1 "$(words $(((n - bare) / each)))"
+		[ "$seen" -le "$n" ] && [ $((seen + each)) -gt "$n" ] || die "ollama read a prompt of $seen tokens for $n"
+		awk -v n="$n" -v seen="$seen" -v ns="$seen_ns" 'BEGIN { print "pp" n, seen / ns * 1e9 }' >>"$scratch/peer"
+	done
 	for n in $(echo "$gens" | tr , ' '); do
 		[ "$n" -gt 0 ] || continue
-		"$ollama" run --verbose "peer-$n" "$1 times upon a time" >/dev/null 2>"$scratch/log" </dev/null || { cat "$scratch/log" >&2; die "$ollama run failed"; }
-		awk -v n="$n" '/^eval rate:/ { print "tg" n, $3 }' "$scratch/log" >>"$scratch/peer"
+		tries=1
+		until ask $((n + 1)) " times upon a time" && [ "${made:=0}" -eq $((n + 1)) ]; do
+			tries=$((tries + 1))
+			[ "$tries" -le 5 ] || die "ollama ends its texts early: $made tokens of $((n + 1))"
+		done
+		awk -v n="$n" -v ns="$made_ns" 'BEGIN { print "tg" n, n / ns * 1e9 }' >>"$scratch/peer"
 	done
 }
 
@@ -174,7 +226,7 @@ while [ "$number" -le "$pairs" ]; do
 		[ "$(wc -l <"$scratch/llamas")" -eq 1 ] || name=llama-bench-$i
 		pair "$name" run_llama "$peer" "$name" </dev/null
 	done <"$scratch/llamas"
-	[ -z "$ollama" ] || pair ollama run_ollama "$number"
+	[ -z "$ollama" ] || pair ollama run_ollama
 	number=$((number + 1))
 done
 
