@@ -2,7 +2,8 @@
 # Builds, tests and packs drover: ./build.sh [TARGET]
 #
 #   (none)        bin/drover for this machine
-#   test          the tests, at most 5 minutes; names what optional is missing
+#   test          the tests, at most 5 minutes; names what optional is missing.
+#                 Of the largest products of cases a sample (go test -short)
 #   test all      what CI runs; needs DROVER_GOLDEN and DROVER_ACCEPT
 #   test full     the whole product of shapes and formats, and long fuzzing
 #   deps [--yes]  installs the optional tools (Debian, Ubuntu, Fedora, Homebrew)
@@ -352,7 +353,7 @@ test_quick() {
 	part format format
 	part vet vet
 	part build build
-	part tests tests
+	part tests tests -short
 	missing
 	finish
 }
