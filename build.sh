@@ -2,7 +2,8 @@
 # Builds, tests and packs drover: ./build.sh [TARGET]
 #
 #   (none)        bin/drover for this machine
-#   test          the tests, at most 5 minutes; names what optional is missing
+#   test          the tests, at most 5 minutes; names what optional is missing.
+#                 Of the largest products of cases a sample (go test -short)
 #   test all      what CI runs; needs DROVER_GOLDEN and DROVER_ACCEPT
 #   test full     the whole product of shapes and formats, and long fuzzing
 #   deps [--yes]  installs the optional tools (Debian, Ubuntu, Fedora, Homebrew)
@@ -241,19 +242,19 @@ cuda_counts() (
 		{ say "docs/cuda-counts.txt is not what was counted here; if it should be: cp bin/cuda-counts.txt docs/"; return 1; }
 )
 
-# the page of compare --html in headless Chromium, by axe-core's rules; absent
+# the pages of compare --html in headless Chromium, by axe-core's rules; absent
 # tools are a failure where CI is set
 page() (
 	absent=''
 	browser || absent=chromium
 	[ -f "$axe" ] || absent="$absent${absent:+ and }axe-core"
 	if [ -n "$absent" ]; then
-		say "missing: $absent (./build.sh deps); how the page of compare looks and reads goes unchecked"
+		say "missing: $absent (./build.sh deps); how the pages of compare look and read goes unchecked"
 		[ "${CI:-false}" != true ]
 		return
 	fi
 	samples=internal/report/testdata
-	go run .ci/page.go "bin/drover$(go env GOEXE)" "$axe" bin/page "$samples/before.jsonl" "$samples/after.jsonl" "$samples/llama-bench.json"
+	go run .ci/page.go "bin/drover$(go env GOEXE)" "$axe" bin/page "$samples/history.jsonl" "$samples/before.jsonl" "$samples/after.jsonl" "$samples/llama-bench.json"
 )
 
 browser() { have chromium || have chromium-browser || have google-chrome; }
@@ -342,7 +343,7 @@ missing() {
 	have qemu-aarch64 || [ "$(go env GOHOSTARCH)" = arm64 ] || say "missing: qemu-aarch64 (./build.sh deps); the arm64 kernels go untested"
 	[ "$(go env CGO_ENABLED)" = 1 ] || say "missing: a C compiler; the race detector goes unused"
 	have g++ || say "missing: a C++ compiler (./build.sh deps); the software devices, and all that runs on them, go untested"
-	browser && [ -f "$axe" ] || say "missing: chromium or axe-core (./build.sh deps); how the page of compare looks and reads goes unchecked"
+	browser && [ -f "$axe" ] || say "missing: chromium or axe-core (./build.sh deps); how the pages of compare look and read goes unchecked"
 	have clang++-19 || say "missing: clang-19 (./build.sh deps); whether the GPU kernels are what their source makes goes untested"
 }
 
@@ -352,7 +353,7 @@ test_quick() {
 	part format format
 	part vet vet
 	part build build
-	part tests tests
+	part tests tests -short
 	missing
 	finish
 }

@@ -1,5 +1,6 @@
-// Command page holds the page of drover compare --html to what a browser and
-// axe-core say of it: go run .ci/page.go DROVER AXE.js OUT RESULTS...
+// Command page holds the pages of drover compare --html to what a browser and
+// axe-core say of them: go run .ci/page.go DROVER AXE.js OUT HISTORY RESULTS...
+// One page is of RESULTS, the other of the records that HISTORY keeps.
 //
 // In headless Chromium, in light and dark colours, wide and as narrow as a phone:
 // no error on the console, no violation of an accessibility rule, nothing wider
@@ -21,11 +22,11 @@ import (
 )
 
 func main() {
-	if len(os.Args) < 5 {
-		fmt.Fprintln(os.Stderr, "usage: go run .ci/page.go DROVER AXE.js OUT RESULTS...")
+	if len(os.Args) < 6 {
+		fmt.Fprintln(os.Stderr, "usage: go run .ci/page.go DROVER AXE.js OUT HISTORY RESULTS...")
 		os.Exit(2)
 	}
-	if err := check(os.Args[1], os.Args[2], os.Args[3], os.Args[4:]); err != nil {
+	if err := checkAll(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5:]); err != nil {
 		fmt.Fprintln(os.Stderr, "page:", err)
 		os.Exit(1)
 	}
@@ -37,7 +38,7 @@ var sizes = []struct {
 	width, height int
 }{{"wide", 1200, 3000}, {"phone", 375, 3000}}
 
-func check(drover, axe, out string, results []string) error {
+func checkAll(drover, axe, out, history string, results []string) error {
 	browser, err := findBrowser()
 	if err != nil {
 		return err
@@ -50,20 +51,50 @@ func check(drover, axe, out string, results []string) error {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
-	page := filepath.Join(dir, "page.html")
-	if text, err := exec.Command(drover, append([]string{"compare", "--html", page}, results...)...).CombinedOutput(); err != nil {
-		return fmt.Errorf("drover compare: %w: %s", err, text)
-	}
-	html, err := os.ReadFile(page)
-	if err != nil {
-		return err
-	}
 	script, err := os.ReadFile(axe)
 	if err != nil {
 		return err
 	}
+	data, err := keep(dir, history)
+	if err != nil {
+		return err
+	}
+	for name, args := range map[string][]string{"page": results, "history": {"--history"}} {
+		page := filepath.Join(dir, name+".html")
+		c := exec.Command(drover, append([]string{"compare", "--html", page}, args...)...)
+		c.Env = append(os.Environ(), "XDG_DATA_HOME="+data)
+		if text, err := c.CombinedOutput(); err != nil {
+			return fmt.Errorf("drover compare: %w: %s", err, text)
+		}
+		if err := check(browser, dir, page, filepath.Join(out, name), script); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// keep makes a folder of data in which bench --save has kept a file's records.
+func keep(dir, history string) (string, error) {
+	text, err := os.ReadFile(history)
+	if err != nil {
+		return "", err
+	}
+	data := filepath.Join(dir, "data")
+	kept := filepath.Join(data, "drover", "bench")
+	if err := os.MkdirAll(kept, 0o755); err != nil {
+		return "", err
+	}
+	return data, os.WriteFile(filepath.Join(kept, "records.jsonl"), text, 0o644)
+}
+
+// check holds one page to everything; shots is how the screenshots' names begin.
+func check(browser, dir, page, shots string, script []byte) error {
+	html, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
 	for _, s := range sizes {
-		shot := filepath.Join(out, "page-"+s.name+".png")
+		shot := shots + "-" + s.name + ".png"
 		// as it is, from its file
 		if _, err := run(browser, dir, page, "--screenshot="+shot, fmt.Sprintf("--window-size=%d,%d", max(500, s.width), s.height)); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
@@ -72,7 +103,7 @@ func check(drover, axe, out string, results []string) error {
 			return fmt.Errorf("%s: no screenshot", s.name)
 		}
 		// the browser has no windows as narrow as a phone: a frame is one
-		probe := filepath.Join(dir, s.name+".html")
+		probe := filepath.Join(dir, "probe.html")
 		if err := os.WriteFile(probe, framed(html, script, s.width, s.height), 0o644); err != nil {
 			return err
 		}
@@ -87,7 +118,7 @@ func check(drover, axe, out string, results []string) error {
 	if len(html) >= 500<<10 {
 		return fmt.Errorf("the page has %d bytes, 500 KB or more", len(html))
 	}
-	fmt.Printf("%d bytes, screenshots in %s\n", len(html), out)
+	fmt.Printf("%d bytes, screenshots: %s-*.png\n", len(html), shots)
 	return nil
 }
 
@@ -182,8 +213,8 @@ frame.onload = async () => {
 	if (back() === first) found.wrong.push("the colours' button changes nothing");
 	await look("other colours");
 	if (root.scrollWidth > w.innerWidth) found.wrong.push("the page is " + root.scrollWidth + " wide on a screen of " + w.innerWidth);
-	const table = d.getElementById("results"), head = table.tHead.rows[0].cells[3];
-	const speeds = () => [...table.tBodies[0].rows].map((r) => Number(r.cells[3].dataset.v));
+	const table = d.getElementById("results"), heads = [...table.tHead.rows[0].cells], at = heads.findIndex((h) => h.textContent === "Tokens/s"), head = heads[at];
+	const speeds = () => [...table.tBodies[0].rows].map((r) => Number(r.cells[at].dataset.v));
 	for (const [order, sign] of [["ascending", 1], ["descending", -1]]) {
 		head.querySelector("button").click();
 		const s = speeds();

@@ -13,7 +13,8 @@ import (
 )
 
 // TestConformance holds every tier of kernels to the contract: on the software
-// device one after the other, on a real machine its first card's.
+// device one after the other, on a real machine its first card's. With -short two
+// shapes stand for all in every tier but one.
 func TestConformance(t *testing.T) {
 	if onCard() {
 		all := cards(t, 0)
@@ -28,6 +29,9 @@ func TestConformance(t *testing.T) {
 			o := backendtest.Options{Name: "cuda-" + all[0].info.ISA}
 			if cc != 80 { // tiers differ in few instructions, not in what is around them
 				o.Types = []quant.Type{quant.F32, quant.F16, quant.BF16, quant.Q8_0, quant.Q4_0, quant.Q4_K, quant.Q6_K, quant.IQ3_S}
+				if testing.Short() {
+					o.Shapes = []string{"gqa", "moe"}
+				}
 			}
 			conform(t, all[0], all[1:2], all[2], o)
 		})

@@ -11,6 +11,7 @@ package backendtest
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"drover/backend"
@@ -24,6 +25,8 @@ type Options struct {
 	Name string
 	// Types are the weight formats to test; nil: all.
 	Types []quant.Type
+	// Shapes are the names of those to test; nil: all.
+	Shapes []string
 	// Full runs every case on every pair, as DROVER_FULL=1 does.
 	Full bool
 	// Same are other instances of the device (other thread counts, other
@@ -99,7 +102,7 @@ func run(t T, dev backend.Device, o Options) *table {
 	}
 	tab := newTable(o.name(dev), o.Full, o.Types)
 	for i, sh := range shapes {
-		if o.onlyShape != "" && o.onlyShape != sh.name {
+		if o.onlyShape != "" && o.onlyShape != sh.name || o.Shapes != nil && !slices.Contains(o.Shapes, sh.name) {
 			continue
 		}
 		t.Run(sh.name, func(t T) {

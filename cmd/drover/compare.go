@@ -18,7 +18,7 @@ import (
 
 func compareCommand() *cli.Command {
 	const prefix = "COMPARE_"
-	html := stringFlag(catGeneral, prefix, "html", "", "write a page with charts to `FILE`, which needs no network")
+	html := stringFlag(catGeneral, prefix, "html", "", "write a page with charts to `FILE`, which needs no network; of what is compared, or of --history")
 	html.TakesFile = true
 	return &cli.Command{
 		Name:      "compare",
@@ -26,7 +26,8 @@ func compareCommand() *cli.Command {
 		ArgsUsage: "A.json B.json...",
 		Description: "Files are what bench or llama-bench write with -o json or -o jsonl. All are compared with the first.\n" +
 			"drover compare before.json after.json --regression 3\n" +
-			"--history shows what bench --save kept; words after it choose: drover compare --history q4_0 tg128 cuda",
+			"--history shows what bench --save kept; words after it choose: drover compare --history q4_0 tg128 cuda\n" +
+			"drover compare --history --html page.html draws it",
 		Flags: []cli.Flag{
 			html,
 			floatFlag(catGeneral, prefix, "regression", 0, fmt.Sprintf("exit 6 where a test is slower than the first file's by more than `PERCENT` (from %.0f on) with significance", 100*compare.Floor)),
@@ -68,7 +69,7 @@ func runCompare(c *cli.Context) error {
 		regressions = t.Regressions(c.Float64("regression"))
 	}
 	if path := c.String("html"); path != "" {
-		if err := writePage(path, t); err != nil {
+		if err := writePage(path, "drover compare A.json B.json --html page.html", func(w io.Writer) error { return report.Page(w, t) }); err != nil {
 			return err
 		}
 	}
@@ -111,10 +112,8 @@ func regressed(c *cli.Context, t *compare.Table, regressions []compare.Regressio
 }
 
 func runHistory(c *cli.Context) error {
-	for _, flag := range []string{"html", "regression"} {
-		if c.IsSet(flag) {
-			return usageError("", "--history is a list: it has no --%s", flag)
-		}
+	if c.IsSet("regression") {
+		return usageError("", "--history is a list: it has no --regression")
 	}
 	s := store.Open(store.Dir())
 	records, skipped, err := s.Read()
@@ -127,12 +126,21 @@ func runHistory(c *cli.Context) error {
 	if len(records) == 0 {
 		return &failure{exit: exitRuntime, code: "history", hint: "drover bench --save keeps results", err: errors.New("no results are kept yet")}
 	}
-	pasts := compare.History(records, c.Args().Slice())
+	words := c.Args().Slice()
+	pasts := compare.History(records, words)
+	if path := c.String("html"); path != "" {
+		if len(pasts) == 0 {
+			return usageError("drover compare --history lists what is kept", "flag --html: %d results are kept, none has all of: %s", len(records), strings.Join(words, " "))
+		}
+		if err := writePage(path, "drover compare --history --html page.html", func(w io.Writer) error { return report.HistoryPage(w, pasts, words) }); err != nil {
+			return err
+		}
+	}
 	if wantJSON(c) {
 		return writeJSON(c.App.Writer, map[string]any{"schema": 1, "confidence": compare.Confidence, "history": pasts, "skipped": skipped})
 	}
 	if len(pasts) == 0 {
-		fmt.Fprintf(c.App.ErrWriter, "%d results are kept, none has all of: %s\n", len(records), strings.Join(c.Args().Slice(), " "))
+		fmt.Fprintf(c.App.ErrWriter, "%d results are kept, none has all of: %s\n", len(records), strings.Join(words, " "))
 	}
 	return report.History(c.App.Writer, pasts)
 }
@@ -153,17 +161,17 @@ func resultsError(err error) error {
 
 // writePage writes nothing unless the whole page could be made, and only over
 // another page: in "compare --html A.json B.json" A.json would be the page.
-func writePage(path string, t *compare.Table) error {
+func writePage(path, usage string, write func(io.Writer) error) error {
 	if f, err := os.Open(path); err == nil {
 		head := make([]byte, 15)
 		n, _ := io.ReadFull(f, head)
 		f.Close()
 		if n > 0 && !strings.EqualFold(string(head[:n]), "<!doctype html>") {
-			return usageError("drover compare A.json B.json --html page.html", "flag --html: %s is there and is no page: it is left as it is", path)
+			return usageError(usage, "flag --html: %s is there and is no page: it is left as it is", path)
 		}
 	}
 	var page bytes.Buffer
-	if err := report.Page(&page, t); err != nil {
+	if err := write(&page); err != nil {
 		return fmt.Errorf("make the page: %w", err)
 	}
 	if err := os.WriteFile(path, page.Bytes(), 0o644); err != nil {

@@ -113,7 +113,6 @@ func TestCompareRefuses(t *testing.T) {
 		{[]string{a, "--html", a}, "is no page"},
 		{[]string{a, "--html", filepath.Join(dir, "none", "page.html")}, "--html"},
 		{[]string{"--history", "--regression", "3"}, "--regression"},
-		{[]string{"--history", "--html", "x"}, "--html"},
 	} {
 		r := command(t, "", nil, append([]string{"compare"}, c.args...)...)
 		if r.exit != exitUsage || !strings.Contains(r.out+r.errout, c.want) {
@@ -155,6 +154,28 @@ func TestCompareHistory(t *testing.T) {
 	}
 	if r := command(t, "", env, "compare", "--history", "metal"); r.exit != 0 || r.out != "" || !strings.Contains(r.errout, "none has all of: metal") {
 		t.Errorf("exit %d:\n%s%s", r.exit, r.out, r.errout)
+	}
+	page := filepath.Join(data, "page.html")
+	for args, rows := range map[string]int{"": 3, "some tg128": 2} {
+		doc := command(t, "", env, append([]string{"compare", "--history", "--json", "--html", page}, strings.Fields(args)...)...).object(t)
+		text, err := os.ReadFile(page)
+		if err != nil || !strings.HasPrefix(string(text), "<!doctype html>") || strings.Count(string(text), `<tr><th scope="row"`) != rows || doc["history"] == nil {
+			t.Errorf("%q: %v, %v, %.100s", args, err, doc, text)
+		}
+	}
+	before, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := command(t, "", env, "compare", "--history", "--html", page, "metal"); r.exit != exitUsage || !strings.Contains(r.errout, "none has all of: metal") {
+		t.Errorf("nothing to draw: exit %d: %s", r.exit, r.errout)
+	}
+	if after, err := os.ReadFile(page); err != nil || string(after) != string(before) {
+		t.Errorf("a page without records was written: %v", err)
+	}
+	records := filepath.Join(kept, "records.jsonl")
+	if r := command(t, "", env, "compare", "--history", "--html", records); r.exit != exitUsage || !strings.Contains(r.errout, "is no page") {
+		t.Errorf("over the records: exit %d: %s", r.exit, r.errout)
 	}
 	doc := command(t, "", env, "compare", "--history", "--json").object(t)
 	if pasts := doc["history"].([]any); len(pasts) != 2 || doc["skipped"] != 1.0 {

@@ -51,7 +51,7 @@ func command(t *testing.T, input string, env []string, args ...string) result {
 	}
 	// two threads wait for each other on a busy machine; a card of this machine changes nothing
 	// nor do speeds that were measured before the tests
-	c.Env = append(append(c.Env, "DROVER_THREADS=1", "DROVER_CUDA_LIBRARY=/nonexistent/libcuda.so.1", "XDG_STATE_HOME="+filepath.Join(filepath.Dir(os.Getenv("DROVER_TEST_BINARY")), "state")), env...)
+	c.Env = append(append(c.Env, "DROVER_THREADS=1", "DROVER_BENCH_THREADS=1", "DROVER_CUDA_LIBRARY=/nonexistent/libcuda.so.1", "XDG_STATE_HOME="+filepath.Join(filepath.Dir(os.Getenv("DROVER_TEST_BINARY")), "state")), env...)
 	var out, errout bytes.Buffer
 	c.Stdout, c.Stderr = &out, &errout
 	err := c.Run()

@@ -195,23 +195,52 @@ func (t *Table) name() {
 		}
 		short[base][c.File] = true
 	}
-	seen := map[string]int{}
+	varied := variedParts(t.Columns)
 	for i := range t.Columns {
 		c := &t.Columns[i]
 		c.Name = baseName(c.File)
 		if len(short[c.Name]) > 1 {
 			c.Name = c.File
 		}
-		mine := c.parts()
-		var apart []string
-		for p := range mine {
-			if mine[p] != "" && slices.ContainsFunc(t.Columns, func(o Column) bool { return o.File == c.File && o.parts()[p] != mine[p] }) {
-				apart = append(apart, mine[p])
-			}
+		if apart := c.apart(varied[c.File]); apart != "" {
+			c.Name += ": " + apart
 		}
-		if len(apart) > 0 {
-			c.Name += ": " + strings.Join(apart, ", ")
+	}
+	number(t.Columns)
+}
+
+// variedParts says of each file in which parts its columns differ.
+func variedParts(all []Column) map[string][]bool {
+	first, varied := map[string][]string{}, map[string][]bool{}
+	for _, c := range all {
+		parts := c.parts()
+		if first[c.File] == nil {
+			first[c.File], varied[c.File] = parts, make([]bool, len(parts))
 		}
+		for i, p := range parts {
+			varied[c.File][i] = varied[c.File][i] || p != first[c.File][i]
+		}
+	}
+	return varied
+}
+
+// apart is what sets a column apart from the others of its file; empty where it
+// is alone.
+func (c *Column) apart(varied []bool) string {
+	var apart []string
+	for i, p := range c.parts() {
+		if varied[i] && p != "" {
+			apart = append(apart, p)
+		}
+	}
+	return strings.Join(apart, ", ")
+}
+
+// number tells columns of one name apart.
+func number(columns []Column) {
+	seen := map[string]int{}
+	for i := range columns {
+		c := &columns[i]
 		if seen[c.Name]++; seen[c.Name] > 1 {
 			c.Name += fmt.Sprintf(" (%d)", seen[c.Name])
 		}

@@ -302,3 +302,28 @@ func TestHistory(t *testing.T) {
 		t.Errorf("%+v", none)
 	}
 }
+
+// Setups of pasts are named by what sets them apart.
+func TestSetups(t *testing.T) {
+	some, many, batch := record(10), record(11), record(12)
+	two, four := 2, 4
+	some.Threads, many.Threads, batch.Threads, batch.Batch = &two, &four, &four, 512
+	names := func(records ...bench.Record) (all []string) {
+		for _, c := range Setups(History(records, nil)) {
+			all = append(all, c.Name)
+		}
+		slices.Sort(all)
+		return all
+	}
+	if got, want := names(some, some), []string{some.Backends + " " + some.ISA}; !slices.Equal(got, want) {
+		t.Errorf("one setup: %q, want %q", got, want)
+	}
+	prompt := some
+	prompt.Prompt, prompt.Gen = 512, 0
+	if got, want := names(some, many, prompt), []string{"2 threads", "4 threads"}; !slices.Equal(got, want) {
+		t.Errorf("threads: %q, want %q", got, want)
+	}
+	if got := names(some, many, batch); len(got) != 3 || !strings.Contains(got[1]+got[2], "batch 512") {
+		t.Errorf("batches: %q", got)
+	}
+}

@@ -77,3 +77,22 @@ func (p *Past) judge() {
 	}
 	decide(judged)
 }
+
+// Setups are those of pasts in the order in which they first appear, each named
+// by what sets it apart from the others, or by its devices where it is alone.
+func Setups(pasts []Past) (all []Column) {
+	seen := map[Setup]bool{}
+	for _, p := range pasts {
+		if !seen[p.Setup] {
+			seen[p.Setup] = true
+			all = append(all, Column{Setup: p.Setup})
+		}
+	}
+	varied := variedParts(all)
+	for i := range all {
+		c := &all[i]
+		c.Name = cmp.Or(c.apart(varied[c.File]), strings.TrimSpace(c.Backends+" "+c.ISA))
+	}
+	number(all)
+	return all
+}

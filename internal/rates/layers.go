@@ -18,8 +18,9 @@ var sizes = [...]size{{2048, 16, 4, 5632}, {4096, 32, 8, 14336}, {8192, 64, 8, 2
 
 // A stage's layers take about coldBytes, so that a CPU's last cache holds little of
 // them, where the device has four times that free. Rows of a prompt are promptRows; a
-// size after one whose prompt took longest a layer is not timed: beyond it time is
-// proportional.
+// size after two, of which the last one's prompt took longest a layer, is not timed:
+// beyond it time is proportional. So it is after the first where that took four times
+// as long.
 const (
 	coldBytes  = 768 << 20
 	promptRows = 512
@@ -41,11 +42,17 @@ func Layers(ctx context.Context, d backend.Device, t quant.Type) ([]backend.Laye
 			return nil, fmt.Errorf("time a layer in %v: %w", t, err)
 		}
 		times = append(times, l)
-		if l.Prompt > longest.Seconds() && len(times) > 1 {
+		if enough(times) {
 			break
 		}
 	}
 	return times, nil
+}
+
+// enough says that larger layers take time in proportion.
+func enough(times []backend.LayerTime) bool {
+	last := times[len(times)-1].Prompt
+	return last > 4*longest.Seconds() || last > longest.Seconds() && len(times) > 1
 }
 
 // Formats is those of a model's matrices that a twentieth of its weights or more are in.

@@ -109,3 +109,19 @@ func TestLayersFail(t *testing.T) {
 		t.Errorf("got %v, %d stages left", err, d.open)
 	}
 }
+
+// A layer so slow that nothing but its size counts is the last that is timed.
+func TestEnough(t *testing.T) {
+	for _, c := range []struct {
+		prompts []float64 // seconds
+		want    bool
+	}{{[]float64{0.001}, false}, {[]float64{0.07}, false}, {[]float64{0.09}, true}, {[]float64{0.001, 0.01}, false}, {[]float64{0.001, 0.03}, true}} {
+		var times []backend.LayerTime
+		for _, s := range c.prompts {
+			times = append(times, backend.LayerTime{Prompt: s})
+		}
+		if got := enough(times); got != c.want {
+			t.Errorf("after %v: %v", c.prompts, got)
+		}
+	}
+}

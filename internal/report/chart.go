@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 )
 
 // chart is a drawing of points in a frame, in SVG's units.
 type chart struct {
 	ID, Title, Text string // Text says in words what is drawn
+	Heading         string // where it is not the title
 	Left, Top       float64
 	Right, Bottom   float64
 	X, Y            []tick
@@ -88,6 +90,52 @@ func (a axis) ticks() []tick {
 	}
 	return all
 }
+
+// timeSteps are the distances of ticks on an axis of seconds, and how a tick is
+// written; one of months has the seconds of the longest.
+var timeSteps = []struct {
+	seconds float64
+	months  int
+	layout  string
+}{
+	{60, 0, "2 Jan 15:04"}, {120, 0, "2 Jan 15:04"}, {300, 0, "2 Jan 15:04"}, {600, 0, "2 Jan 15:04"}, {1800, 0, "2 Jan 15:04"},
+	{3600, 0, "2 Jan 15:04"}, {2 * 3600, 0, "2 Jan 15:04"}, {6 * 3600, 0, "2 Jan 15:04"}, {12 * 3600, 0, "2 Jan 15:04"},
+	{86400, 0, "2006-01-02"}, {2 * 86400, 0, "2006-01-02"}, {4 * 86400, 0, "2006-01-02"}, {7 * 86400, 0, "2006-01-02"}, {14 * 86400, 0, "2006-01-02"},
+	{31 * 86400, 1, "2006-01"}, {62 * 86400, 2, "2006-01"}, {124 * 86400, 4, "2006-01"}, {366 * 86400, 12, "2006"}, {2 * 366 * 86400, 24, "2006"},
+	{5 * 366 * 86400, 60, "2006"}, {10 * 366 * 86400, 120, "2006"}, {100 * 366 * 86400, 1200, "2006"}, {2500 * 366 * 86400, 30000, "2006"},
+}
+
+// timeTicks are up to five moments in UTC that people would name.
+func timeTicks(a axis) (all []tick) {
+	step := timeSteps[len(timeSteps)-1]
+	for _, s := range timeSteps {
+		if (a.hi-a.lo)/s.seconds < 4 {
+			step = s
+			break
+		}
+	}
+	at, next := time.Unix(int64(a.lo), 0).UTC(), func(t time.Time) time.Time { return t.Add(time.Duration(step.seconds) * time.Second) }
+	if step.months == 0 {
+		at = at.Truncate(time.Duration(step.seconds) * time.Second)
+	} else {
+		months := 12*at.Year() + int(at.Month()) - 1
+		at = time.Date(0, time.Month(1+months-months%step.months), 1, 0, 0, 0, 0, time.UTC)
+		next = func(t time.Time) time.Time { return t.AddDate(0, step.months, 0) }
+	}
+	for ; seconds(at) <= a.hi; at = next(at) {
+		if seconds(at) < a.lo {
+			continue
+		}
+		t := tick{At: a.at(seconds(at))}
+		if t.At < frameRight-40 { // a name further right would leave the drawing
+			t.Label = at.Format(step.layout)
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+func seconds(t time.Time) float64 { return float64(t.Unix()) }
 
 // short is a number with a unit's prefix.
 func short(x float64) string {

@@ -61,24 +61,6 @@ func Compare(w io.Writer, t *compare.Table) error {
 	return align(w, rows, 2)
 }
 
-// History writes pasts, a table each.
-func History(w io.Writer, pasts []compare.Past) error {
-	for i, p := range pasts {
-		if i > 0 {
-			fmt.Fprintln(w)
-		}
-		fmt.Fprintf(w, "%s, %s: %s\n\n", Plain(p.Type), p.Name, Plain(p.Setup.Describe()))
-		rows := [][]string{{"time", "build", "t/s", "of limit", "against the first", "against the one before"}}
-		for _, q := range p.Points {
-			rows = append(rows, []string{q.Time.Format("2006-01-02 15:04:05"), Plain(q.Build), Rate(q.Cell), share(q.Cell.Share), Against(q.First), Against(q.Previous)})
-		}
-		if err := align(w, rows, 2); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // align writes a table as wide as its cells; the first left columns stand to
 // the left.
 func align(w io.Writer, rows [][]string, left int) error {

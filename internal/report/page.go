@@ -16,6 +16,9 @@ import (
 //go:embed page.html
 var pageHTML string
 
+//go:embed parts.html
+var partsHTML string
+
 //go:embed page.css
 var pageCSS string
 
@@ -33,11 +36,32 @@ const (
 	maxSetup  = 300
 )
 
+// frame is what every page has.
+type frame struct {
+	CSS     template.CSS
+	JS      template.JS
+	Title   string
+	Command string // that makes such a page
+}
+
+func newFrame(title, command string) frame {
+	return frame{CSS: template.CSS(pageCSS), JS: template.JS(pageJS), Title: title, Command: command}
+}
+
+// level of the intervals, and the least change that is called one.
+var (
+	level = fmt.Sprintf("%.0f %%", 100*compare.Confidence)
+	floor = fmt.Sprintf("%.0f %%", 100*compare.Floor)
+)
+
+// parsePage is a page's template with the parts that all share.
+func parsePage(name, text string) *template.Template {
+	return template.Must(template.Must(template.New(name).Parse(text)).New("parts.html").Parse(partsHTML)).Lookup(name)
+}
+
 // page is what page.html shows. All text in it is escaped there.
 type page struct {
-	CSS      template.CSS
-	JS       template.JS
-	Title    string
+	frame
 	Columns  []pageColumn
 	Means    []pageMean
 	Bars     []barGroup
@@ -84,12 +108,7 @@ type pageRow struct {
 // Page writes a table as one HTML page that needs nothing else: no network, no
 // other file.
 func Page(w io.Writer, t *compare.Table) error {
-
-	tmpl, err := template.New("page").Parse(pageHTML)
-	if err != nil {
-		panic("BUG: page.html: " + err.Error())
-	}
-	p := page{CSS: template.CSS(pageCSS), JS: template.JS(pageJS), Level: fmt.Sprintf("%.0f %%", 100*compare.Confidence), Floor: fmt.Sprintf("%.0f %%", 100*compare.Floor)}
+	p := page{Level: level, Floor: floor}
 	var files []string
 	for i, c := range t.Columns {
 		v := pageColumn{Letter: letter(i), Name: clip(c.Name, maxName), Setup: clip(c.Describe(), maxSetup), Key: keyOf(i)}
@@ -103,10 +122,11 @@ func Page(w io.Writer, t *compare.Table) error {
 			files = append(files, name)
 		}
 	}
-	p.Title = "Benchmarks: " + strings.Join(files[:min(len(files), 3)], ", ")
+	title := "Benchmarks: " + strings.Join(files[:min(len(files), 3)], ", ")
 	if len(files) > 3 {
-		p.Title += fmt.Sprintf(" and %d more", len(files)-3)
+		title += fmt.Sprintf(" and %d more", len(files)-3)
 	}
+	p.frame = newFrame(title, "--html")
 	p.Scale = "All tests of a group have one scale."
 	if len(t.Columns) > 1 {
 		p.Scale = "Each test has its own scale."
@@ -115,7 +135,7 @@ func Page(w io.Writer, t *compare.Table) error {
 	p.Roofline = roofline(t)
 	p.Scaling = append(scaling(t, byDepth), scaling(t, bySequences)...)
 	p.Rows, p.Rest = pageRows(t)
-	return tmpl.Execute(w, p)
+	return parsePage("page.html", pageHTML).Execute(w, p)
 }
 
 // shapes tell columns apart without colour: circle, square, triangles, diamond,

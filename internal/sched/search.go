@@ -177,8 +177,11 @@ func (s *search) improve(fastest float64) ([]int, error) {
 		start.loads[d] = s.ledgers[d].empty
 	}
 	layers := [][]label{{start}}
+	var next []label // of one block, and where each stands
+	index := map[labelKey]int{}
 	for at := range blocks {
-		next, index := []label(nil), map[labelKey]int{}
+		next = next[:0]
+		clear(index)
 		for from := range layers[at] {
 			for d := range n {
 				l, ok := s.extend(&layers[at][from], from, at, d)
@@ -201,9 +204,10 @@ func (s *search) improve(fastest float64) ([]int, error) {
 			}
 		}
 		if !exact && len(next) > beam {
-			next = nearest(next)
+			layers = append(layers, nearest(next))
+		} else {
+			layers = append(layers, slices.Clone(next))
 		}
-		layers = append(layers, next)
 	}
 	if err := s.failed(); err != nil {
 		return nil, err
