@@ -151,14 +151,18 @@ func (s *stage) input(in input, ms ...*matrix) {
 			in.tile = 1
 		}
 	}
+	step := panelRows
 	s.products.in, s.products.act, s.bands = in, s.act, 1
-	if in.tile > 1 {
+	switch {
+	case in.tile > 1:
 		s.bands = bandsOf(s.pool.n, in.rows)
+	case in.rows > panelRows: // as many for each: of eight rows one worker had six
+		step = (in.rows + s.pool.n - 1) / s.pool.n
 	}
-	s.each(s.tasks.prep, in.rows, panelRows)
+	s.each(s.tasks.prep, in.rows, step)
 }
 
-// prepRows makes the activations of rows [lo, hi); lo is a multiple of panelRows.
+// prepRows makes the activations of rows [lo, hi); of panels lo is a multiple of panelRows.
 func (s *stage) prepRows(_, lo, hi int) {
 	in := &s.products.in
 	for row := lo; row < hi; row++ {
