@@ -26,7 +26,8 @@ func checkStops(stops []string) error {
 }
 
 // push adds text. out is what is known not to belong to a stop string; found
-// reports that one is complete: out then is the text before it.
+// reports that one is complete: out then is the text before it. Of several the one
+// that is complete first counts, then the longer, so that pieces do not matter.
 func (h *stopper) push(text string) (out string, found bool) {
 	if len(h.stops) == 0 || text == "" {
 		return text, false
@@ -34,10 +35,10 @@ func (h *stopper) push(text string) (out string, found bool) {
 	if h.held != "" {
 		text = h.held + text
 	}
-	first := len(text)
+	first, end := 0, len(text)+1
 	for _, s := range h.stops {
-		if i := strings.Index(text, s); i >= 0 && i < first {
-			first, found = i, true
+		if i := strings.Index(text, s); i >= 0 && (i+len(s) < end || i+len(s) == end && i < first) {
+			first, end, found = i, i+len(s), true
 		}
 	}
 	if found {

@@ -6,15 +6,20 @@ import (
 	"testing"
 )
 
-// whole is the definition: the text before the first stop string, if any.
+// whole is the definition: the text before the stop string that is complete first, of several the longest.
 func whole(text string, stops []string) (string, bool) {
-	first, found := len(text), false
-	for _, s := range stops {
-		if i := strings.Index(text, s); i >= 0 && i < first {
-			first, found = i, true
+	for end := range len(text) + 1 {
+		longest := ""
+		for _, s := range stops {
+			if strings.HasSuffix(text[:end], s) && len(s) > len(longest) {
+				longest = s
+			}
+		}
+		if longest != "" {
+			return text[:end-len(longest)], true
 		}
 	}
-	return text[:first], found
+	return text, false
 }
 
 // However a text is cut, the same comes out, and never a part of a stop string
@@ -31,6 +36,8 @@ func TestStopper(t *testing.T) {
 		{"aaab", []string{"aab"}, "a", true},
 		{"ababac", []string{"abac"}, "ab", true},
 		{"x</s>y", []string{"</s>", "<"}, "x", true},
+		{"abd", []string{"abd", "b"}, "a", true}, // b is complete first
+		{"abd", []string{"bd", "abd"}, "", true},
 		{"one\n\ntwo", []string{"\n\n", "two"}, "one", true},
 		{"né né", []string{"né n"}, "", true},
 		{"abcabd", []string{"abd"}, "abc", true},
@@ -58,6 +65,7 @@ func TestStopper(t *testing.T) {
 
 func FuzzStopper(f *testing.F) {
 	f.Add("abcabcabd", "abd", "ca", uint64(1))
+	f.Add("abd", "abd", "b", uint64(45))
 	f.Fuzz(func(t *testing.T, text, a, b string, seed uint64) {
 		if checkStops([]string{a, b}) != nil {
 			return
