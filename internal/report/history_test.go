@@ -2,7 +2,6 @@ package report
 
 import (
 	"fmt"
-	"html"
 	"regexp"
 	"strings"
 	"testing"
@@ -123,7 +122,6 @@ func TestHistoryChart(t *testing.T) {
 
 // Names in records come from strangers.
 func TestHistoryPageEscapes(t *testing.T) {
-	const evil = `</script><script>alert(1)</script>"'><img src=x onerror=alert(2)>{{.}}`
 	r := record()
 	name := evil
 	r.ModelType, r.ISA, r.GPUInfo, r.DeviceSet, r.TypeK, r.Machine.Version = "llama "+evil, evil, &name, evil, evil, evil
@@ -131,15 +129,7 @@ func TestHistoryPageEscapes(t *testing.T) {
 	if err := HistoryPage(&out, compare.History([]bench.Record{r, r}, []string{"alert"}), []string{"alert"}); err != nil {
 		t.Fatal(err)
 	}
-	page := out.String()
-	for _, bad := range []string{"<script>alert", "<img", "</script><script>"} {
-		if strings.Contains(page, bad) {
-			t.Errorf("the page has %s", bad)
-		}
-	}
-	if !strings.Contains(page, html.EscapeString("<script>alert(1)</script>")) {
-		t.Error("the name does not stand in the page as text")
-	}
+	asText(t, out.String())
 }
 
 // What records may say at their bounds makes a page too, and a long past leaves

@@ -130,9 +130,24 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// evil is a name that a stranger gave.
+const evil = `</script><script>alert(1)</script>"'><img src=x onerror=alert(2)>{{.}}`
+
+// asText holds a page to showing evil as text.
+func asText(t *testing.T, page string) {
+	t.Helper()
+	for _, bad := range []string{"<script>alert", "<img", "</script><script>"} {
+		if strings.Contains(page, bad) {
+			t.Errorf("the page has %s", bad)
+		}
+	}
+	if !strings.Contains(page, html.EscapeString("<script>alert(1)</script>")) {
+		t.Error("the name does not stand in the page as text")
+	}
+}
+
 // Names in files come from strangers.
 func TestPageEscapes(t *testing.T) {
-	const evil = `</script><script>alert(1)</script>"'><img src=x onerror=alert(2)>{{.}}`
 	r := record()
 	name := evil
 	r.ModelType, r.ISA, r.GPUInfo, r.Driver, r.TypeK, r.Backends = "llama "+evil, evil, &name, &name, evil, evil
@@ -143,15 +158,7 @@ func TestPageEscapes(t *testing.T) {
 	if err := Page(&out, compare.Align(all)); err != nil {
 		t.Fatal(err)
 	}
-	page := out.String()
-	for _, bad := range []string{"<script>alert", "<img", "</script><script>"} {
-		if strings.Contains(page, bad) {
-			t.Errorf("the page has %s", bad)
-		}
-	}
-	if !strings.Contains(page, html.EscapeString("<script>alert(1)</script>")) {
-		t.Error("the name does not stand in the page as text")
-	}
+	asText(t, out.String())
 }
 
 // What files may say at their bounds makes a page too, and a long list leaves
