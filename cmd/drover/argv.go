@@ -190,8 +190,9 @@ func unknownCommand(app *cli.App, name string) error {
 	return usageError(helpHint(nil), "unknown command %q", name)
 }
 
-// nearest is the known name with the fewest edits from name, or "" where none
-// is near: more than two edits, or more than half of the name.
+// nearest is the known name with the fewest edits from name; where none is near,
+// which is more than two edits or more than half of the name, the longest of three
+// letters or more that name begins with, or "".
 func nearest(name string, known []string) string {
 	if name == "" {
 		return ""
@@ -200,6 +201,13 @@ func nearest(name string, known []string) string {
 	for _, k := range known {
 		if d := editDistance(strings.ToLower(name), strings.ToLower(k)); d < bestDistance && 2*d <= max(len(name), 2) {
 			best, bestDistance = k, d
+		}
+	}
+	if best == "" { // --temperature is --temp elsewhere
+		for _, k := range known {
+			if len(k) > max(2, len(best)) && strings.HasPrefix(strings.ToLower(name), strings.ToLower(k)) {
+				best = k
+			}
 		}
 	}
 	return best

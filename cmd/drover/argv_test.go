@@ -109,7 +109,7 @@ func TestWantsJSON(t *testing.T) {
 func TestNearest(t *testing.T) {
 	known := []string{"run", "bench", "devices", "p", "n", "min-p", "top-p"}
 	for name, want := range map[string]string{
-		"bnech": "bench", "device": "devices", "RUN": "run", "runs": "run", "minp": "min-p", "zzz": "", "qqqqqqqq": "", "": "",
+		"bnech": "bench", "device": "devices", "RUN": "run", "runs": "run", "benchmark": "bench", "ru": "run", "pnq": "", "minp": "min-p", "zzz": "", "qqqqqqqq": "", "": "",
 	} {
 		if got := nearest(name, known); got != want {
 			t.Errorf("nearest(%q): got %q, want %q", name, got, want)

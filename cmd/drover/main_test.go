@@ -100,6 +100,7 @@ func wrong(t *testing.T) []wrongCase {
 		{args: []string{"doctor"}, env: "DROVER_CPU=nonsense", exit: 2, code: "usage", want: "nonsense"},
 		{args: run("--promt", "x"), exit: 2, code: "usage", want: "did you mean --prompt"},
 		{args: run("x", "--tepm", "1"), exit: 2, code: "usage", want: "did you mean --temp"},
+		{args: run("x", "--temperature", "1"), exit: 2, code: "usage", want: "did you mean --temp"},
 		{args: run("a", "b"), exit: 2, code: "usage", want: "quote"},
 		{args: run("a", "-p", "b"), exit: 2, code: "usage", want: "--prompt"},
 		{args: run("-p", "a", "-p", "b"), exit: 2, code: "usage", want: "--prompt"},
