@@ -136,7 +136,7 @@ type Rates struct {
 	Read   float64                // bytes/s read by all units together
 	Copy   float64                // bytes/s read plus written
 	Matrix float64                // operations/s (a multiply and an add are two) of the prompt kernels
-	Float  float64                // the same in float32, as attention computes; 0: not measured
+	Float  float64                // the same in float32, as attention computes, and the CPU with float weights; 0: not measured
 	Format map[quant.Type]float64 // bytes/s of weights in decode, per format measured
 	Launch float64                // seconds to launch one kernel (CPU: one barrier)
 	Link   float64                // bytes/s from the host, 0 where there is no link
@@ -144,6 +144,43 @@ type Rates struct {
 	Latency float64 // seconds that a crossing of the link takes beside its bytes; 0: not measured
 
 	Layers map[quant.Type][]LayerTime // per format timed, the smallest first; nil: none
+}
+
+// Work is operations, a multiply and an add being two.
+type Work struct {
+	Quantised float64 // products with quantised weights
+	Float     float64 // products with float weights
+	Attention float64 // queries by keys, weights by values
+}
+
+// Plus is the sum of two works.
+func (w Work) Plus(v Work) Work {
+	return Work{w.Quantised + v.Quantised, w.Float + v.Float, w.Attention + v.Attention}
+}
+
+// Times is n works of one kind.
+func (w Work) Times(n float64) Work { return Work{n * w.Quantised, n * w.Float, n * w.Attention} }
+
+// Seconds is how long the work takes a device of a kind ("cpu", ...) by its arithmetic
+// alone, +Inf where there is some whose rate is not known. The CPU multiplies with float
+// weights in float32, as it computes attention; GPUs do in their matrix units.
+func (r *Rates) Seconds(kind string, w Work) float64 {
+	rate := r.Float
+	if rate == 0 {
+		rate = r.Matrix
+	}
+	matrix, float := w.Quantised+w.Float, w.Attention
+	if kind == "cpu" {
+		matrix, float = w.Quantised, w.Float+w.Attention
+	}
+	seconds := 0.0
+	if matrix > 0 {
+		seconds = matrix / r.Matrix
+	}
+	if float > 0 {
+		seconds += float / rate
+	}
+	return seconds
 }
 
 // LayerTime is how long a layer takes that has so many weights, all in one format.

@@ -160,7 +160,7 @@ func (r *runner) load(ctx context.Context) error {
 	loaded = true
 	for _, p := range r.engine.Plan().Places {
 		i := p.Device.Info()
-		r.infos, r.parts = append(r.infos, i), append(r.parts, part{p.Runs, r.rates[i.ID]})
+		r.infos, r.parts = append(r.infos, i), append(r.parts, part{i.Kind, p.Runs, r.rates[i.ID]})
 	}
 	r.driver = driver{engine: r.engine, vocab: int32(r.subject.Model.Config.Vocab), random: 1}
 	return nil

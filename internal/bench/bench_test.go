@@ -213,13 +213,19 @@ func TestBytesAndOperations(t *testing.T) {
 	}
 	// 2 operations a weight, the head once; attention over 1+2+3 positions
 	ops := promptOps(m, whole(m), Test{Prompt: 3, Sequences: 1})
-	if want := float64(2*(3*2*(384*64+64*96)+128*64) + 4*6*2*64); ops != want {
+	if want := (backend.Work{Quantised: 2 * (3*2*(384*64+64*96) + 128*64), Attention: 4 * 6 * 2 * 64}); ops != want {
 		t.Errorf("promptOps %v, want %v", ops, want)
 	}
 	// a step of 2 sequences, the head for each, at positions 11 to 13
 	ops = stepOps(m, whole(m), Test{Gen: 3, Depth: 10, Sequences: 2})
-	if want := 2 * float64(2*(2*(384*64+64*96)+128*64)+4*13*2*64); ops != want {
+	if want := (backend.Work{Quantised: 2 * 2 * (2*(384*64+64*96) + 128*64), Attention: 2 * 4 * 13 * 2 * 64}); ops != want {
 		t.Errorf("stepOps %v, want %v", ops, want)
+	}
+	// the head in F16
+	m.Output = &backend.Tensor{Type: quant.F16, Rows: 128, Cols: 64}
+	ops = promptOps(m, whole(m), Test{Prompt: 3, Sequences: 1})
+	if want := (backend.Work{Quantised: 2 * 3 * 2 * (384*64 + 64*96), Float: 2 * 128 * 64, Attention: 4 * 6 * 2 * 64}); ops != want {
+		t.Errorf("promptOps with a float head %v, want %v", ops, want)
 	}
 	tied := model()
 	tied.Output = tied.Embed
@@ -248,7 +254,8 @@ func TestMixtureBytes(t *testing.T) {
 // and prompts keep both at work.
 func TestSharedLimit(t *testing.T) {
 	m, o := model(), options
-	parts := []part{{[]backend.Range{{Lo: 0, Hi: 3}}, backend.Rates{Read: 1e9, Matrix: 1e9}}, {[]backend.Range{{Lo: 3, Hi: 6}}, backend.Rates{Read: 2e9, Matrix: 4e9}}}
+	parts := []part{{"cpu", []backend.Range{{Lo: 0, Hi: 3}}, backend.Rates{Read: 1e9, Matrix: 1e9}}, {"cpu", []backend.Range{{Lo: 3, Hi: 6}}, backend.Rates{Read: 2e9, Matrix: 4e9}}}
+	total := func(w backend.Work) float64 { return w.Quantised + w.Float + w.Attention }
 	near := func(what string, got, want float64) {
 		if math.Abs(got-want) > 1e-9*want {
 			t.Errorf("%s: %v, want %v", what, got, want)
@@ -260,12 +267,27 @@ func TestSharedLimit(t *testing.T) {
 	slowest := max(stepBytes(m, parts[0].runs, two, o.K, o.V)/1e9, stepBytes(m, parts[1].runs, two, o.K, o.V)/2e9)
 	near("two", limit(m, parts, two, &o), 2/slowest)
 	parts[0].rates.Matrix, parts[1].rates.Matrix = 1e9, 4e9
-	near("prompt", limit(m, parts, prompt, &o), 8/max(promptOps(m, parts[0].runs, prompt)/1e9, promptOps(m, parts[1].runs, prompt)/4e9))
+	near("prompt", limit(m, parts, prompt, &o), 8/max(total(promptOps(m, parts[0].runs, prompt))/1e9, total(promptOps(m, parts[1].runs, prompt))/4e9))
 	near("bytes of the parts", stepBytes(m, parts[0].runs, two, o.K, o.V)+stepBytes(m, parts[1].runs, two, o.K, o.V), stepBytes(m, whole(m), two, o.K, o.V))
-	near("operations of the parts", promptOps(m, parts[0].runs, prompt)+promptOps(m, parts[1].runs, prompt), promptOps(m, whole(m), prompt))
+	near("operations of the parts", total(promptOps(m, parts[0].runs, prompt).Plus(promptOps(m, parts[1].runs, prompt))), total(promptOps(m, whole(m), prompt)))
 	crowd := Test{Gen: 4, Sequences: 64}
-	near("a crowd, which computes", limit(m, parts, crowd, &o), 64/(stepOps(m, parts[0].runs, crowd)/1e9))
-	parts[1].rates = backend.Rates{}
+	near("a crowd, which computes", limit(m, parts, crowd, &o), 64/(total(stepOps(m, parts[0].runs, crowd))/1e9))
+	parts = parts[:1]
+	parts[0].rates.Float = 5e8 // attention's is half as fast
+	w := promptOps(m, parts[0].runs, prompt)
+	near("prompt with a float rate", limit(m, parts, prompt, &o), 8/(w.Quantised/1e9+w.Attention/5e8))
+	for _, l := range m.Layers {
+		for _, x := range []*backend.Tensor{l.Q, l.K, l.V, l.O, l.Gate, l.Up, l.Down} {
+			x.Type = quant.F16
+		}
+	}
+	w = promptOps(m, parts[0].runs, prompt)
+	near("prompt of float weights", limit(m, parts, prompt, &o), 8/((w.Quantised+w.Float+w.Attention)/5e8))
+	parts[0].kind = "cuda" // in whose matrix units float weights are multiplied
+	near("prompt of float weights, a GPU", limit(m, parts, prompt, &o), 8/((w.Quantised+w.Float)/1e9+w.Attention/5e8))
+	parts[0].rates.Float, parts[0].rates.Matrix = 1e9, 0
+	near("prompt with no matrix rate", limit(m, parts, prompt, &o)+1, 1)
+	parts = append(parts, part{"cpu", []backend.Range{{Lo: 3, Hi: 6}}, backend.Rates{}})
 	if got := limit(m, parts, one, &o); got != 0 {
 		t.Errorf("a limit of %v, where a rate is not known", got)
 	}

@@ -96,30 +96,35 @@ func stepBytes(m *backend.Model, runs []backend.Range, t Test, k, v quant.Type) 
 // promptOps is the operations of one repeat of a prompt test in some blocks: each
 // row through every matrix, the head for each sequence's last row only, and attention
 // over the positions seen.
-func promptOps(m *backend.Model, runs []backend.Range, t Test) float64 {
+func promptOps(m *backend.Model, runs []backend.Range, t Test) backend.Work {
 	row, head := rowOps(m, runs)
-	return float64(t.Sequences) * (float64(t.Prompt)*row + head + attentionOps(m, runs, t.Depth, t.Prompt))
+	one := row.Times(float64(t.Prompt)).Plus(head).Plus(backend.Work{Attention: attentionOps(m, runs, t.Depth, t.Prompt)})
+	return one.Times(float64(t.Sequences))
 }
 
 // stepOps is the mean over a generation test's steps of the operations of one step.
-func stepOps(m *backend.Model, runs []backend.Range, t Test) float64 {
+func stepOps(m *backend.Model, runs []backend.Range, t Test) backend.Work {
 	row, head := rowOps(m, runs)
-	return float64(t.Sequences) * (row + head + attentionOps(m, runs, t.Depth+1, t.Gen)/float64(t.Gen))
+	one := row.Plus(head).Plus(backend.Work{Attention: attentionOps(m, runs, t.Depth+1, t.Gen) / float64(t.Gen)})
+	return one.Times(float64(t.Sequences))
 }
 
-// rowOps is the operations of a row's products with matrices, a multiply and an add
-// being two, and apart those of the output matrix.
-func rowOps(m *backend.Model, runs []backend.Range) (row, head float64) {
+// rowOps is the operations of a row's products with matrices, and apart those of the
+// output matrix.
+func rowOps(m *backend.Model, runs []backend.Range) (row, head backend.Work) {
 	c := &m.Config
 	each(m, runs, func(t *backend.Tensor, expert, isHead bool) {
-		ops := 2 * float64(t.Rows) * float64(t.Cols)
+		n := backend.Work{Quantised: 2 * float64(t.Rows) * float64(t.Cols)}
+		if t.Type.IsFloat() {
+			n = backend.Work{Float: n.Quantised}
+		}
 		switch {
 		case isHead:
-			head = ops
+			head = n
 		case expert:
-			row += ops / float64(c.Experts) * float64(c.ExpertsUsed)
+			row = row.Plus(n.Times(float64(c.ExpertsUsed) / float64(c.Experts)))
 		default:
-			row += ops
+			row = row.Plus(n)
 		}
 	})
 	return row, head
@@ -138,6 +143,7 @@ func attentionOps(m *backend.Model, runs []backend.Range, lo, n int) float64 {
 
 // part is what one device carries, and its rates.
 type part struct {
+	kind  string // backend.Info.Kind
 	runs  []backend.Range
 	rates backend.Rates
 }
@@ -151,13 +157,11 @@ func limit(m *backend.Model, parts []part, t Test, o *Options) float64 {
 	for _, p := range parts {
 		seconds := 0.0
 		if t.Prompt > 0 {
-			if ops := promptOps(m, p.runs, t); ops > 0 {
-				seconds = ops / p.rates.Matrix
-			}
+			seconds = p.rates.Seconds(p.kind, promptOps(m, p.runs, t))
 		} else if bytes := stepBytes(m, p.runs, t, o.K, o.V); bytes > 0 {
 			seconds = bytes / p.rates.Read
 			if t.Sequences > 1 && p.rates.Matrix > 0 { // a weight that is read once serves them all
-				seconds = max(seconds, stepOps(m, p.runs, t)/p.rates.Matrix)
+				seconds = max(seconds, p.rates.Seconds(p.kind, stepOps(m, p.runs, t)))
 			}
 			seconds *= float64(t.Gen)
 		}

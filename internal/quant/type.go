@@ -120,6 +120,10 @@ func Types() []Type {
 // Known reports whether drover reads the format.
 func (t Type) Known() bool { return t.shape().elems > 0 }
 
+// IsFloat reports whether weights are floating-point numbers of their own, with
+// no scale that a block shares.
+func (t Type) IsFloat() bool { return t == F32 || t == F16 || t == BF16 }
+
 // BlockElems is the number of weights in a block; 0 for an unknown format.
 func (t Type) BlockElems() int { return t.shape().elems }
 

@@ -35,7 +35,7 @@ func newCosts(devices []Device, ledgers []*ledger, m *backend.Model, l backend.L
 	k.decode, k.request, k.promptSeconds = table(n, blocks), table(n, blocks), table(n, blocks)
 	k.crossDecode, k.crossRequest, k.crossPrompt = table(n, n), table(n, n), table(n, n)
 	for i := range devices {
-		c := pricer{&devices[i].Rates, devices[i].Speed, ledgers[i], m, l}
+		c := pricer{devices[i].Info.Kind, &devices[i].Rates, devices[i].Speed, ledgers[i], m, l}
 		for b := range blocks {
 			k.decode[i][b] = c.decode(b, depth)
 			k.promptSeconds[i][b] = c.prompt(b, r)
@@ -82,6 +82,7 @@ func crossing(d *Device, m *backend.Model, rows int) float64 {
 
 // pricer knows what blocks cost on one device.
 type pricer struct {
+	kind  string // backend.Info.Kind
 	r     *backend.Rates
 	speed map[quant.Type]float64
 	g     *ledger
@@ -186,14 +187,10 @@ func (p *pricer) prompt(b int, r Request) float64 {
 			seconds += max(layer.Prompt*float64(rows)/timedRows, layer.Decode, p.read(b)/p.r.Read)
 			positions = max(0, positions-float64(rows)*timedRows/2)
 		default:
-			seconds += max(p.operations(b)*float64(rows)/p.r.Matrix, p.read(b)/p.r.Read) + layerLaunches*p.r.Launch
+			seconds += max(p.r.Seconds(p.kind, p.operations(b).Times(float64(rows))), p.read(b)/p.r.Read) + layerLaunches*p.r.Launch
 		}
 		if b%2 == 1 {
-			rate := p.r.Float
-			if rate == 0 {
-				rate = p.r.Matrix
-			}
-			seconds += 4 * positions * float64(c.Heads*c.HeadDim) / rate
+			seconds += p.r.Seconds(p.kind, backend.Work{Attention: 4 * positions * float64(c.Heads*c.HeadDim)})
 		}
 		at += rows
 	}
@@ -203,10 +200,9 @@ func (p *pricer) prompt(b int, r Request) float64 {
 // timedRows is the rows of a prompt that backend.LayerTime is of.
 const timedRows = 512
 
-// operations of a row's products with a block's weights, a multiply and an add
-// being two.
-func (p *pricer) operations(b int) float64 {
-	c, ops := &p.m.Config, 0.0
+// operations of a row's products with a block's weights.
+func (p *pricer) operations(b int) (w backend.Work) {
+	c := &p.m.Config
 	for _, t := range p.m.Tensors(backend.Range{Lo: b, Hi: b + 1}) {
 		if t.Rows == 1 { // a norm or a bias
 			continue
@@ -215,9 +211,13 @@ func (p *pricer) operations(b int) float64 {
 		if p.expert(b, t) {
 			o *= float64(c.ExpertsUsed) / float64(c.Experts)
 		}
-		ops += o
+		if t.Type.IsFloat() {
+			w.Float += o
+		} else {
+			w.Quantised += o
+		}
 	}
-	return ops
+	return w
 }
 
 // read is the bytes of a block's weights: a prompt goes to every expert.
