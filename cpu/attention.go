@@ -26,6 +26,13 @@ const wideLines = 8
 // for every 32 dimensions, PageRows f16 scales and (32, PageRows) int8. A page of
 // values is (PageRows, headDim).
 
+// runPages consecutive pages of one head lie together, then those of the next head. A
+// decoding token reads a head's pages one after the other, and processors fetch ahead
+// what lies in a row: of pages that other heads' lie between, one core read 31 GB/s where
+// it read 39 of these. All of a head's pages together would be no faster, and the first
+// token would touch memory all over the cache.
+const runPages = 16
+
 // attending is the attention of the tile under way. A unit of work is a block's
 // lines of one key/value head, or, where that would leave workers idle, one cut
 // of it: whoever ends a unit's last cut combines them.
@@ -267,8 +274,14 @@ func (s *stage) valuePage(b lineBlock, pos, kv int) *byte {
 
 // headPage is the first row of such a page in the cache.
 func (s *stage) headPage(b lineBlock, pos, kv int) int {
-	page := int(s.where[s.lo+b.row].pages[pos/backend.PageRows])
-	return (page*s.config.KVHeads + kv) * backend.PageRows
+	return s.cacheRow(int(s.where[s.lo+b.row].pages[pos/backend.PageRows]), kv)
+}
+
+// cacheRow is the first row of one head's page in the cache. The last run may be shorter.
+func (s *stage) cacheRow(page, kv int) int {
+	run := page / runPages * runPages
+	length := min(runPages, s.limits.Pages-run)
+	return (run*s.config.KVHeads + kv*length + page - run) * backend.PageRows
 }
 
 // pageSums adds a page of values to the sums of lines.

@@ -60,3 +60,27 @@ func TestSplit(t *testing.T) {
 		}
 	}
 }
+
+// TestCacheRow: every head of every page has a place of its own, none is left over, and
+// consecutive pages of a run lie together.
+func TestCacheRow(t *testing.T) {
+	for _, pages := range []int{1, runPages - 1, runPages, runPages + 1, 3*runPages + 5} {
+		for _, heads := range []int{1, 3, 8} {
+			s := &stage{config: &backend.Config{KVHeads: heads}, limits: backend.Limits{Pages: pages}}
+			taken := make([]bool, pages*heads)
+			for page := range pages {
+				for kv := range heads {
+					row := s.cacheRow(page, kv)
+					if i := row / backend.PageRows; row%backend.PageRows != 0 || i < 0 || i >= len(taken) || taken[i] {
+						t.Fatalf("%d pages, %d heads: page %d of head %d begins at row %d", pages, heads, page, kv, row)
+					} else {
+						taken[i] = true
+					}
+					if page%runPages > 0 && row != s.cacheRow(page-1, kv)+backend.PageRows {
+						t.Fatalf("%d pages, %d heads: page %d of head %d is not behind the one before", pages, heads, page, kv)
+					}
+				}
+			}
+		}
+	}
+}

@@ -57,7 +57,7 @@ func (s *stage) ropeRows(worker, lo, hi int) {
 		page, at := int(p.pages[p.pos/backend.PageRows]), p.pos%backend.PageRows
 		for h := range c.KVHeads {
 			s.turn(k[h*hd:(h+1)*hd], s.lo+row)
-			i := (page*c.KVHeads + h) * backend.PageRows
+			i := s.cacheRow(page, h)
 			s.k.storeKey(s.limits.K, l.keys[i*s.keyRow:(i+backend.PageRows)*s.keyRow], at, k[h*hd:(h+1)*hd], s.attending.space[worker].key)
 			s.k.store(s.limits.V, l.values[(i+at)*s.valueRow:(i+at+1)*s.valueRow], v[h*hd:(h+1)*hd])
 		}

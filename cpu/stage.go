@@ -36,8 +36,8 @@ type layer struct {
 	kBias    *vector
 	vBias    *vector
 	oBias    *vector
-	keys     []byte // cache: pages of keys (pages, kvHeads) and of values,
-	values   []byte // see attention.go
+	keys     []byte // cache: pages of keys and of values, see
+	values   []byte // attention.go; (*stage).cacheRow orders them
 
 	ffnNorm  *vector
 	router   *matrix
