@@ -212,7 +212,7 @@ func (s *stage) attendCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part,
 		for r++; r < len(spans) && spans[r] == seen; r++ {
 		}
 		if seen.lo < seen.hi {
-			s.k.softmaxes(parts[first:r*group], &sp.scores[first*cutRows+seen.lo-cut], seen.hi-seen.lo)
+			s.k.softmax(&parts[first].most, &sp.scores[first*cutRows+seen.lo-cut], seen.hi-seen.lo, r*group-first)
 		}
 	}
 	clear(sums[:b.rows*group*hd])
@@ -235,20 +235,6 @@ func (s *stage) attendCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part,
 			x.next = x.v
 		}
 		x.rows(spans, lo, hi)
-	}
-}
-
-// softmaxes is softmax, or what it does.
-func (k *kernels) softmaxes(parts []part, x *float32, n int) {
-	if k.softmax != nil {
-		k.softmax(&parts[0].most, x, n, len(parts))
-		return
-	}
-	scores := floats(x, (len(parts)-1)*cutRows+n)
-	for l := range parts {
-		x := &scores[l*cutRows]
-		m := k.maxOf(x, n)
-		parts[l] = part{m, k.expSum(x, n, m)}
 	}
 }
 

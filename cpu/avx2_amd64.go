@@ -387,17 +387,7 @@ func combineAVX2(dst *float32, x *float32, old float32, now float32, n int)
 //go:noescape
 func quantizeAVX2(dst *byte, x *float32, n int, T int, t int, step int)
 
-// maxOfAVX2: maxOfGeneric.
-//
-//go:noescape
-func maxOfAVX2(x *float32, n int) (most float32)
-
-// expSumAVX2: expSumGeneric.
-//
-//go:noescape
-func expSumAVX2(x *float32, n int, max float32) (sum float32)
-
-// softmaxAVX2: maxOf and expSum of lines.
+// softmaxAVX2: softmaxGeneric.
 //
 //go:noescape
 func softmaxAVX2(parts *float32, x *float32, n int, lines int)

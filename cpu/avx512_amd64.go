@@ -454,17 +454,7 @@ func combineAVX512(dst *float32, x *float32, old float32, now float32, n int)
 //go:noescape
 func quantizeAVX512(dst *byte, x *float32, n int, T int, t int, step int)
 
-// maxOfAVX512: maxOfGeneric.
-//
-//go:noescape
-func maxOfAVX512(x *float32, n int) (most float32)
-
-// expSumAVX512: expSumGeneric.
-//
-//go:noescape
-func expSumAVX512(x *float32, n int, max float32) (sum float32)
-
-// softmaxAVX512: maxOf and expSum of lines.
+// softmaxAVX512: softmaxGeneric.
 //
 //go:noescape
 func softmaxAVX512(parts *float32, x *float32, n int, lines int)

@@ -229,11 +229,8 @@ type kernels struct {
 	// prefetch asks for 2*groupRows values of rows, which are ld values apart; nil: it does not.
 	prefetch func(x *float32, ld, rows int)
 
-	// maxOf is the largest of n >= 1 values.
-	maxOf func(x *float32, n int) float32
-	// expSum replaces x[i] by exp(x[i]-max) and returns the sum.
-	expSum func(x *float32, n int, max float32) float32
-	// softmax is both of lines, which are cutRows apart: the i-th's go to parts[2*i] and parts[2*i+1]. nil: they are called.
+	// softmax takes lines of n >= 1 values, cutRows apart: the largest of the i-th goes to parts[2*i], each
+	// value becomes its exponential less that, and the sum of these goes to parts[2*i+1].
 	softmax func(parts, x *float32, n, lines int)
 	// siluMul: dst[i] = gate[i]/(1+exp(-gate[i])) * up[i].
 	siluMul func(dst, gate, up *float32, n int)
@@ -254,7 +251,7 @@ func generic() *kernels {
 		accumF32: accumF32Generic, accumF16: accumF16Generic, accumQ8: accumQ8Generic,
 		widenF16: widenF16Generic, widenKeysQ8: widenKeysQ8Generic, widenQ8: widenQ8Generic, narrowF16: narrowF16Generic, combine: combineGeneric,
 		rotate: rotateGeneric, rotateHalves: rotateHalvesGeneric,
-		maxOf: maxOfGeneric, expSum: expSumGeneric, siluMul: siluMulGeneric,
+		softmax: softmaxGeneric, siluMul: siluMulGeneric,
 		sumSquares: sumSquaresGeneric, scaleMul: scaleMulGeneric, add: addGeneric}
 	for kd := kindF32; kd < kinds; kd++ {
 		if kd.float() {

@@ -67,7 +67,7 @@ func avx512() *kernels {
 	k.widenF16, k.widenKeysQ8, k.widenQ8, k.combine = widenF16AVX512, widenKeysQ8AVX512, widenQ8AVX512, combineAVX512
 	k.narrowF16 = narrowF16AVX512
 	k.rotate, k.rotateHalves, k.prefetch = byPairs(8, rotateAVX512, rotateGeneric), rotateHalvesAVX512, prefetchAVX512
-	k.maxOf, k.expSum, k.softmax, k.siluMul = maxOfAVX512, expSumAVX512, softmaxAVX512, siluMulAVX512
+	k.softmax, k.siluMul = softmaxAVX512, siluMulAVX512
 	k.sumSquares, k.scaleMul, k.add, k.addTile = sumSquaresAVX512, scaleMulAVX512, addAVX512, addTileAVX512
 	return k
 }
@@ -127,7 +127,7 @@ func avx2() *kernels {
 	k.widenF16, k.widenKeysQ8, k.widenQ8, k.combine = widenF16AVX2, widenKeysQ8AVX2, widenQ8AVX2, combineAVX2
 	k.narrowF16 = narrowF16AVX2
 	k.rotate, k.rotateHalves, k.prefetch = byPairs(4, rotateAVX2, rotateGeneric), rotateHalvesAVX2, prefetchAVX2
-	k.maxOf, k.expSum, k.softmax, k.siluMul = maxOfAVX2, expSumAVX2, softmaxAVX2, siluMulAVX2
+	k.softmax, k.siluMul = softmaxAVX2, siluMulAVX2
 	k.sumSquares, k.scaleMul, k.add, k.addTile = sumSquaresAVX2, scaleMulAVX2, addAVX2, addTileAVX2
 	return k
 }

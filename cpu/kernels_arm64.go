@@ -63,9 +63,18 @@ func neon() *kernels {
 	k.accumF16 = byDim(4, accumF16NEON, accumF16Generic)
 	k.accumQ8 = accumQ8NEON
 	k.widenF16, k.widenKeysQ8, k.widenQ8, k.combine = widenF16NEON, widenKeysQ8NEON, widenQ8NEON, combineNEON
-	k.maxOf, k.expSum, k.siluMul = maxOfNEON, expSumNEON, siluMulNEON
+	k.softmax, k.siluMul = softmaxNEON, siluMulNEON
 	k.sumSquares, k.scaleMul, k.add = sumSquaresNEON, scaleMulNEON, addNEON
 	return k
+}
+
+func softmaxNEON(parts, x *float32, n, lines int) {
+	out := floats(parts, 2*lines)
+	for l := range lines {
+		line := &at[float32](bytesOf(x), 4*l*cutRows, n)[0]
+		out[2*l] = maxOfNEON(line, n)
+		out[2*l+1] = expSumNEON(line, n, out[2*l])
+	}
 }
 
 //go:noescape
@@ -266,9 +275,13 @@ func combineNEON(dst, x *float32, old, now float32, n int)
 //go:noescape
 func quantizeNEON(dst *byte, x *float32, n, T, t, step int)
 
+// maxOfNEON is the largest of n >= 1 values.
+//
 //go:noescape
 func maxOfNEON(x *float32, n int) (most float32)
 
+// expSumNEON replaces each value by its exponential less max, and is their sum.
+//
 //go:noescape
 func expSumNEON(x *float32, n int, max float32) (sum float32)
 

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"slices"
 	"unsafe"
 
 	"drover/backend"
@@ -502,22 +503,16 @@ func rotateHalvesGeneric(x, cos, sin *float32, n int) {
 	}
 }
 
-func maxOfGeneric(x *float32, n int) float32 {
-	most := *x
-	for _, v := range floats(x, n) {
-		most = max(most, v)
+func softmaxGeneric(parts, x *float32, n, lines int) {
+	for l := range lines {
+		line := at[float32](bytesOf(x), 4*l*cutRows, n)
+		most, sum := slices.Max(line), float32(0)
+		for i, v := range line {
+			line[i] = float32(math.Exp(float64(v - most)))
+			sum += line[i]
+		}
+		copy(floats(parts, 2*lines)[2*l:], []float32{most, sum})
 	}
-	return most
-}
-
-func expSumGeneric(x *float32, n int, most float32) float32 {
-	var sum float32
-	for i, v := range floats(x, n) {
-		e := float32(math.Exp(float64(v - most)))
-		floats(x, n)[i] = e
-		sum += e
-	}
-	return sum
 }
 
 func siluMulGeneric(dst, gate, up *float32, n int) {

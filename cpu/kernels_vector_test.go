@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"drover/backend"
@@ -188,7 +189,7 @@ func ulps(got float32, want float64) float64 {
 	return math.Abs(float64(got)-want) / unit
 }
 
-func TestExpSum(t *testing.T) {
+func TestSoftmax(t *testing.T) {
 	const seed = 22
 	r := rand.New(rand.NewPCG(seed, 0))
 	inf := float32(math.Inf(-1))
@@ -202,10 +203,12 @@ func TestExpSum(t *testing.T) {
 					x[i] = []float32{0, inf, -104, -103.5, -1e30, -87.4}[r.IntN(6)]
 				}
 			}
-			most := float32(r.IntN(3))
+			x[r.IntN(n)] = -r.Float32() // so that not all are infinite
 			copy(before, x)
-			got := k.expSum(&x[0], n, most)
-			sum := 0.0
+			got, most, sum := k.softmax1(x), slices.Max(before), 0.0
+			if got.most != most {
+				t.Fatalf("%s: the largest of %d is %g, want %g", k.isa, n, got.most, most)
+			}
 			for i, v := range before {
 				want := math.Exp(float64(v - most))
 				worst = max(worst, ulps(x[i], want))
@@ -213,23 +216,40 @@ func TestExpSum(t *testing.T) {
 					t.Fatalf("%s: exp(%g) is %g", k.isa, v-most, x[i])
 				}
 				sum += float64(x[i])
-				one := []float32{v}
-				if k.expSum(&one[0], 1, most); one[0] != x[i] {
-					t.Fatalf("%s: exp(%g) is %g alone and %g among %d", k.isa, v-most, one[0], x[i], n)
+				two := []float32{v, most}
+				if k.softmax1(two); two[0] != x[i] {
+					t.Fatalf("%s: exp(%g) is %g of two and %g of %d", k.isa, v-most, two[0], x[i], n)
 				}
 			}
-			if math.Abs(float64(got)-sum) > 1e-5*sum {
-				t.Fatalf("%s: the sum of %d is %g, want %g", k.isa, n, got, sum)
+			if math.Abs(float64(got.total)-sum) > 1e-5*sum {
+				t.Fatalf("%s: the sum of %d is %g, want %g", k.isa, n, got.total, sum)
+			}
+			// every place of the largest, all of them negative
+			for i := range before {
+				copy(x, before)
+				for j := range x {
+					x[j]--
+				}
+				x[i] = -1e-3
+				if got := k.softmax1(x); got.most != -1e-3 {
+					t.Fatalf("%s: the largest of %d, at %d, is %g", k.isa, n, i, got.most)
+				}
 			}
 		}
 		if worst > 1.5 {
 			t.Errorf("%s: exp is off by %.2f units in the last place", k.isa, worst)
 		}
 		x := [3]float32{0, float32(math.NaN()), -1}
-		if sum := k.expSum(&x[0], 3, 0); !math.IsNaN(float64(sum)) || !math.IsNaN(float64(x[1])) {
-			t.Errorf("%s: a NaN vanishes: %v, sum %g", k.isa, x, sum)
+		if got := k.softmax1(x[:]); !math.IsNaN(float64(got.total)) || !math.IsNaN(float64(x[1])) {
+			t.Errorf("%s: a NaN vanishes: %v, sum %g", k.isa, x, got.total)
 		}
 	}
+}
+
+// softmax1 is softmax of one line.
+func (k *kernels) softmax1(x []float32) (p part) {
+	k.softmax(&p.most, &x[0], len(x), 1)
+	return p
 }
 
 func TestSiluMul(t *testing.T) {
@@ -301,15 +321,6 @@ func TestElementwise(t *testing.T) {
 			if got := k.sumSquares(&x[0], n); ulps(got, squares) > 0.51 {
 				t.Fatalf("%s: the squares of %d sum to %g, want %g", k.isa, n, got, squares)
 			}
-			// every place of the largest, all of them negative
-			for i := range x {
-				old := x[i]
-				x[i] = -1e-3
-				if got := k.maxOf(&x[0], n); got != maxOfGeneric(&x[0], n) {
-					t.Fatalf("%s: the largest of %d is %g, want %g", k.isa, n, got, maxOfGeneric(&x[0], n))
-				}
-				x[i] = old
-			}
 		}
 	}
 }
@@ -368,11 +379,11 @@ func TestLinesAndTiles(t *testing.T) {
 				x[cutRows+1] = float32(math.Inf(-1))
 			}
 			want := append([]float32(nil), x...)
-			got, parts := make([]part, lines), make([]part, lines)
-			k.softmaxes(got, &x[0], n)
-			(&kernels{maxOf: k.maxOf, expSum: k.expSum}).softmaxes(parts, &want[0], n)
-			for l := range parts {
-				same(t, fmt.Sprintf("%s softmax of %d", k.isa, n), []float32{got[l].most, got[l].total}, []float32{parts[l].most, parts[l].total})
+			got := make([]part, lines)
+			k.softmax(&got[0].most, &x[0], n, lines)
+			for l := range got {
+				alone := k.softmax1(want[l*cutRows:][:n])
+				same(t, fmt.Sprintf("%s softmax of %d", k.isa, n), []float32{got[l].most, got[l].total}, []float32{alone.most, alone.total})
 			}
 			same(t, fmt.Sprintf("%s softmax of %d", k.isa, n), x, want)
 		}

@@ -11,8 +11,6 @@ import (
 // vectors writes the kernels of n float32: whole vectors, then the rest under a
 // mask, so that an element's result does not depend on its place.
 func (s set) vectors() {
-	s.maxOf()
-	s.expSum()
 	s.softmax()
 	s.siluMul()
 	s.sumSquares()
@@ -125,13 +123,6 @@ func addFloats(a, b, to Op) { VADDPS(a, b, to) }
 func maxFloats(a, b, to Op) { VMAXPS(a, b, to) }
 func maxInts(a, b, to Op)   { VPMAXSD(a, b, to) }
 
-func (s set) maxOf() {
-	s.text("maxOf", "x *float32, n int) (most float32", "maxOfGeneric.")
-	most := s.largest("", arg("x"), arg("n"))
-	Store(most.AsX(), ReturnIndex(0))
-	s.end()
-}
-
 // largest is the largest of n values at x, in the first lane.
 func (s set) largest(name string, x, n Register) VecVirtual {
 	most := s.broadcast(mem(x, 0))
@@ -221,16 +212,6 @@ func (e *exp) of(x VecVirtual) {
 	e.move(p, x)
 }
 
-func (s set) expSum() {
-	s.text("expSum", "x *float32, n int, max float32) (sum float32", "expSumGeneric.")
-	x, n := arg("x"), arg("n")
-	most := s.vec()
-	VBROADCASTSS(NewParamAddr("max", 16), most)
-	sum := s.exp().sum("", x, n, most)
-	Store(sum.AsX(), ReturnIndex(0))
-	s.end()
-}
-
 // sum replaces n values at x by the exponentials of what they are above most, and
 // is their sum, in the first lane.
 func (e *exp) sum(name string, x, n, most Register) VecVirtual {
@@ -249,10 +230,10 @@ func (e *exp) sum(name string, x, n, most Register) VecVirtual {
 	return sum
 }
 
-// softmax is largest and sum of one line after another: a line's exponentials need
-// not wait for those of the line before.
+// softmax takes one line after another: a line's exponentials need not wait for those
+// of the line before.
 func (s set) softmax() {
-	s.text("softmax", "parts, x *float32, n, lines int", "maxOf and expSum of lines.")
+	s.text("softmax", "parts, x *float32, n, lines int", "softmaxGeneric.")
 	parts, x, n, lines := arg("parts"), arg("x"), arg("n"), arg("lines")
 	e, at, left := s.exp(), GP64(), GP64()
 	loop("line", lines, func() {
