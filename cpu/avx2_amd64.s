@@ -14834,7 +14834,7 @@ four:
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 
-column4:
+columns4:
 	VBROADCASTSS (R9), Y8
 	VMOVUPS      (R8), Y9
 	VFMADD231PS  Y8, Y9, Y0
@@ -14855,7 +14855,7 @@ column4:
 	ADDQ         $0x00000040, R8
 	ADDQ         $0x00000004, R9
 	DECQ         R10
-	JNZ          column4
+	JNZ          columns4
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
 	VMOVUPS      Y2, 64(AX)
@@ -14878,7 +14878,7 @@ one:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 
-column1:
+columns1:
 	VBROADCASTSS (R9), Y2
 	VMOVUPS      (R8), Y3
 	VFMADD231PS  Y2, Y3, Y0
@@ -14887,7 +14887,7 @@ column1:
 	ADDQ         $0x00000040, R8
 	ADDQ         $0x00000004, R9
 	DECQ         R10
-	JNZ          column1
+	JNZ          columns1
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
 	ADDQ         $0x00000040, AX
@@ -14979,7 +14979,7 @@ column:
 	RET
 
 // func gemvF16AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, F16C, FMA3
+// Requires: AVX, F16C, FMA3, MMX+
 TEXT ·gemvF16AVX2(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -15003,8 +15003,57 @@ four:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
+	SHRQ   $0x01, R10
+	JZ     odd4
 
-column4:
+columns4:
+	PREFETCHT0   2048(R8)
+	PREFETCHT0   2048(R8)(DI*1)
+	PREFETCHT0   2048(R8)(DI*2)
+	PREFETCHT0   2048(R8)(R11*1)
+	VBROADCASTSS (R9), Y8
+	VCVTPH2PS    (R8), Y9
+	VFMADD231PS  Y8, Y9, Y0
+	VCVTPH2PS    16(R8), Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VCVTPH2PS    (R8)(DI*1), Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VCVTPH2PS    16(R8)(DI*1), Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VCVTPH2PS    (R8)(DI*2), Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VCVTPH2PS    16(R8)(DI*2), Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VCVTPH2PS    (R8)(R11*1), Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VCVTPH2PS    16(R8)(R11*1), Y9
+	VFMADD231PS  Y8, Y9, Y7
+	VBROADCASTSS 4(R9), Y8
+	VCVTPH2PS    32(R8), Y9
+	VFMADD231PS  Y8, Y9, Y0
+	VCVTPH2PS    48(R8), Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VCVTPH2PS    32(R8)(DI*1), Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VCVTPH2PS    48(R8)(DI*1), Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VCVTPH2PS    32(R8)(DI*2), Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VCVTPH2PS    48(R8)(DI*2), Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VCVTPH2PS    32(R8)(R11*1), Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VCVTPH2PS    48(R8)(R11*1), Y9
+	VFMADD231PS  Y8, Y9, Y7
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000008, R9
+	DECQ         R10
+	JNZ          columns4
+
+odd4:
+	MOVQ         n+24(FP), R10
+	TESTQ        $0x00000001, R10
+	JZ           sums4
 	VBROADCASTSS (R9), Y8
 	VCVTPH2PS    (R8), Y9
 	VFMADD231PS  Y8, Y9, Y0
@@ -15024,20 +15073,20 @@ column4:
 	VFMADD231PS  Y8, Y9, Y7
 	ADDQ         $0x00000020, R8
 	ADDQ         $0x00000004, R9
-	DECQ         R10
-	JNZ          column4
-	VMOVUPS      Y0, (AX)
-	VMOVUPS      Y1, 32(AX)
-	VMOVUPS      Y2, 64(AX)
-	VMOVUPS      Y3, 96(AX)
-	VMOVUPS      Y4, 128(AX)
-	VMOVUPS      Y5, 160(AX)
-	VMOVUPS      Y6, 192(AX)
-	VMOVUPS      Y7, 224(AX)
-	ADDQ         $0x00000100, AX
-	SUBQ         $0x00000004, SI
-	LEAQ         (CX)(DI*4), CX
-	JMP          four
+
+sums4:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y2, 64(AX)
+	VMOVUPS Y3, 96(AX)
+	VMOVUPS Y4, 128(AX)
+	VMOVUPS Y5, 160(AX)
+	VMOVUPS Y6, 192(AX)
+	VMOVUPS Y7, 224(AX)
+	ADDQ    $0x00000100, AX
+	SUBQ    $0x00000004, SI
+	LEAQ    (CX)(DI*4), CX
+	JMP     four
 
 one:
 	TESTQ  SI, SI
@@ -15047,8 +15096,30 @@ one:
 	MOVQ   BX, R10
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
+	SHRQ   $0x01, R10
+	JZ     odd1
 
-column1:
+columns1:
+	PREFETCHT0   2048(R8)
+	VBROADCASTSS (R9), Y2
+	VCVTPH2PS    (R8), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VCVTPH2PS    16(R8), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	VBROADCASTSS 4(R9), Y2
+	VCVTPH2PS    32(R8), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VCVTPH2PS    48(R8), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000008, R9
+	DECQ         R10
+	JNZ          columns1
+
+odd1:
+	MOVQ         n+24(FP), R10
+	TESTQ        $0x00000001, R10
+	JZ           sums1
 	VBROADCASTSS (R9), Y2
 	VCVTPH2PS    (R8), Y3
 	VFMADD231PS  Y2, Y3, Y0
@@ -15056,14 +15127,14 @@ column1:
 	VFMADD231PS  Y2, Y3, Y1
 	ADDQ         $0x00000020, R8
 	ADDQ         $0x00000004, R9
-	DECQ         R10
-	JNZ          column1
-	VMOVUPS      Y0, (AX)
-	VMOVUPS      Y1, 32(AX)
-	ADDQ         $0x00000040, AX
-	SUBQ         $0x00000001, SI
-	ADDQ         DI, CX
-	JMP          one
+
+sums1:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	ADDQ    $0x00000040, AX
+	SUBQ    $0x00000001, SI
+	ADDQ    DI, CX
+	JMP     one
 
 done:
 	VZEROUPPER
@@ -15149,7 +15220,7 @@ column:
 	RET
 
 // func gemvBF16AVX2(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·gemvBF16AVX2(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -15173,8 +15244,73 @@ four:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
+	SHRQ   $0x01, R10
+	JZ     odd4
 
-column4:
+columns4:
+	PREFETCHT0   2048(R8)
+	PREFETCHT0   2048(R8)(DI*1)
+	PREFETCHT0   2048(R8)(DI*2)
+	PREFETCHT0   2048(R8)(R11*1)
+	VBROADCASTSS (R9), Y8
+	VPMOVZXWD    (R8), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y0
+	VPMOVZXWD    16(R8), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VPMOVZXWD    (R8)(DI*1), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VPMOVZXWD    16(R8)(DI*1), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VPMOVZXWD    (R8)(DI*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VPMOVZXWD    16(R8)(DI*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VPMOVZXWD    (R8)(R11*1), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VPMOVZXWD    16(R8)(R11*1), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y7
+	VBROADCASTSS 4(R9), Y8
+	VPMOVZXWD    32(R8), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y0
+	VPMOVZXWD    48(R8), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VPMOVZXWD    32(R8)(DI*1), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VPMOVZXWD    48(R8)(DI*1), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VPMOVZXWD    32(R8)(DI*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VPMOVZXWD    48(R8)(DI*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VPMOVZXWD    32(R8)(R11*1), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VPMOVZXWD    48(R8)(R11*1), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y8, Y9, Y7
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000008, R9
+	DECQ         R10
+	JNZ          columns4
+
+odd4:
+	MOVQ         n+24(FP), R10
+	TESTQ        $0x00000001, R10
+	JZ           sums4
 	VBROADCASTSS (R9), Y8
 	VPMOVZXWD    (R8), Y9
 	VPSLLD       $0x10, Y9, Y9
@@ -15202,20 +15338,20 @@ column4:
 	VFMADD231PS  Y8, Y9, Y7
 	ADDQ         $0x00000020, R8
 	ADDQ         $0x00000004, R9
-	DECQ         R10
-	JNZ          column4
-	VMOVUPS      Y0, (AX)
-	VMOVUPS      Y1, 32(AX)
-	VMOVUPS      Y2, 64(AX)
-	VMOVUPS      Y3, 96(AX)
-	VMOVUPS      Y4, 128(AX)
-	VMOVUPS      Y5, 160(AX)
-	VMOVUPS      Y6, 192(AX)
-	VMOVUPS      Y7, 224(AX)
-	ADDQ         $0x00000100, AX
-	SUBQ         $0x00000004, SI
-	LEAQ         (CX)(DI*4), CX
-	JMP          four
+
+sums4:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y2, 64(AX)
+	VMOVUPS Y3, 96(AX)
+	VMOVUPS Y4, 128(AX)
+	VMOVUPS Y5, 160(AX)
+	VMOVUPS Y6, 192(AX)
+	VMOVUPS Y7, 224(AX)
+	ADDQ    $0x00000100, AX
+	SUBQ    $0x00000004, SI
+	LEAQ    (CX)(DI*4), CX
+	JMP     four
 
 one:
 	TESTQ  SI, SI
@@ -15225,8 +15361,34 @@ one:
 	MOVQ   BX, R10
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
+	SHRQ   $0x01, R10
+	JZ     odd1
 
-column1:
+columns1:
+	PREFETCHT0   2048(R8)
+	VBROADCASTSS (R9), Y2
+	VPMOVZXWD    (R8), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VPMOVZXWD    16(R8), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VFMADD231PS  Y2, Y3, Y1
+	VBROADCASTSS 4(R9), Y2
+	VPMOVZXWD    32(R8), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VPMOVZXWD    48(R8), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000008, R9
+	DECQ         R10
+	JNZ          columns1
+
+odd1:
+	MOVQ         n+24(FP), R10
+	TESTQ        $0x00000001, R10
+	JZ           sums1
 	VBROADCASTSS (R9), Y2
 	VPMOVZXWD    (R8), Y3
 	VPSLLD       $0x10, Y3, Y3
@@ -15236,14 +15398,14 @@ column1:
 	VFMADD231PS  Y2, Y3, Y1
 	ADDQ         $0x00000020, R8
 	ADDQ         $0x00000004, R9
-	DECQ         R10
-	JNZ          column1
-	VMOVUPS      Y0, (AX)
-	VMOVUPS      Y1, 32(AX)
-	ADDQ         $0x00000040, AX
-	SUBQ         $0x00000001, SI
-	ADDQ         DI, CX
-	JMP          one
+
+sums1:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	ADDQ    $0x00000040, AX
+	SUBQ    $0x00000001, SI
+	ADDQ    DI, CX
+	JMP     one
 
 done:
 	VZEROUPPER

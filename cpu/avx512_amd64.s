@@ -15618,7 +15618,7 @@ four:
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 
-column4:
+columns4:
 	VBROADCASTSS (R9), Z4
 	VMOVUPS      (R8), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -15631,7 +15631,7 @@ column4:
 	ADDQ         $0x00000040, R8
 	ADDQ         $0x00000004, R9
 	DECQ         R10
-	JNZ          column4
+	JNZ          columns4
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
@@ -15649,14 +15649,14 @@ one:
 	MOVQ   BX, R10
 	VXORPS Z0, Z0, Z0
 
-column1:
+columns1:
 	VBROADCASTSS (R9), Z1
 	VMOVUPS      (R8), Z2
 	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         $0x00000040, R8
 	ADDQ         $0x00000004, R9
 	DECQ         R10
-	JNZ          column1
+	JNZ          columns1
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x00000040, AX
 	SUBQ         $0x00000001, SI
@@ -15738,7 +15738,7 @@ column:
 	RET
 
 // func gemvF16AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·gemvF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -15758,8 +15758,41 @@ four:
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
+	SHRQ   $0x01, R10
+	JZ     odd4
 
-column4:
+columns4:
+	PREFETCHT0   2048(R8)
+	PREFETCHT0   2048(R8)(DI*1)
+	PREFETCHT0   2048(R8)(DI*2)
+	PREFETCHT0   2048(R8)(R11*1)
+	VBROADCASTSS (R9), Z4
+	VCVTPH2PS    (R8), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VCVTPH2PS    (R8)(DI*1), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VCVTPH2PS    (R8)(DI*2), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VCVTPH2PS    (R8)(R11*1), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	VBROADCASTSS 4(R9), Z4
+	VCVTPH2PS    32(R8), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VCVTPH2PS    32(R8)(DI*1), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VCVTPH2PS    32(R8)(DI*2), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VCVTPH2PS    32(R8)(R11*1), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000008, R9
+	DECQ         R10
+	JNZ          columns4
+
+odd4:
+	MOVQ         n+24(FP), R10
+	TESTQ        $0x00000001, R10
+	JZ           sums4
 	VBROADCASTSS (R9), Z4
 	VCVTPH2PS    (R8), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -15771,16 +15804,16 @@ column4:
 	VFMADD231PS  Z4, Z5, Z3
 	ADDQ         $0x00000020, R8
 	ADDQ         $0x00000004, R9
-	DECQ         R10
-	JNZ          column4
-	VMOVUPS      Z0, (AX)
-	VMOVUPS      Z1, 64(AX)
-	VMOVUPS      Z2, 128(AX)
-	VMOVUPS      Z3, 192(AX)
-	ADDQ         $0x00000100, AX
-	SUBQ         $0x00000004, SI
-	LEAQ         (CX)(DI*4), CX
-	JMP          four
+
+sums4:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	ADDQ    $0x00000100, AX
+	SUBQ    $0x00000004, SI
+	LEAQ    (CX)(DI*4), CX
+	JMP     four
 
 one:
 	TESTQ  SI, SI
@@ -15789,20 +15822,38 @@ one:
 	MOVQ   DX, R9
 	MOVQ   BX, R10
 	VXORPS Z0, Z0, Z0
+	SHRQ   $0x01, R10
+	JZ     odd1
 
-column1:
+columns1:
+	PREFETCHT0   2048(R8)
+	VBROADCASTSS (R9), Z1
+	VCVTPH2PS    (R8), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	VBROADCASTSS 4(R9), Z1
+	VCVTPH2PS    32(R8), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000008, R9
+	DECQ         R10
+	JNZ          columns1
+
+odd1:
+	MOVQ         n+24(FP), R10
+	TESTQ        $0x00000001, R10
+	JZ           sums1
 	VBROADCASTSS (R9), Z1
 	VCVTPH2PS    (R8), Z2
 	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         $0x00000020, R8
 	ADDQ         $0x00000004, R9
-	DECQ         R10
-	JNZ          column1
-	VMOVUPS      Z0, (AX)
-	ADDQ         $0x00000040, AX
-	SUBQ         $0x00000001, SI
-	ADDQ         DI, CX
-	JMP          one
+
+sums1:
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x00000040, AX
+	SUBQ    $0x00000001, SI
+	ADDQ    DI, CX
+	JMP     one
 
 done:
 	VZEROUPPER
@@ -15879,7 +15930,7 @@ column:
 	RET
 
 // func gemvBF16AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·gemvBF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -15899,8 +15950,49 @@ four:
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
+	SHRQ   $0x01, R10
+	JZ     odd4
 
-column4:
+columns4:
+	PREFETCHT0   2048(R8)
+	PREFETCHT0   2048(R8)(DI*1)
+	PREFETCHT0   2048(R8)(DI*2)
+	PREFETCHT0   2048(R8)(R11*1)
+	VBROADCASTSS (R9), Z4
+	VPMOVZXWD    (R8), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VPMOVZXWD    (R8)(DI*1), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VPMOVZXWD    (R8)(DI*2), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VPMOVZXWD    (R8)(R11*1), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VFMADD231PS  Z4, Z5, Z3
+	VBROADCASTSS 4(R9), Z4
+	VPMOVZXWD    32(R8), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VPMOVZXWD    32(R8)(DI*1), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VPMOVZXWD    32(R8)(DI*2), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VPMOVZXWD    32(R8)(R11*1), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000008, R9
+	DECQ         R10
+	JNZ          columns4
+
+odd4:
+	MOVQ         n+24(FP), R10
+	TESTQ        $0x00000001, R10
+	JZ           sums4
 	VBROADCASTSS (R9), Z4
 	VPMOVZXWD    (R8), Z5
 	VPSLLD       $0x10, Z5, Z5
@@ -15916,16 +16008,16 @@ column4:
 	VFMADD231PS  Z4, Z5, Z3
 	ADDQ         $0x00000020, R8
 	ADDQ         $0x00000004, R9
-	DECQ         R10
-	JNZ          column4
-	VMOVUPS      Z0, (AX)
-	VMOVUPS      Z1, 64(AX)
-	VMOVUPS      Z2, 128(AX)
-	VMOVUPS      Z3, 192(AX)
-	ADDQ         $0x00000100, AX
-	SUBQ         $0x00000004, SI
-	LEAQ         (CX)(DI*4), CX
-	JMP          four
+
+sums4:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	ADDQ    $0x00000100, AX
+	SUBQ    $0x00000004, SI
+	LEAQ    (CX)(DI*4), CX
+	JMP     four
 
 one:
 	TESTQ  SI, SI
@@ -15934,21 +16026,41 @@ one:
 	MOVQ   DX, R9
 	MOVQ   BX, R10
 	VXORPS Z0, Z0, Z0
+	SHRQ   $0x01, R10
+	JZ     odd1
 
-column1:
+columns1:
+	PREFETCHT0   2048(R8)
+	VBROADCASTSS (R9), Z1
+	VPMOVZXWD    (R8), Z2
+	VPSLLD       $0x10, Z2, Z2
+	VFMADD231PS  Z1, Z2, Z0
+	VBROADCASTSS 4(R9), Z1
+	VPMOVZXWD    32(R8), Z2
+	VPSLLD       $0x10, Z2, Z2
+	VFMADD231PS  Z1, Z2, Z0
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000008, R9
+	DECQ         R10
+	JNZ          columns1
+
+odd1:
+	MOVQ         n+24(FP), R10
+	TESTQ        $0x00000001, R10
+	JZ           sums1
 	VBROADCASTSS (R9), Z1
 	VPMOVZXWD    (R8), Z2
 	VPSLLD       $0x10, Z2, Z2
 	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         $0x00000020, R8
 	ADDQ         $0x00000004, R9
-	DECQ         R10
-	JNZ          column1
-	VMOVUPS      Z0, (AX)
-	ADDQ         $0x00000040, AX
-	SUBQ         $0x00000001, SI
-	ADDQ         DI, CX
-	JMP          one
+
+sums1:
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x00000040, AX
+	SUBQ    $0x00000001, SI
+	ADDQ    DI, CX
+	JMP     one
 
 done:
 	VZEROUPPER

@@ -293,14 +293,34 @@ func (s set) gemvFloat(kind string) {
 		for _, v := range acc {
 			s.zero(v)
 		}
-		loop("column"+name, left, func() {
-			x := s.broadcast(mem(a, 0))
-			for i, v := range acc {
-				VFMADD231PS(x, s.floats(kind, at[i/s.parts()], i%s.parts()), v)
+		columns := func(n int) {
+			for c := range n {
+				x := s.broadcast(mem(a, 4*c))
+				for i, v := range acc {
+					VFMADD231PS(x, s.floats(kind, at[i/s.parts()].Offset(c*columnBytes(kind)), i%s.parts()), v)
+				}
 			}
-			ADDQ(num(columnBytes(kind)), w)
-			ADDQ(num(4), a)
-		})
+			ADDQ(num(n*columnBytes(kind)), w)
+			ADDQ(num(4*n), a)
+		}
+		if kind == "F32" { // a column is a line
+			loop("columns"+name, left, func() { columns(1) })
+		} else {
+			SHRQ(U8(1), left)
+			JZ(LabelRef("odd" + name))
+			loop("columns"+name, left, func() {
+				for _, m := range at[:count] {
+					PREFETCHT0(m.Offset(floatAhead))
+				}
+				columns(2)
+			})
+			Label("odd" + name)
+			Load(Param("n"), left)
+			TESTQ(U32(1), left)
+			JZ(LabelRef("sums" + name))
+			columns(1)
+			Label("sums" + name)
+		}
 		for i, v := range acc {
 			VMOVUPS(v, mem(dst, i*s.bytes()))
 		}
@@ -330,3 +350,8 @@ func columnBytes(kind string) int {
 	}
 	return 32
 }
+
+// floatAhead is ahead of each of four groups of F16 and BF16. Two cores of this project's
+// machine, where F32 is read with 69 GB/s and nothing is asked for: F16 62, 1536 to 2560
+// bytes ahead 65 to 66, 3072 as 1536, 4096 and 8192 less. F32 gains nothing.
+const floatAhead = 2048
