@@ -3,6 +3,7 @@ package cpu
 import (
 	"context"
 	"math"
+	"unsafe"
 
 	"drover/backend"
 	"drover/internal/quant"
@@ -37,6 +38,11 @@ func (s *stage) prepare(threads int, cpus places) {
 		s.accum, s.widenValues = s.k.accumQ8, func(dst *float32, v *byte) { s.k.widenQ8(dst, v, page/blockCols) }
 	}
 	s.layersByBlock()
+	if s.k.prefetch != nil {
+		const row = 32 // two lines
+		s.pool.ahead = s.ahead
+		s.pool.fetch = func(b []byte) { s.k.prefetch((*float32)(unsafe.Pointer(&b[0])), row, fetchStep/4/row) }
+	}
 }
 
 // Forward sends a batch through the blocks of a run.
@@ -113,7 +119,7 @@ func (s *stage) attentionTile(l *layer, rows int) {
 	s.input(input{x: x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.attnNorm}, l.q, l.k, l.v)
 	s.mark(opAttnNorm, rows)
 	// q, k, v
-	s.multiply(product{m: l.q, dst: s.queries, ld: s.ld.q}, product{m: l.k, dst: s.keys, ld: s.ld.kv}, product{m: l.v, dst: s.values, ld: s.ld.kv})
+	s.multiply(l.o, product{m: l.q, dst: s.queries, ld: s.ld.q}, product{m: l.k, dst: s.keys, ld: s.ld.kv}, product{m: l.v, dst: s.values, ld: s.ld.kv})
 	s.mark(opQKV, rows)
 	// bias, rope, cache write
 	s.each(s.tasks.rope, rows, ropeStep)
@@ -129,7 +135,7 @@ func (s *stage) attentionTile(l *layer, rows int) {
 	s.input(input{x: s.attended, ld: heads, cols: heads, rows: rows}, l.o)
 	s.mark(opAttended, rows)
 	// output, bias, residual
-	s.multiply(product{m: l.o, dst: s.out, ld: s.ld.dim, sum: x, bias: l.oBias})
+	s.multiply(l.afterAttention(), product{m: l.o, dst: s.out, ld: s.ld.dim, sum: x, bias: l.oBias})
 	s.mark(opOutput, rows)
 	s.trace(backend.OpAttnOut, x, c.Dim, c.Dim, rows)
 }
@@ -159,7 +165,7 @@ func (s *stage) feedForwardTile(l *layer, rows int) {
 		s.feed()
 	} else {
 		// gate, up
-		s.multiply(product{m: l.gate, dst: s.gate, ld: s.ld.ffn}, product{m: l.up, dst: s.up, ld: s.ld.ffn})
+		s.multiply(l.down, product{m: l.gate, dst: s.gate, ld: s.ld.ffn}, product{m: l.up, dst: s.up, ld: s.ld.ffn})
 		s.mark(opGateUp, rows)
 		// silu * up, quantise
 		s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: rows, silu: true}, l.down)
@@ -167,9 +173,29 @@ func (s *stage) feedForwardTile(l *layer, rows int) {
 		s.trace(backend.OpAct, s.gate, s.ld.ffn, c.FFN, rows)
 	}
 	// down, residual
-	s.multiply(product{m: l.down, dst: s.out, ld: s.ld.dim, sum: x})
+	s.multiply(s.firstOf(l.index+1), product{m: l.down, dst: s.out, ld: s.ld.dim, sum: x})
 	s.mark(opDown, rows)
 	s.trace(backend.OpFFNOut, x, c.Dim, c.Dim, rows)
+}
+
+// firstOf is the matrix that a layer, or the head behind the last, begins with; nil where
+// it is another device's.
+func (s *stage) firstOf(layer int) *matrix {
+	if layer == s.config.Layers {
+		return s.output
+	}
+	if l := s.byBlock[1+2*layer]; l != nil {
+		return l.q
+	}
+	return nil
+}
+
+// afterAttention is the one that a layer's feed-forward begins with.
+func (l *layer) afterAttention() *matrix {
+	if l.router != nil {
+		return l.router
+	}
+	return l.gate
 }
 
 // trace keeps a tile's rows of width values that lie ld apart.

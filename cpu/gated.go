@@ -24,7 +24,7 @@ func (s *stage) gates(l *layer) bool {
 // gated makes down's activations of the input made last: where silu(gate)*up
 // would lie.
 func (s *stage) gated(l *layer) {
-	s.multiply(product{m: l.gate, up: l.up})
+	s.multiply(nil, product{m: l.gate, up: l.up})
 }
 
 // feed takes the activations that gated made for the input of the next product.

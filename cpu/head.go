@@ -22,7 +22,7 @@ func (s *stage) head() {
 			continue
 		}
 		// logits
-		s.multiply(product{m: s.output, dst: s.logits, ld: s.ld.vocab})
+		s.multiply(s.firstOf(0), product{m: s.output, dst: s.logits, ld: s.ld.vocab})
 		s.mark(opLogits, n)
 		s.outLo = lo
 		s.each(s.tasks.results, n, 1)

@@ -167,7 +167,7 @@ func (t *bed) product(kd kind, rows, cols int, weights []byte) (f func() time.Du
 		}
 		m.data = weights[at : at+size]
 		at += size
-		s.multiply(p)
+		s.multiply(nil, p)
 	}), size
 }
 

@@ -50,7 +50,7 @@ func (s *stage) mixtureTile(l *layer, rows int) {
 	// norm, router
 	s.input(input{x: x, ld: c.Dim, cols: c.Dim, rows: rows, norm: l.ffnNorm}, l.router)
 	s.mark(opFFNNorm, rows)
-	s.multiply(product{m: l.router, dst: e.logits, ld: e.ld})
+	s.multiply(nil, product{m: l.router, dst: e.logits, ld: e.ld})
 	s.mark(opRouter, rows)
 	copy(e.x, s.normed[:rows*c.Dim])
 	s.route(rows)
@@ -81,7 +81,7 @@ func (s *stage) expertsAtOnce(l *layer, rows int) {
 	// quantise, gate, up
 	s.input(input{x: e.x, ld: c.Dim, cols: c.Dim, rows: rows, tile: 1}, l.gate, l.up)
 	s.mark(opExpert, rows)
-	s.multiply(e.list...)
+	s.multiply(nil, e.list...)
 	s.mark(opGateUp, n)
 	at := 0
 	e.list = e.list[:0]
@@ -94,7 +94,7 @@ func (s *stage) expertsAtOnce(l *layer, rows int) {
 	// silu * up, quantise, down
 	s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: n, silu: true, tile: 1}, l.down)
 	s.mark(opAct, n)
-	s.multiply(e.list...)
+	s.multiply(s.firstOf(l.index+1), e.list...)
 	s.mark(opDown, n)
 	at = 0
 	for i := range e.rows {
@@ -114,12 +114,12 @@ func (s *stage) expertByExpert(l *layer) {
 		// quantise, gate, up
 		s.input(input{x: e.x, ld: c.Dim, cols: c.Dim, rows: n, rowIDs: e.rows[i]}, l.gate, l.up)
 		s.mark(opExpert, n)
-		s.multiply(product{m: l.gate, part: i, dst: s.gate, ld: s.ld.ffn}, product{m: l.up, part: i, dst: s.up, ld: s.ld.ffn})
+		s.multiply(nil, product{m: l.gate, part: i, dst: s.gate, ld: s.ld.ffn}, product{m: l.up, part: i, dst: s.up, ld: s.ld.ffn})
 		s.mark(opGateUp, n)
 		// silu * up, quantise, down
 		s.input(input{x: s.gate, ld: s.ld.ffn, cols: c.FFN, rows: n, silu: true}, l.down)
 		s.mark(opAct, n)
-		s.multiply(product{m: l.down, part: i, dst: s.out, ld: s.ld.dim})
+		s.multiply(nil, product{m: l.down, part: i, dst: s.out, ld: s.ld.dim})
 		s.mark(opDown, n)
 		s.keepParts(i, 0)
 		s.mark(opCollect, n)

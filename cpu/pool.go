@@ -20,6 +20,11 @@ type pool struct {
 	_      [48]byte
 	quit   bool
 	sleep  []sleeper // by worker; 0 is the caller
+	idle   []idler   // by worker
+	// ahead is what worker id reads first in some run to come, nil where that is not known;
+	// it is called while a run is under way.
+	ahead func(id int) []byte
+	fetch func(b []byte) // asks for memory, without waiting
 	// with more spinners than processors a spinner would keep a worker from running
 	yield bool
 	cpus  places
@@ -51,11 +56,33 @@ type sleeper struct {
 	_      [48]byte
 }
 
+// idler is what a worker that waits fetches ahead: memory is all that decoding waits for,
+// and has nothing to do while one worker norms or turns rows and while the last ends a run.
+type idler struct {
+	first *byte  // of what was last given
+	left  []byte // of that
+	_     [32]byte
+}
+
+// fetchStep is how much is asked for between two looks.
+const fetchStep = 512
+
+// give is called by the worker at the end of its part, since the caller may change what is
+// ahead once all have ended theirs.
+func (p *pool) give(id int) {
+	if p.ahead == nil {
+		return
+	}
+	if b, w := p.ahead(id), &p.idle[id]; len(b) > 0 && w.first != &b[0] {
+		w.first, w.left = &b[0], b
+	}
+}
+
 // spins is how often a worker looks before it parks: about 100 µs.
 const spins = 2000
 
 func newPool(n int, cpus places) *pool {
-	p := &pool{n: n, active: n, sleep: make([]sleeper, n), yield: n > runtime.GOMAXPROCS(0), cpus: cpus, epoch: time.Now()}
+	p := &pool{n: n, active: n, sleep: make([]sleeper, n), idle: make([]idler, n), yield: n > runtime.GOMAXPROCS(0), cpus: cpus, epoch: time.Now()}
 	p.paces.decode, p.paces.prompt = newPace(n), newPace(n)
 	for id := range n {
 		p.sleep[id].wake = make(chan struct{}, 1)
@@ -102,6 +129,7 @@ func (p *pool) run(fn func(id int)) {
 	p.first.Store(0)
 	p.release(p.active)
 	fn(0)
+	p.give(0)
 	if p.timed {
 		p.stamp()
 	}
@@ -128,7 +156,7 @@ func (p *pool) stamp() {
 func (p *pool) join() {
 	for i := 0; p.left.Load() != 0; i++ {
 		if i < spins {
-			p.wait()
+			p.wait(0)
 			continue
 		}
 		p.sleep[0].park(func() bool { return p.left.Load() == 0 })
@@ -163,7 +191,7 @@ func (p *pool) work(id int) {
 		state := p.state.Load()
 		for i := 0; !calls(state, last, id); i++ {
 			if i < spins {
-				p.wait()
+				p.wait(id)
 			} else {
 				p.sleep[id].park(func() bool { return calls(p.state.Load(), last, id) })
 			}
@@ -179,6 +207,7 @@ func (p *pool) work(id int) {
 			p.cpus.bind(id, loose)
 		}
 		p.fn(id)
+		p.give(id)
 		if p.timed {
 			p.stamp()
 		}
@@ -203,10 +232,15 @@ func (s *sleeper) unpark() {
 	}
 }
 
-// wait is one turn of a spin.
-func (p *pool) wait() {
+// wait is one turn of a worker's spin.
+func (p *pool) wait(id int) {
 	if p.yield {
 		runtime.Gosched()
+		return
+	}
+	if w := &p.idle[id]; len(w.left) >= fetchStep {
+		p.fetch(w.left[:fetchStep])
+		w.left = w.left[fetchStep:]
 		return
 	}
 	pause()

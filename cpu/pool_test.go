@@ -2,9 +2,11 @@ package cpu
 
 import (
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // TestPool runs pools of several sizes, with pauses so that workers park, and
@@ -59,4 +61,38 @@ func TestSleeper(t *testing.T) {
 			s.park(func() bool { return woken.Load() == i })
 		}
 	}
+}
+
+// TestAhead: a worker that waits fetches what it was given, piece by piece and once.
+func TestAhead(t *testing.T) {
+	p := newPool(1, places{})
+	defer p.close()
+	p.yield = false
+	memory := make([]byte, 10*fetchStep)
+	next := memory[:3*fetchStep+100]
+	var got []int
+	p.ahead = func(id int) []byte { return next }
+	p.fetch = func(b []byte) {
+		if len(b) != fetchStep {
+			t.Errorf("%d bytes at once", len(b))
+		}
+		got = append(got, int(uintptr(unsafe.Pointer(&b[0]))-uintptr(unsafe.Pointer(&memory[0]))))
+	}
+	waits := func(n int, want ...int) {
+		t.Helper()
+		got = nil
+		p.give(0)
+		for range n {
+			p.wait(0)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("fetched %v, want %v", got, want)
+		}
+	}
+	waits(2, 0, fetchStep)
+	waits(9, 2*fetchStep) // the same again, to its end
+	next = nil
+	waits(3)
+	next = memory[5*fetchStep : 7*fetchStep]
+	waits(9, 5*fetchStep, 6*fetchStep)
 }
