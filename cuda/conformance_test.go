@@ -57,7 +57,7 @@ func conform(t *testing.T, dev *device, others []*device, tight *device, o backe
 // weights are of that kind.
 func tolerance(typ, k, v quant.Type) backendtest.Tolerance {
 	if typ == quant.BF16 {
-		return backendtest.Tolerance{NMSE: 4e-4, Why: "activations rounded to bf16 in prompts: 1e-5 to 2e-4"}
+		return ref.ToleranceBF16(k, v)
 	}
 	return ref.ToleranceHalf(typ, k, v)
 }
