@@ -128,7 +128,7 @@ func BenchmarkProduct(b *testing.B) {
 				rows, cols, size int
 			}{
 				{"decode1/L2", 1, 1024, inL2}, {"decode1/memory", 1, 4096, inMemory},
-				{"decode4/memory", 4, 4096, inMemory}, {"decode8/memory", 8, 4096, inMemory}, {"decode32/memory", 32, 4096, inMemory},
+				{"decode4/memory", 4, 4096, inMemory}, {"decode8/L2", 8, 1024, inL2}, {"decode8/memory", 8, 4096, inMemory}, {"decode32/memory", 32, 4096, inMemory},
 				{"prompt", tileRows, 2048, tile / groupRows * kd.groupBytes(2048)},
 			} {
 				b.Run(kd.String()+"/"+c.name, func(b *testing.B) {
