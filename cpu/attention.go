@@ -41,6 +41,14 @@ type attending struct {
 	cuts   int // units of each block and key/value head: 1, or one a cut
 	space  []lineSpace
 
+	// turns: units do rope and write to the cache too, since no row sees another of its
+	// batch, and nobody asks for the turned values. What a worker writes it then has, and
+	// need not wait for others.
+	turns bool
+
+	// makes: they make the activations of the output's product too
+	makes bool
+
 	// split units: those of (block, key/value head)
 	left  []atomic.Int32 // cuts to come
 	parts []part         // (units, cuts, group)
@@ -129,9 +137,13 @@ func (s *stage) attendUnits(worker, lo, hi int) {
 	for u := lo; u < hi; u++ {
 		unit, cut := u/at.cuts, u%at.cuts
 		b, kv := at.blocks[unit/c.KVHeads], unit%c.KVHeads
+		if at.turns && cut == s.where[s.lo+b.row].pos/cutRows%at.cuts {
+			s.cacheHead(sp, b.row, kv)
+		}
 		s.scaleQueries(sp, b, kv)
 		if at.cuts == 1 {
 			s.attendBlock(sp, b, kv)
+			s.makeAttended(b, kv)
 			continue
 		}
 		group := c.Group()
@@ -145,6 +157,18 @@ func (s *stage) attendUnits(worker, lo, hi int) {
 			s.spansOf(sp, b, cut*cutRows)
 			s.combineCut(sp, b, kv, cut*cutRows, at.parts[part:part+group], at.sums[part*c.HeadDim:])
 		}
+		s.makeAttended(b, kv)
+	}
+}
+
+// makeAttended makes the activations of what a block has attended with one key/value head.
+func (s *stage) makeAttended(b lineBlock, kv int) {
+	if !s.attending.makes {
+		return
+	}
+	in, n := &s.products.in, s.config.Group()*s.config.HeadDim
+	for row := b.row; row < b.row+b.rows; row++ {
+		s.quantise(s.products.act, in, row, kv*n, &s.attended[row*in.cols+kv*n], n)
 	}
 }
 
@@ -152,9 +176,13 @@ func (s *stage) attendUnits(worker, lo, hi int) {
 func (s *stage) scaleQueries(sp *lineSpace, b lineBlock, kv int) {
 	n := s.config.Group() * s.config.HeadDim
 	for r := range b.rows {
-		dst := sp.scaled[r*n : (r+1)*n]
+		dst, q := sp.scaled[r*n:(r+1)*n], s.queries[(b.row+r)*s.ld.q+kv*n:][:n]
+		if s.attending.turns { // not in place: the units of other cuts turn them too
+			q = sp.sums[:copy(sp.sums, q)]
+			s.turnQueries(q, b.row+r, kv*s.config.Group())
+		}
 		clear(dst)
-		s.k.combine(&dst[0], &s.queries[(b.row+r)*s.ld.q+kv*n], 0, s.attnScale, n)
+		s.k.combine(&dst[0], &q[0], 0, s.attnScale, n)
 	}
 }
 

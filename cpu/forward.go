@@ -18,7 +18,7 @@ type tasks struct {
 
 // prepare binds what Forward needs once the memory is there.
 func (s *stage) prepare(threads int, cpus places) {
-	s.pool, s.bands = newPool(threads, cpus), 1
+	s.pool, s.bands, s.parts = newPool(threads, cpus), 1, 1
 	s.tasks = tasks{s.prepRows, s.ropeRows, s.attendUnits, s.resultRows, s.gatherRows, s.claimUnits, s.multiplyShares}
 	s.freq, s.mscale = s.config.Rope.Frequencies()
 	s.attnScale = float32(1 / math.Sqrt(float64(s.config.HeadDim)))
@@ -121,19 +121,32 @@ func (s *stage) attentionTile(l *layer, rows int) {
 	// q, k, v
 	s.multiply(l.o, product{m: l.q, dst: s.queries, ld: s.ld.q}, product{m: l.k, dst: s.keys, ld: s.ld.kv}, product{m: l.v, dst: s.values, ld: s.ld.kv})
 	s.mark(opQKV, rows)
-	// bias, rope, cache write
-	s.each(s.tasks.rope, rows, ropeStep)
-	s.mark(opRope, rows)
-	s.trace(backend.OpQ, s.queries, s.ld.q, heads, rows)
-	s.trace(backend.OpK, s.keys, s.ld.kv, kv, rows)
-	s.trace(backend.OpV, s.values, s.ld.kv, kv, rows)
-	// attend
-	s.attend(rows)
-	s.mark(opAttend, rows)
+	attended := input{x: s.attended, ld: heads, cols: heads, rows: rows}
+	if s.attending.makes = s.b.Trace == nil && !l.o.kind.float() && heads/c.KVHeads%blockCols == 0; s.attending.makes {
+		attended.tile, attended.quant = s.tileOf(rows, false), true
+		s.products.in, s.products.act = attended, s.act
+	}
+	if s.attending.turns {
+		// bias, rope, cache write, attend
+		s.attend(rows)
+		s.mark(opTurned, rows)
+	} else {
+		// bias, rope, cache write
+		s.each(s.tasks.rope, rows, ropeStep)
+		s.mark(opRope, rows)
+		s.trace(backend.OpQ, s.queries, s.ld.q, heads, rows)
+		s.trace(backend.OpK, s.keys, s.ld.kv, kv, rows)
+		s.trace(backend.OpV, s.values, s.ld.kv, kv, rows)
+		// attend
+		s.attend(rows)
+		s.mark(opAttend, rows)
+	}
 	s.trace(backend.OpAttention, s.attended, heads, heads, rows)
-	// quantise
-	s.input(input{x: s.attended, ld: heads, cols: heads, rows: rows}, l.o)
-	s.mark(opAttended, rows)
+	if !s.attending.makes {
+		// quantise
+		s.input(attended, l.o)
+		s.mark(opAttended, rows)
+	}
 	// output, bias, residual
 	s.multiply(l.afterAttention(), product{m: l.o, dst: s.out, ld: s.ld.dim, sum: x, bias: l.oBias})
 	s.mark(opOutput, rows)

@@ -2,11 +2,11 @@ package cpu
 
 import "unsafe"
 
-// In prompts the activations of down are made where gate and up are multiplied:
-// two groups of each make a block of 32 columns, which goes from the tile of one
-// panel of rows to silu(gate)*up and its quantised values. gate and up as a whole
-// (5632 columns of 256 rows are 12 MB) would leave the caches of their worker, and
-// come back.
+// The activations of down are made where gate and up are multiplied: two groups of
+// each make a block of 32 columns. In prompts it goes from the tile of one panel of
+// rows to silu(gate)*up and its quantised values. gate and up as a whole (5632
+// columns of 256 rows are 12 MB) would leave the caches of their worker, and come
+// back. In decode one worker would do it for all, while memory waits.
 
 // gatedGroups is how many groups of gate, and of up, a unit has.
 const gatedGroups = panelGroups / 2
@@ -14,29 +14,56 @@ const gatedGroups = panelGroups / 2
 // tileSize is the values of gemm's product.
 const tileSize = panelRows * 2 * groupRows
 
-// gates says that a layer's feed-forward goes so with the input made last: where all
-// three matrices have panels, which fit, and nobody asks for the values themselves.
+// gates says that a layer's feed-forward goes so with the input made last: where its
+// matrices are quantised and nobody asks for the values themselves, and, with panels,
+// those of gate and up are of one kind and fit.
 func (s *stage) gates(l *layer) bool {
-	return s.products.in.tile > 1 && s.b.Trace == nil && l.gate.kind == l.up.kind && !l.gate.kind.float() && !l.down.kind.float() &&
-		min(l.gate.panelStep(), l.up.panelStep()) == panelGroups
+	if s.b.Trace != nil || l.gate.kind.float() || l.up.kind.float() || l.down.kind.float() {
+		return false
+	}
+	return s.products.in.tile == 1 || l.gate.kind == l.up.kind && min(l.gate.panelStep(), l.up.panelStep()) == panelGroups
 }
 
-// gated makes down's activations of the input made last: where silu(gate)*up
-// would lie.
+// gated makes down's activations of the input made last.
 func (s *stage) gated(l *layer) {
-	s.multiply(nil, product{m: l.gate, up: l.up})
+	s.multiply(l.down, product{m: l.gate, dst: s.gate, ld: s.ld.ffn, up: l.up})
 }
 
 // feed takes the activations that gated made for the input of the next product.
 func (s *stage) feed() {
 	in := &s.products.in
-	*in = input{cols: s.config.FFN, rows: in.rows, tile: panelRows, quant: true}
 	s.products.act = s.gatedAct()
+	*in = s.gatedInput()
 }
 
-// gatedAct is quantised activations in the memory of gate's values, which take
-// twice as much.
-func (s *stage) gatedAct() []byte { return at[byte](bytesOf(&s.gate[0]), 0, 4*len(s.gate)) }
+// gatedInput is what gated's activations are of.
+func (s *stage) gatedInput() input {
+	in := &s.products.in
+	return input{cols: s.config.FFN, rows: in.rows, tile: in.tile, quant: true}
+}
+
+// gatedAct is where they lie: of a few rows by themselves, of more in the memory of
+// gate's values, which take twice as much.
+func (s *stage) gatedAct() []byte {
+	if s.products.in.tile == 1 {
+		return s.fewAct
+	}
+	return at[byte](bytesOf(&s.gate[0]), 0, 4*len(s.gate))
+}
+
+// gatedRows multiplies groups [lo, hi) of gate, then of up, with all rows.
+func (s *stage) gatedRows(q *product, in *input, lo, hi, worker int) {
+	up := *q
+	up.m, up.dst = q.up, s.up
+	s.rowsTimes(q, in, lo, hi, worker)
+	s.rowsTimes(&up, in, lo, hi, worker)
+	to, col, n := s.gatedInput(), lo*groupRows, (hi-lo)*groupRows
+	for row := range in.rows {
+		x := &s.gate[row*s.ld.ffn+col]
+		s.k.siluMul(x, x, &s.up[row*s.ld.ffn+col], n)
+		s.quantise(s.fewAct, &to, row, col, x, n)
+	}
+}
 
 // gatedTimes multiplies groups [lo, lo+2) of gate and up with every panel of rows
 // [first, last).

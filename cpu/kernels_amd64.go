@@ -35,7 +35,7 @@ func avx512() *kernels {
 		kindQ5_1: gemvQ5_1AVX512, kindQ4_K: gemvQ4_KAVX512, kindQ5_K: gemvQ5_KAVX512, kindQ6_K: gemvQ6_KAVX512,
 		kindIQ4_NL: gemvIQ4_NLAVX512, kindIQ4_XS: gemvIQ4_XSAVX512, kindMXFP4: gemvMXFP4AVX512, kindQ2_K: gemvQ2_KAVX512,
 		kindQ3_K: gemvQ3_KAVX512, kindI8: gemvI8AVX512}
-	k.few = 64 // panels of six are half as fast for 12 rows, and equal for 72
+	k.few = mostFew // panels of six are half as fast for 12 rows, and equal for 72
 	k.gemvRows = [kinds]func(dst *float32, ld int, w, act *byte, step, n, groups, stride, rows int){
 		kindQ8_0: gemvRowsQ8_0AVX512, kindQ4_0: gemvRowsQ4_0AVX512, kindQ4_1: gemvRowsQ4_1AVX512, kindQ5_0: gemvRowsQ5_0AVX512, kindQ5_1: gemvRowsQ5_1AVX512,
 		kindQ4_K: gemvRowsQ4_KAVX512, kindQ5_K: gemvRowsQ5_KAVX512, kindQ6_K: gemvRowsQ6_KAVX512, kindIQ4_NL: gemvRowsIQ4_NLAVX512, kindIQ4_XS: gemvRowsIQ4_XSAVX512, kindMXFP4: gemvRowsMXFP4AVX512, kindQ2_K: gemvRowsQ2_KAVX512,

@@ -13,6 +13,9 @@ const (
 	fewRows      = 8
 )
 
+// mostFew is the most rows that any set multiplies so.
+const mostFew = 64
+
 // unitBytes is about how much of a matrix a worker takes at once in decode:
 // long enough for the hardware to prefetch (two workers on Q4_0 read 36 GB/s in
 // pieces of 128 KiB, 42 in pieces of 512), short enough to share what is left.
@@ -113,7 +116,7 @@ func (s *stage) each(task func(worker, lo, hi int), n, step int) {
 		return
 	}
 	s.job.task, s.job.units, s.job.step = task, n, step
-	for b := range s.bands {
+	for b := range s.parts {
 		s.products.next[b].Store(0)
 	}
 	s.pool.run(s.tasks.claim)
@@ -126,12 +129,12 @@ type job struct {
 }
 
 func (s *stage) claimUnits(worker int) {
-	own := worker * s.bands / s.pool.n
-	for i := range s.bands {
-		b := (own + i) % s.bands
-		first, end := bandOf(s.job.units, s.job.step, b, s.bands)
-		for {
-			lo := first + int(s.products.next[b].Add(int64(s.job.step))) - s.job.step
+	own := worker * s.parts / s.pool.n
+	for i := range s.parts {
+		b := (own + i) % s.parts
+		first, end := bandOf(s.job.units, s.job.step, b, s.parts)
+		for next := &s.products.next[b]; first+int(next.Load()) < end; {
+			lo := first + int(next.Add(int64(s.job.step))) - s.job.step
 			if lo >= end {
 				break
 			}
@@ -147,10 +150,7 @@ func (s *stage) input(in input, ms ...*matrix) {
 		in.quant = in.quant || !m.kind.float()
 	}
 	if in.tile == 0 {
-		in.tile = panelRows
-		if in.rows <= oneByOneRows || in.rows <= s.k.few && !in.float {
-			in.tile = 1
-		}
+		in.tile = s.tileOf(in.rows, in.float)
 	}
 	step := panelRows
 	s.products.in, s.products.act, s.bands = in, s.act, 1
@@ -160,7 +160,19 @@ func (s *stage) input(in input, ms ...*matrix) {
 	case in.rows > panelRows: // as many for each: of eight rows one worker had six
 		step = (in.rows + s.pool.n - 1) / s.pool.n
 	}
+	s.parts = s.bands
+	if in.rows > panelRows && s.bands == 1 {
+		s.parts = s.pool.n
+	}
 	s.each(s.tasks.prep, in.rows, step)
+}
+
+// tileOf is the rows in a record of so many rows' activations.
+func (s *stage) tileOf(rows int, float bool) int {
+	if rows <= oneByOneRows || rows <= s.k.few && !float {
+		return 1
+	}
+	return panelRows
 }
 
 // prepRows makes the activations of rows [lo, hi); of panels lo is a multiple of panelRows.
@@ -179,18 +191,24 @@ func (s *stage) prepRows(_, lo, hi int) {
 		if in.silu {
 			s.k.siluMul(x, x, &s.up[from*in.ld], in.cols)
 		}
-		panel, t := row/in.tile*in.tile, row%in.tile
 		if in.quant {
-			n := in.cols / blockCols
-			s.k.quantize(&s.products.act[panel*n*64], x, n, in.tile, t, 64*in.tile)
+			s.quantise(s.products.act, in, row, 0, x, in.cols)
 		}
 		if in.float {
+			panel, t := row/in.tile*in.tile, row%in.tile
 			y := s.actFloat[panel*in.cols:]
 			for c, v := range floats(x, in.cols) {
 				y[c*in.tile+t] = v
 			}
 		}
 	}
+}
+
+// quantise makes the activations in act of a row's columns from col on, n of them.
+func (s *stage) quantise(act []byte, in *input, row, col int, x *float32, n int) {
+	panel, t := row/in.tile*in.tile, row%in.tile
+	record := act[(panel*(in.cols/blockCols)+col/blockCols*in.tile)*64:]
+	s.k.quantize(&record[0], x, n/blockCols, in.tile, t, 64*in.tile)
 }
 
 // aheadBytes is how much of a matrix a worker that waits fetches at most: it may have to
@@ -222,14 +240,19 @@ func (s *stage) multiply(then *matrix, list ...product) {
 		q := &p.list[i]
 		q.step = q.m.panelStep()
 		switch {
-		case q.up != nil:
+		case p.in.tile > 1 && q.up != nil:
 			q.step = gatedGroups
-			s.pool.did += int64(q.up.groups * q.up.stride * work)
 		case p.in.tile == 1:
 			q.step = max(1, min(unitBytes/q.m.stride, q.m.groups/(2*s.pool.n)))
 			if q.m.kind.float() {
 				q.step = pad(q.step, floatGroups)
 			}
+			if q.up != nil { // as much of both together
+				q.step = pad(q.step/2, gatedGroups)
+			}
+		}
+		if q.up != nil {
+			s.pool.did += int64(q.up.groups * q.up.stride * work)
 		}
 		units += (q.m.groups + q.step - 1) / q.step
 		s.pool.did += int64(q.m.groups * q.m.stride * work)
@@ -257,6 +280,8 @@ func (s *stage) multiplyShares(worker int) {
 			in := &s.products.in
 			row, end := bandOf(in.rows, panelRows, owner*s.bands/n, s.bands)
 			switch {
+			case q.up != nil && in.tile == 1:
+				s.gatedRows(q, in, lo, hi, worker)
 			case q.up != nil:
 				s.gatedTimes(q, in, lo, row, end, worker)
 			case in.tile == 1:

@@ -16,6 +16,7 @@ const (
 	opQKV
 	opRope
 	opAttend
+	opTurned
 	opAttended
 	opOutput
 	opFFNNorm
@@ -38,6 +39,7 @@ const (
 var opNames = [ops][2]string{
 	opPlaces: {"batch", "places"}, opEmbed: {"embed", "rows"},
 	opAttnNorm: {"attention", "norm+quantise"}, opQKV: {"attention", "q k v"}, opRope: {"attention", "rope+cache write"}, opAttend: {"attention", "attend"},
+	opTurned:   {"attention", "rope+cache write+attend"},
 	opAttended: {"attention", "quantise"}, opOutput: {"attention", "output"},
 	opFFNNorm: {"feed-forward", "norm+quantise"}, opRouter: {"feed-forward", "router"}, opChoose: {"feed-forward", "choose experts"},
 	opExpert: {"feed-forward", "quantise"}, opGateUp: {"feed-forward", "gate up"}, opAct: {"feed-forward", "silu+quantise"}, opGated: {"feed-forward", "gate up silu+quantise"}, opDown: {"feed-forward", "down"},
@@ -108,6 +110,11 @@ func (s *stage) record(o op, rows uint64) {
 	case opRope: // q and k in and out, v in, k and v to the cache
 		t.Activations += rows * (4*(2*heads+3*kv) + uint64(c.KVHeads*(s.keyRow+s.valueRow)))
 	case opAttend:
+		s.countAttended(t)
+		s.countAttention(t, int(rows))
+	case opTurned: // queries stay in the caches
+		s.countAttended(t)
+		t.Activations += rows * (4*3*kv + uint64(c.KVHeads*(s.keyRow+s.valueRow)))
 		s.countAttention(t, int(rows))
 	case opChoose:
 		t.Activations += 4 * rows * (uint64(c.Experts) + 2*dim)
@@ -129,6 +136,13 @@ func (s *stage) countInput(t *backend.OpTime) {
 	t.Activations += 4*n + inputBytes(in)
 	if in.silu {
 		t.Activations += 4 * n
+	}
+}
+
+// countAttended counts the activations that attention made.
+func (s *stage) countAttended(t *backend.OpTime) {
+	if s.attending.makes {
+		t.Activations += inputBytes(&s.products.in)
 	}
 }
 

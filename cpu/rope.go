@@ -20,8 +20,10 @@ type place struct {
 // locate finds each row's place, and the turns of its position.
 func (s *stage) locate() {
 	row := 0
+	s.attending.turns = s.b.Trace == nil
 	for i := range s.b.Seqs {
 		q := &s.b.Seqs[i]
+		s.attending.turns = s.attending.turns && q.Rows == 1
 		for range q.Rows {
 			s.where[row] = place{q.Pages, int(s.b.Pos[row])}
 			row++
@@ -43,30 +45,40 @@ func (s *stage) locate() {
 // ropeRows adds biases to q, k, v of the tile's rows [lo, hi), turns q and k by their
 // position, and writes k and v to the cache.
 func (s *stage) ropeRows(worker, lo, hi int) {
-	c, l := s.config, s.layer
-	hd := c.HeadDim
+	c := s.config
 	for row := lo; row < hi; row++ {
-		q, k, v := s.queries[row*s.ld.q:], s.keys[row*s.ld.kv:], s.values[row*s.ld.kv:]
-		s.addBias(q, l.qBias)
-		s.addBias(k, l.kBias)
-		s.addBias(v, l.vBias)
-		for h := range c.Heads {
-			s.turn(q[h*hd:(h+1)*hd], s.lo+row)
-		}
-		p := &s.where[s.lo+row]
-		page, at := int(p.pages[p.pos/backend.PageRows]), p.pos%backend.PageRows
-		for h := range c.KVHeads {
-			s.turn(k[h*hd:(h+1)*hd], s.lo+row)
-			i := s.cacheRow(page, h)
-			s.k.storeKey(s.limits.K, l.keys[i*s.keyRow:(i+backend.PageRows)*s.keyRow], at, k[h*hd:(h+1)*hd], s.attending.space[worker].key)
-			s.k.store(s.limits.V, l.values[(i+at)*s.valueRow:(i+at+1)*s.valueRow], v[h*hd:(h+1)*hd])
+		s.turnQueries(s.queries[row*s.ld.q:][:c.Heads*c.HeadDim], row, 0)
+		for kv := range c.KVHeads {
+			s.cacheHead(&s.attending.space[worker], row, kv)
 		}
 	}
 }
 
-func (s *stage) addBias(x []float32, bias *vector) {
+// turnQueries adds the bias to queries of a row, from a head on, and turns them.
+func (s *stage) turnQueries(q []float32, row, head int) {
+	hd := s.config.HeadDim
+	s.addBias(q, s.layer.qBias, head*hd)
+	for ; len(q) > 0; q = q[hd:] {
+		s.turn(q[:hd], s.lo+row)
+	}
+}
+
+// cacheHead writes a row's key and value of one head to the cache.
+func (s *stage) cacheHead(sp *lineSpace, row, kv int) {
+	hd, p := s.config.HeadDim, &s.where[s.lo+row]
+	k, v := s.keys[row*s.ld.kv+kv*hd:][:hd], s.values[row*s.ld.kv+kv*hd:][:hd]
+	s.addBias(k, s.layer.kBias, kv*hd)
+	s.addBias(v, s.layer.vBias, kv*hd)
+	s.turn(k, s.lo+row)
+	i, at := s.cacheRow(int(p.pages[p.pos/backend.PageRows]), kv), p.pos%backend.PageRows
+	s.k.storeKey(s.limits.K, s.layer.keys[i*s.keyRow:(i+backend.PageRows)*s.keyRow], at, k, sp.key)
+	s.k.store(s.limits.V, s.layer.values[(i+at)*s.valueRow:(i+at+1)*s.valueRow], v)
+}
+
+// addBias adds as much of a bias, from an element on.
+func (s *stage) addBias(x []float32, bias *vector, from int) {
 	if bias != nil {
-		s.k.add(&x[0], &bias.data[0], len(bias.data))
+		s.k.add(&x[0], &bias.data[from], len(x))
 	}
 }
 

@@ -69,6 +69,7 @@ type stage struct {
 	normed       []float32   // (r, dim)
 	act          []byte      // quantised activations of the product under way
 	actFloat     []float32   // the same for float matrices
+	fewAct       []byte      // of down's product with a few rows
 	queries      []float32   // (r, padded heads*headDim)
 	keys, values []float32   // (r, padded kvHeads*headDim), before the cache
 	attended     []float32   // (r, heads*headDim)
@@ -101,7 +102,8 @@ type stage struct {
 	tasks        tasks
 	job          job
 	products     products
-	bands        int      // of the input made last, and of the ops that follow it
+	bands        int      // of the input made last
+	parts        int      // of its rows, for the ops that follow it: a worker begins with its own
 	profile      *profile // nil: off
 }
 
@@ -203,6 +205,7 @@ func (s *stage) layoutScratch(threads int) {
 	if ffn {
 		s.gate, s.up = a.floats(wide*s.ld.ffn), a.floats(wide*s.ld.ffn)
 		s.moe.layout(a, c, r)
+		s.fewAct = a.bytes((min(r, mostFew) + fewRows) * pad(c.FFN, blockCols) / blockCols * 64)
 	}
 	if s.embed != nil {
 		s.row = a.bytes(s.embed.Type.RowBytes(c.Dim))
