@@ -5,7 +5,8 @@
 #   test          the tests, at most 5 minutes; names what optional is missing.
 #                 Of the largest products of cases a sample (go test -short)
 #   test all      what CI runs; needs DROVER_GOLDEN and DROVER_ACCEPT
-#   test full     the whole product of shapes and formats, and long fuzzing
+#   test full [PART...]  the whole product of shapes and formats, planted mistakes, slowdowns
+#                 and long fuzzing: about two hours, or the parts that are named
 #   deps [--yes]  installs the optional tools (Debian, Ubuntu, Fedora, Homebrew)
 #   kernels [MODULE...]  the GPU kernels' PTX and their report, in cuda/kernels
 #   sim           the software devices of the tests, in bin/sim
@@ -184,7 +185,7 @@ software() {
 # the Metal backend on the software Metal device, without cgo as on a Mac
 metal() (
 	export CGO_ENABLED=0 DROVER_CONFORMANCE="$tables"
-	go vet -tags metalsim ./metal && gotest -noskip -count=1 -timeout 20m -tags metalsim ./metal
+	go vet -tags metalsim ./metal && gotest -noskip -count=1 -timeout "${1:-20m}" -tags metalsim ./metal
 )
 
 # races on threadgroup memory, reads there of what nobody wrote, and orders that
@@ -395,17 +396,27 @@ test_all() {
 	finish
 }
 
+# test_full [PART...]
 test_full() {
+	[ $# -gt 0 ] || set -- vet build tests metal faults slowdown fuzz
+	for name; do
+		case $name in
+		vet | build | tests | metal | faults | slowdown | fuzz) ;;
+		*) die "test full: unknown part \"$name\"; parts: vet, build, tests, metal, faults, slowdown, fuzz" ;;
+		esac
+	done
 	prepare
 	begin
 	export DROVER_FULL=1
-	part vet vet
-	part build build
-	part tests tests -count=1 -timeout 0
-	part metal metal
-	part 'planted faults' kernels faults
-	part slowdown slowdown
-	part fuzz fuzz 60s
+	for name; do
+		case $name in
+		tests) part tests tests -count=1 -timeout 0 ;;
+		metal) part metal metal 0 ;;
+		faults) part 'planted faults' kernels faults ;;
+		fuzz) part fuzz fuzz 60s ;;
+		*) part "$name" "$name" ;;
+		esac
+	done
 	missing
 	finish
 }
@@ -590,7 +601,7 @@ case "$*" in
 '') prepare && build && say "built bin/drover$(go env GOEXE)" ;;
 test) test_quick ;;
 'test all') test_all ;;
-'test full') test_full ;;
+'test full' | 'test full '*) shift 2; test_full "$@" ;;
 deps | 'deps '*) shift; deps "$@" ;;
 release) release ;;
 kernels | 'kernels '*) shift; need_go; kernels build "$@" ;;
@@ -598,5 +609,5 @@ gpu-bundle*) shift; gpu_bundle "$@" ;;
 gpu | 'gpu '*) shift; gpu "$@" ;;
 sim) sim ;;
 metalsim) prepare && metalsim && say "built bin/drover-metalsim" ;;
-*) die "unknown target \"$*\"; targets: (none), test, test all, test full, deps [--yes], kernels [MODULE...], sim, metalsim, gpu-bundle DIR, gpu [PART...], release" ;;
+*) die "unknown target \"$*\"; targets: (none), test, test all, test full [PART...], deps [--yes], kernels [MODULE...], sim, metalsim, gpu-bundle DIR, gpu [PART...], release" ;;
 esac
