@@ -248,7 +248,7 @@ func (s *stage) multiply(then *matrix, list ...product) {
 				q.step = pad(q.step, floatGroups)
 			}
 			if q.up != nil { // as much of both together
-				q.step = pad(q.step/2, gatedGroups)
+				q.step = pad(max(1, q.step/2), gatedGroups)
 			}
 		}
 		if q.up != nil {
