@@ -126,21 +126,19 @@ func (s *stage) attentionTile(l *layer, rows int) {
 		attended.tile, attended.quant = s.tileOf(rows, false), true
 		s.products.in, s.products.act = attended, s.act
 	}
-	if s.attending.turns {
-		// bias, rope, cache write, attend
-		s.attend(rows)
-		s.mark(opTurned, rows)
-	} else {
+	attend := opTurned
+	if !s.attending.turns {
 		// bias, rope, cache write
 		s.each(s.tasks.rope, rows, ropeStep)
 		s.mark(opRope, rows)
 		s.trace(backend.OpQ, s.queries, s.ld.q, heads, rows)
 		s.trace(backend.OpK, s.keys, s.ld.kv, kv, rows)
 		s.trace(backend.OpV, s.values, s.ld.kv, kv, rows)
-		// attend
-		s.attend(rows)
-		s.mark(opAttend, rows)
+		attend = opAttend
 	}
+	// bias, rope and cache write where not done, attend, quantise
+	s.attend(rows)
+	s.mark(attend, rows)
 	s.trace(backend.OpAttention, s.attended, heads, heads, rows)
 	if !s.attending.makes {
 		// quantise
