@@ -28,7 +28,7 @@ func benchCommand() *cli.Command {
 		Description: "Each length of -p and of -n is a test of its own, for each depth, number of sequences, cache format and\n" +
 			"number of threads. Tokens are random and nothing is sampled. A test is repeated until the 95 % confidence\n" +
 			"interval of its mean (Student's t) is within 2 % of it, at least 3 times and at most -r times; after --budget\n" +
-			"seconds no further repeat begins.\n" +
+			"seconds no further repeat begins. Tests of one depth and number of sequences take turns, a sample of each.\n" +
 			"drover bench -m synthetic:llama-7b:Q4_0 -p 512 -n 128 --device all",
 		Flags: append([]cli.Flag{
 			&cli.StringSliceFlag{Category: catModel, Name: "model", Aliases: []string{"m"}, EnvVars: envVars(prefix, "model"), TakesFile: true,
@@ -41,8 +41,8 @@ func benchCommand() *cli.Command {
 			intFlag("TESTS", prefix, "repetitions", 5, "most repeats of a test; fewer where 3 or more agree", "r"),
 			floatFlag("TESTS", prefix, "budget", 45, "`SECONDS` after which a test begins no further repeat (0: no bound)"),
 			stringFlag("TESTS", prefix, "sequences", "1", "sequences at once, as `1,8,64`"),
-			boolFlag("TESTS", prefix, "no-warmup", false, "no unmeasured pass before each test"),
-			boolFlag("TESTS", prefix, "profile", false, "after each test a pass that times each op, beside the op's own limit"),
+			boolFlag("TESTS", prefix, "no-warmup", false, "no unmeasured pass of each test before its first sample"),
+			boolFlag("TESTS", prefix, "profile", false, "after the tests a pass of each that times each op, beside the op's own limit"),
 			stringFlag(catDevice, prefix, "threads", "0", "CPU threads, as `1,2` (0: one a core)", "t"),
 			stringFlag(catDevice, prefix, "cache-type-k", "f16", "`TYPES` of cached keys: f32, f16, q8_0, as f16,q8_0", "ctk"),
 			stringFlag(catDevice, prefix, "cache-type-v", "f16", "`TYPES` of cached values", "ctv"),

@@ -17,8 +17,8 @@ import (
 
 // Ctrl-C keeps the records written so far, and tells the shell.
 func TestBenchInterrupted(t *testing.T) {
-	// the second test is too long to end by itself
-	c := exec.Command(os.Getenv("DROVER_TEST_BINARY"), "bench", "-p", "1", "-n", "30000", "-r", "3", "--no-warmup", "-o", "jsonl", "--device", "cpu")
+	// the second test's depth takes long to read
+	c := exec.Command(os.Getenv("DROVER_TEST_BINARY"), "bench", "-p", "1", "-n", "0", "-d", "0,30000", "-r", "3", "--no-warmup", "-o", "jsonl", "--device", "cpu")
 	pipe, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func TestBenchInterruptedJSON(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command(os.Getenv("DROVER_TEST_BINARY"), "bench", "-p", "1", "-n", "30000", "-r", "3", "--no-warmup", "--json", "-o", "jsonl", "-O", pipe, "--device", "cpu")
+	c := exec.Command(os.Getenv("DROVER_TEST_BINARY"), "bench", "-p", "1", "-n", "0", "-d", "0,30000", "-r", "3", "--no-warmup", "--json", "-o", "jsonl", "-O", pipe, "--device", "cpu")
 	var out bytes.Buffer
 	c.Stdout = &out
 	if err := c.Start(); err != nil {

@@ -34,7 +34,7 @@ type Options struct {
 	Batch   int           // most rows in one Forward
 	Repeats int           // most samples of each test
 	Budget  time.Duration // a test that has taken so long begins no further repeat; 0: no bound
-	Warmup  bool          // an unmeasured pass before each test
+	Warmup  bool          // an unmeasured pass of each test before the first sample
 	Profile bool          // one pass after the repeats of each test, taken apart by op
 	Threads int           // as given to the CPU; 0: not known
 	K, V    quant.Type    // cache formats
@@ -57,10 +57,11 @@ func (o *Options) progress(what string, done, total uint64) {
 	}
 }
 
-// Run measures the devices, loads the model and runs the tests in order. emit gets
-// a record after each test; when ctx ends or a device errs in the middle of one,
-// also that test's record with the samples taken so far, if any, and then Run
-// returns the error.
+// Run measures the devices, loads the model and runs the tests: those of one depth
+// and number of sequences in turns, one sample of each, so that what moves on the
+// machine meanwhile moves all of them and shows in their intervals. emit gets a record
+// of each when its turns are over; when ctx ends or a device errs before that, also the
+// records of the tests that have samples, and then Run returns the error.
 func Run(ctx context.Context, s Subject, tests []Test, o Options, emit func(Record) error) error {
 	if len(tests) == 0 || o.Batch < 1 || o.Repeats < 1 {
 		return fmt.Errorf("bench: %d tests of %d repeats in batches of %d: nothing to measure", len(tests), o.Repeats, o.Batch)
@@ -78,18 +79,22 @@ func Run(ctx context.Context, s Subject, tests []Test, o Options, emit func(Reco
 		return err
 	}
 	var err error
-	for _, t := range tests {
-		o.progress(t.Name(), 0, 0)
-		var record Record
-		if record, err = r.test(ctx, t); len(record.SamplesNS) > 0 {
-			err = errors.Join(err, emit(record))
-		}
-		if err != nil {
-			err = fmt.Errorf("bench %s: %w", t.Name(), err)
-			break
-		}
+	for len(tests) > 0 && err == nil {
+		n := inTurns(tests)
+		err = r.turns(ctx, tests[:n], emit)
+		tests = tests[n:]
 	}
 	return errors.Join(err, r.engine.Close())
+}
+
+// inTurns is how many of the first tests take turns: those that share what is in the cache.
+func inTurns(tests []Test) int {
+	for i, t := range tests {
+		if t.Depth != tests[0].Depth || t.Sequences != tests[0].Sequences {
+			return i
+		}
+	}
+	return len(tests)
 }
 
 // runner is a loaded model and what is known of its devices.
@@ -166,19 +171,77 @@ func (r *runner) load(ctx context.Context) error {
 	return nil
 }
 
-// test runs one test. With an error the record has what was measured before it.
-func (r *runner) test(ctx context.Context, t Test) (Record, error) {
-	o := &r.options
-	record := newRecord(r.infos, r.subject, r.parts, t, o)
-	m := newMeter(r.devices())
-	record.sense(m.gauges[0].before)
-	err := r.repeat(ctx, t, m, &record)
-	record.finish(m)
-	record.PeakBytes = r.taken()
-	if err == nil && o.Profile {
-		record.Profile, err = r.profile(ctx, t)
+// turn is a test among those that take turns.
+type turn struct {
+	test   Test
+	meter  *meter
+	record Record
+	spent  time.Duration
+}
+
+// turns runs tests that share what is in the cache, and emits the records of those
+// that have samples, with an error too.
+func (r *runner) turns(ctx context.Context, tests []Test, emit func(Record) error) error {
+	all := make([]*turn, len(tests))
+	for i, t := range tests {
+		all[i] = &turn{test: t}
 	}
-	return record, err
+	err := r.sample(ctx, all)
+	for _, t := range all {
+		if t.meter == nil || len(t.record.SamplesNS) == 0 {
+			continue
+		}
+		t.record.finish(t.meter)
+		t.record.PeakBytes = r.taken()
+		if err == nil && r.options.Profile {
+			r.options.progress(t.test.Name(), 0, 0)
+			var failed error
+			if t.record.Profile, failed = r.profile(ctx, t.test); failed != nil {
+				err = fmt.Errorf("bench %s: %w", t.test.Name(), failed)
+			}
+		}
+		if failed := emit(t.record); failed != nil {
+			return errors.Join(err, failed)
+		}
+	}
+	return err
+}
+
+// sample fills the cache, warms up and takes samples until no test needs more.
+func (r *runner) sample(ctx context.Context, all []*turn) error {
+	if err := r.driver.begin(ctx, all[0].test); err != nil {
+		return fmt.Errorf("bench %s: %w", all[0].test.Name(), err)
+	}
+	for _, t := range all {
+		if err := r.timed(t, func() error { return r.warmUp(ctx, t) }); err != nil {
+			return err
+		}
+	}
+	for more := true; more; {
+		more = false
+		for _, t := range all {
+			if r.options.enough(t.record.SamplesTS, t.spent) {
+				continue
+			}
+			more = true
+			if err := r.timed(t, func() error { return r.repeat(ctx, t) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// timed counts the time of f as spent on a test.
+func (r *runner) timed(t *turn, f func() error) error {
+	r.options.progress(t.test.Name(), 0, 0)
+	began := time.Now()
+	err := f()
+	t.spent += time.Since(began)
+	if err != nil {
+		err = fmt.Errorf("bench %s: %w", t.test.Name(), err)
+	}
+	return err
 }
 
 // devices in use, the one with most of the weights first.
@@ -199,30 +262,34 @@ func (r *runner) devices() []backend.Device {
 // and for every kernel to have run.
 const warmPrompt, warmGen = 512, 2
 
-// repeat fills the cache to the test's depth, warms up and takes the samples.
-func (r *runner) repeat(ctx context.Context, t Test, m *meter, record *Record) error {
-	o, began := &r.options, time.Now()
-	if err := r.driver.begin(ctx, t); err != nil {
+// warmUp begins a test's record and runs a short pass that does not count.
+func (r *runner) warmUp(ctx context.Context, t *turn) error {
+	o := &r.options
+	t.record = newRecord(r.infos, r.subject, r.parts, t.test, o)
+	t.meter = newMeter(r.devices())
+	t.record.sense(t.meter.gauges[0].before)
+	if !o.Warmup {
+		return nil
+	}
+	short := t.test
+	short.Prompt, short.Gen = min(short.Prompt, warmPrompt), min(short.Gen, warmGen)
+	if _, err := r.driver.run(ctx, short); err != nil {
+		return fmt.Errorf("warm up: %w", err)
+	}
+	return nil
+}
+
+// repeat takes a sample.
+func (r *runner) repeat(ctx context.Context, t *turn) error {
+	stop := t.meter.watch()
+	p, err := r.driver.run(ctx, t.test)
+	now := stop()
+	if err != nil {
 		return err
 	}
-	if o.Warmup {
-		short := t
-		short.Prompt, short.Gen = min(t.Prompt, warmPrompt), min(t.Gen, warmGen)
-		if _, err := r.driver.run(ctx, short); err != nil {
-			return fmt.Errorf("warm up: %w", err)
-		}
-	}
-	for !o.enough(record.SamplesTS, time.Since(began)) {
-		stop := m.watch()
-		p, err := r.driver.run(ctx, t)
-		now := stop()
-		if err != nil {
-			return err
-		}
-		joules, told := m.energy(p.from, p.to)
-		record.add(p, joules, told)
-		record.sense(now)
-	}
+	joules, told := t.meter.energy(p.from, p.to)
+	t.record.add(p, joules, told)
+	t.record.sense(now)
 	return nil
 }
 

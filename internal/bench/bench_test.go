@@ -172,15 +172,41 @@ func TestSharedStage(t *testing.T) {
 	}
 }
 
+// Tests that share what is in the cache take turns; the depth is filled once for them.
+func TestTurns(t *testing.T) {
+	d := &device{}
+	tests := Tests([]int{70}, []int{2}, []int{0, 128}, []int{1})
+	got, err := collect(t.Context(), d, tests, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prompt, gen := []string{"70:1"}, []string{"1:1", "1:1", "1:1"}
+	want := slices.Concat(prompt, gen, prompt, gen, prompt, gen,
+		[]string{"100:0", "28:0"}, prompt, gen, prompt, gen, prompt, gen)
+	if !slices.Equal(d.log, want) {
+		t.Errorf("batches %v, want %v", d.log, want)
+	}
+	for i, r := range got {
+		if r.Prompt != tests[i].Prompt || r.Gen != tests[i].Gen || r.Depth != tests[i].Depth {
+			t.Errorf("record %d is of pp%d, tg%d at depth %d, want %s", i, r.Prompt, r.Gen, r.Depth, tests[i].Name())
+		}
+	}
+}
+
 func TestInterruptedKeepsSamples(t *testing.T) {
-	// warm-up: Forward 1 to 3, the repeats 4 to 7 and 8 to 11; the tenth is cut
-	d := &device{failAt: 10}
+	// warm-ups: Forward 1 to 4; the turns of generation 5 to 8 and 10 to 13, of the prompt 9; the twelfth is cut
+	d := &device{failAt: 12}
 	got, err := collect(t.Context(), d, []Test{{Gen: 3, Sequences: 1}, {Prompt: 10, Sequences: 1}}, options)
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("error %v, want context.Canceled", err)
 	}
-	if len(got) != 1 || len(got[0].SamplesNS) != 1 || got[0].AvgTS <= 0 || got[0].Interval != nil {
-		t.Fatalf("records %+v, want one with one sample", got)
+	if len(got) != 2 {
+		t.Fatalf("%d records, want two", len(got))
+	}
+	for _, r := range got {
+		if len(r.SamplesNS) != 1 || r.AvgTS <= 0 || r.Interval != nil {
+			t.Errorf("record %+v, want one sample", r)
+		}
 	}
 	if !d.closed {
 		t.Error("the stage was not closed")

@@ -17,7 +17,7 @@ type driver struct {
 	vocab  int32
 	random uint64
 
-	test   Test
+	depth  int
 	prefix [][]int32 // (sequences, depth + 1)
 }
 
@@ -28,10 +28,10 @@ type pass struct {
 	first    time.Duration // to the first token, the mean of all sequences; prompts only
 }
 
-// begin fills the cache to the test's depth. Whole pages stay there from pass to
-// pass; what is left of the depth is read again each time.
+// begin fills the cache to the depth of t and of tests like it. Whole pages stay there
+// from pass to pass; what is left of the depth is read again each time.
 func (d *driver) begin(ctx context.Context, t Test) error {
-	d.test, d.prefix = t, make([][]int32, t.Sequences)
+	d.depth, d.prefix = t.Depth, make([][]int32, t.Sequences)
 	for s := range d.prefix {
 		d.prefix[s] = d.tokens(t.Depth + 1)
 	}
@@ -49,7 +49,7 @@ func (d *driver) begin(ctx context.Context, t Test) error {
 }
 
 // whole is the positions of the depth that fill pages.
-func (d *driver) whole() int { return d.test.Depth / backend.PageRows * backend.PageRows }
+func (d *driver) whole() int { return d.depth / backend.PageRows * backend.PageRows }
 
 // run is one pass of the test with so many tokens of prompt or generation.
 func (d *driver) run(ctx context.Context, t Test) (pass, error) {
@@ -65,7 +65,7 @@ func (d *driver) run(ctx context.Context, t Test) (pass, error) {
 func (d *driver) prompt(ctx context.Context, n int) (pass, error) {
 	var all []engine.Request
 	for s := range d.prefix {
-		tokens := append(slices.Clone(d.prefix[s][:d.test.Depth]), d.tokens(n)...)
+		tokens := append(slices.Clone(d.prefix[s][:d.depth]), d.tokens(n)...)
 		all = append(all, engine.Request{Tokens: tokens, Max: 1, Script: d.tokens(1)})
 	}
 	began := time.Now()
@@ -92,9 +92,9 @@ func (d *driver) prompt(ctx context.Context, n int) (pass, error) {
 // the prompt and is not timed. What is left of the depth is read as a prompt, but
 // by several sequences token by token, so that they keep in step.
 func (d *driver) generate(ctx context.Context, n int) (pass, error) {
-	skip, prompt := 0, d.test.Depth+1
+	skip, prompt := 0, d.depth+1
 	if len(d.prefix) > 1 {
-		skip, prompt = d.test.Depth-d.whole(), d.whole()+1
+		skip, prompt = d.depth-d.whole(), d.whole()+1
 	}
 	var all []engine.Request
 	for s := range d.prefix {

@@ -52,7 +52,7 @@ func TestScaled(t *testing.T) {
 
 // Pages that the cache has lost would be read again and timed: an error instead.
 func TestLostDepth(t *testing.T) {
-	d := driver{test: Test{Gen: 1, Depth: 130, Sequences: 1}}
+	d := driver{depth: 130}
 	if err := d.reused(engine.Result{Reused: 128}); err != nil {
 		t.Error(err)
 	}
