@@ -97,6 +97,7 @@ kernel_sets() {
 		case $flags in *" avx2 "*) echo avx2 ;; esac
 		case $flags in *" avx_vnni "*) echo avxvnni ;; *) say "this CPU has no AVX-VNNI: avxvnni goes untested" ;; esac
 		case $flags in *" avx512_vnni "*) echo avx512 ;; *) say "this CPU has no AVX-512 VNNI: avx512 goes untested" ;; esac
+		case $flags in *" amx_bf16 "*) echo amx ;; *) say "this CPU has no AMX: its kernels go untested, what is around them runs with Go's" ;; esac
 		;;
 	arm64)
 		echo neon

@@ -121,7 +121,7 @@ type Info struct {
 	Kind   string // "cpu", "cuda", "metal"
 	Name   string // as its maker calls it
 	UUID   string // stable across restarts and reordering, or empty
-	ISA    string // the kernel set in use: generic avx2 avxvnni avx512 neon i8mm, sm_80, apple7
+	ISA    string // the kernel set in use: generic avx2 avxvnni avx512 amx neon i8mm, sm_80, apple7
 	Driver string // driver version, or empty
 	Link   string // how it is attached: "PCIe 4.0 x16", or empty
 	Cores  int    // physical cores, multiprocessors

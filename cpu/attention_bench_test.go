@@ -24,7 +24,7 @@ func BenchmarkAttention(b *testing.B) {
 					fastest(b, int(a.once().Bytes), "GB/s", t.read(), a.time)
 				})
 				b.Run("prompt"+name, func(b *testing.B) {
-					a := t.attention(b, typ, 1, 8, 8/group, tileRows, 512)
+					a := t.attention(b, typ, 1, 8, 8/group, passRows, 512)
 					fastest(b, int(a.once().FloatOps), "GOP/s", t.float32, a.time)
 				})
 			}

@@ -17398,37 +17398,37 @@ block:
 	VPACKSSWB    Y7, Y4, Y4
 	VMOVDQU      unpacked<>+0(SB), Y6
 	VPERMD       Y4, Y6, Y4
-	VPMADDUBSW   Y4, Y0, Y6
-	VPMADDWD     Y1, Y6, Y6
-	VPHADDD      Y6, Y6, Y6
-	VPHADDD      Y6, Y6, Y6
-	VEXTRACTI128 $0x01, Y6, X7
-	VPADDD       X7, X6, X8
-	VPBLENDD     $0x0a, X6, X8, X8
-	VPBLENDD     $0x04, X7, X8, X8
-	VPXOR        X6, X6, X6
-	VPSUBD       X8, X6, X6
-	VPSLLD       $0x07, X6, X6
-	VCVTDQ2PS    X8, X8
-	VBROADCASTSS X5, X7
-	VMULPS       X7, X8, X8
-	VEXTRACTI128 $0x01, Y4, X7
+	VPMADDUBSW   Y4, Y0, Y7
+	VPMADDWD     Y1, Y7, Y7
+	VPHADDD      Y7, Y7, Y7
+	VPHADDD      Y7, Y7, Y7
+	VEXTRACTI128 $0x01, Y7, X8
+	VPADDD       X8, X7, X6
+	VPBLENDD     $0x0a, X7, X6, X6
+	VPBLENDD     $0x04, X8, X6, X6
+	VPXOR        X7, X7, X7
+	VPSUBD       X6, X7, X7
+	VPSLLD       $0x07, X7, X7
+	VCVTDQ2PS    X6, X8
+	VBROADCASTSS X5, X6
+	VMULPS       X6, X8, X8
+	VEXTRACTI128 $0x01, Y4, X6
 	LEAQ         (AX)(BX*4), DI
 	LEAQ         (AX)(BX*8), R8
 	LEAQ         (DI)(BX*8), R9
 	VPEXTRD      $0x00, X4, (AX)
-	VPEXTRD      $0x00, X7, (DI)
+	VPEXTRD      $0x00, X6, (DI)
 	VPEXTRD      $0x01, X4, (AX)(BX*1)
-	VPEXTRD      $0x01, X7, (DI)(BX*1)
+	VPEXTRD      $0x01, X6, (DI)(BX*1)
 	VPEXTRD      $0x02, X4, (AX)(BX*2)
-	VPEXTRD      $0x02, X7, (DI)(BX*2)
+	VPEXTRD      $0x02, X6, (DI)(BX*2)
 	VPEXTRD      $0x03, X4, (AX)(R10*1)
-	VPEXTRD      $0x03, X7, (DI)(R10*1)
-	VPEXTRD      $0x00, X6, (R8)
+	VPEXTRD      $0x03, X6, (DI)(R10*1)
+	VPEXTRD      $0x00, X7, (R8)
 	VPEXTRD      $0x00, X8, (R9)
-	VPEXTRD      $0x01, X6, (R8)(BX*1)
+	VPEXTRD      $0x01, X7, (R8)(BX*1)
 	VPEXTRD      $0x01, X8, (R9)(BX*1)
-	VPEXTRD      $0x02, X6, (R8)(BX*2)
+	VPEXTRD      $0x02, X7, (R8)(BX*2)
 	VPEXTRD      $0x02, X8, (R9)(BX*2)
 	VMOVSS       X5, (R8)(R10*1)
 	ADDQ         SI, AX

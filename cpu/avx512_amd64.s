@@ -17841,37 +17841,37 @@ block:
 	VPMOVSDB      Z5, X9
 	VPMOVSDB      Z7, X5
 	VINSERTI128   $0x01, X5, Y9, Y9
-	VPMADDUBSW    Y9, Y1, Y5
-	VPMADDWD      Y2, Y5, Y5
-	VPHADDD       Y5, Y5, Y5
-	VPHADDD       Y5, Y5, Y5
-	VEXTRACTI128  $0x01, Y5, X7
-	VPADDD        X7, X5, X8
-	VPBLENDD      $0x0a, X5, X8, X8
-	VPBLENDD      $0x04, X7, X8, X8
-	VPXOR         X5, X5, X5
-	VPSUBD        X8, X5, X5
-	VPSLLD        $0x07, X5, X5
-	VCVTDQ2PS     X8, X8
-	VBROADCASTSS  X6, X7
-	VMULPS        X7, X8, X8
-	VEXTRACTI128  $0x01, Y9, X7
+	VPMADDUBSW    Y9, Y1, Y7
+	VPMADDWD      Y2, Y7, Y7
+	VPHADDD       Y7, Y7, Y7
+	VPHADDD       Y7, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPADDD        X8, X7, X5
+	VPBLENDD      $0x0a, X7, X5, X5
+	VPBLENDD      $0x04, X8, X5, X5
+	VPXOR         X7, X7, X7
+	VPSUBD        X5, X7, X7
+	VPSLLD        $0x07, X7, X7
+	VCVTDQ2PS     X5, X8
+	VBROADCASTSS  X6, X5
+	VMULPS        X5, X8, X8
+	VEXTRACTI128  $0x01, Y9, X5
 	LEAQ          (AX)(BX*4), DI
 	LEAQ          (AX)(BX*8), R8
 	LEAQ          (DI)(BX*8), R9
 	VPEXTRD       $0x00, X9, (AX)
-	VPEXTRD       $0x00, X7, (DI)
+	VPEXTRD       $0x00, X5, (DI)
 	VPEXTRD       $0x01, X9, (AX)(BX*1)
-	VPEXTRD       $0x01, X7, (DI)(BX*1)
+	VPEXTRD       $0x01, X5, (DI)(BX*1)
 	VPEXTRD       $0x02, X9, (AX)(BX*2)
-	VPEXTRD       $0x02, X7, (DI)(BX*2)
+	VPEXTRD       $0x02, X5, (DI)(BX*2)
 	VPEXTRD       $0x03, X9, (AX)(R10*1)
-	VPEXTRD       $0x03, X7, (DI)(R10*1)
-	VPEXTRD       $0x00, X5, (R8)
+	VPEXTRD       $0x03, X5, (DI)(R10*1)
+	VPEXTRD       $0x00, X7, (R8)
 	VPEXTRD       $0x00, X8, (R9)
-	VPEXTRD       $0x01, X5, (R8)(BX*1)
+	VPEXTRD       $0x01, X7, (R8)(BX*1)
 	VPEXTRD       $0x01, X8, (R9)(BX*1)
-	VPEXTRD       $0x02, X5, (R8)(BX*2)
+	VPEXTRD       $0x02, X7, (R8)(BX*2)
 	VPEXTRD       $0x02, X8, (R9)(BX*2)
 	VMOVSS        X6, (R8)(R10*1)
 	ADDQ          SI, AX

@@ -14,7 +14,7 @@ import (
 // Bands divide the workers evenly, and their parts the rows, whole panels each but the last.
 func TestBands(t *testing.T) {
 	for workers := 1; workers <= 24; workers++ {
-		for rows := 1; rows <= tileRows; rows += 5 {
+		for rows := 1; rows <= passRows; rows += 5 {
 			bands := bandsOf(workers, rows)
 			if workers%bands != 0 || bands > 1 && rows < bands*bandRows {
 				t.Fatalf("%d workers, %d rows: %d bands", workers, rows, bands)

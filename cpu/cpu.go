@@ -29,12 +29,15 @@ var ErrISA = errors.New("unknown kernel set")
 var ErrNoISA = errors.New("kernel set not available on this CPU")
 
 // Sets names the kernel sets of all CPUs.
-func Sets() []string { return []string{"generic", "avx2", "avxvnni", "avx512", "neon", "i8mm"} }
+func Sets() []string { return []string{"generic", "avx2", "avxvnni", "avx512", "amx", "neon", "i8mm"} }
+
+// sets are kernelSets; tests have more.
+var sets = kernelSets
 
 // Available names the kernel sets of this CPU, best first.
 func Available() []string {
 	var names []string
-	for _, k := range kernelSets() {
+	for _, k := range sets() {
 		names = append(names, k.isa)
 	}
 	return names
@@ -42,7 +45,7 @@ func Available() []string {
 
 // New is the processor as a device. Errors: ErrISA, ErrNoISA.
 func New(o Options) (backend.Device, error) {
-	sets := kernelSets()
+	sets := sets()
 	k := sets[0]
 	if o.ISA != "" {
 		i := slices.IndexFunc(sets, func(k *kernels) bool { return k.isa == o.ISA })

@@ -105,8 +105,8 @@ func (s *stage) embedRows() error {
 // attention is x += O(attend(rope(Q, K, V of norm(x)))). Rows see earlier rows
 // only through the cache, so tiles may follow one another.
 func (s *stage) attention(l *layer) {
-	for s.lo = 0; s.lo < len(s.b.Tokens); s.lo += tileRows {
-		s.attentionTile(l, min(tileRows, len(s.b.Tokens)-s.lo))
+	for s.lo = 0; s.lo < len(s.b.Tokens); s.lo += passRows {
+		s.attentionTile(l, min(passRows, len(s.b.Tokens)-s.lo))
 	}
 	s.flush(l.index)
 }
@@ -153,8 +153,8 @@ func (s *stage) attentionTile(l *layer, rows int) {
 
 // feedForward is x += down(silu(gate) * up) of norm(x).
 func (s *stage) feedForward(l *layer) {
-	for s.lo = 0; s.lo < len(s.b.Tokens); s.lo += tileRows {
-		if rows := min(tileRows, len(s.b.Tokens)-s.lo); s.config.Experts > 0 {
+	for s.lo = 0; s.lo < len(s.b.Tokens); s.lo += passRows {
+		if rows := min(passRows, len(s.b.Tokens)-s.lo); s.config.Experts > 0 {
 			s.mixtureTile(l, rows)
 		} else {
 			s.feedForwardTile(l, rows)

@@ -205,7 +205,7 @@ func TestLoaderOwners(t *testing.T) {
 
 // TestTiles holds a batch of several tiles to the same rows in small batches.
 func TestTiles(t *testing.T) {
-	const rows = tileRows + 100
+	const rows = passRows + 100
 	m := backendtest.Llama(quant.Q4_0, 2, 64, 4, 2, 96, 50, 3)
 	pages := make([]int32, (rows+backend.PageRows-1)/backend.PageRows)
 	for i := range pages {

@@ -11,8 +11,8 @@ import "unsafe"
 // gatedGroups is how many groups of gate, and of up, a unit has.
 const gatedGroups = panelGroups / 2
 
-// tileSize is the values of gemm's product.
-const tileSize = panelRows * 2 * groupRows
+// tileSize is the values of the product of a strip.
+const tileSize = stripRows * 2 * groupRows
 
 // gates says that a layer's feed-forward goes so with the input made last: where its
 // matrices are quantised and nobody asks for the values themselves, and, with panels,
@@ -21,7 +21,7 @@ func (s *stage) gates(l *layer) bool {
 	if s.b.Trace != nil || l.gate.kind.float() || l.up.kind.float() || l.down.kind.float() {
 		return false
 	}
-	return s.products.in.tile == 1 || l.gate.kind == l.up.kind && min(l.gate.panelStep(), l.up.panelStep()) == panelGroups
+	return s.products.in.tile == 1 || l.gate.kind == l.up.kind && min(l.gate.panelStep(s.k), l.up.panelStep(s.k)) == panelGroups
 }
 
 // gated makes down's activations of the input made last.
@@ -75,29 +75,38 @@ func (s *stage) gatedTimes(q *product, in *input, lo, first, last, worker int) {
 		w[gatedGroups+i] = s.panelOf(q.up, 0, lo+i, worker, gatedGroups+i)
 	}
 	gate, up := &s.tiles[worker][0], &s.tiles[worker][tileSize]
-	to := s.gatedAct()[lo/gatedGroups*panelRows*64:]
-	for row := first; row < last; row += panelRows {
+	record, strip := s.k.recordBytes(), s.k.strip()
+	to := s.gatedAct()[lo/gatedGroups*s.k.panel()*record:]
+	for row := first; row < last; row += strip {
 		s.fetch(q.m, lo+gatedGroups, row-first, last-first)
 		s.fetch(q.up, lo+gatedGroups, row-first, last-first)
-		act := &s.products.act[row*n*64]
-		s.k.gemm[q.m.kind.panel()](gate, 2*groupRows, w[0], w[1], act, n)
-		s.k.gemm[q.up.kind.panel()](up, 2*groupRows, w[2], w[3], act, n)
-		rows := min(panelRows, last-row)
+		act, rows := &s.products.act[row*n*record], min(strip, last-row)
+		s.k.multiplyRows(q.m.kind.panel(), gate, 2*groupRows, w[0], w[1], act, n, rows, s.ring(worker))
+		s.k.multiplyRows(q.up.kind.panel(), up, 2*groupRows, w[2], w[3], act, n, rows, s.ring(worker))
 		s.k.siluMul(gate, gate, up, rows*2*groupRows)
-		s.k.quantize(&to[row*out*64], gate, rows, panelRows, 0, 4) // a row after another
+		if !s.k.tiled() {
+			s.k.quantize(&to[row*out*64], gate, rows, panelRows, 0, 4) // a row after another
+			continue
+		}
+		for i := range rows {
+			x := &s.tiles[worker][i*2*groupRows]
+			s.k.quantizeTiles(&to[(row+i)/tileRows*out*tileRecord], x, 1, (row+i)%tileRows)
+		}
 	}
 }
 
 // fetch asks for the groups of the next unit, from g on, while a worker multiplies n rows: at row i for the part
 // that falls to its panel, but no more than the panel's products hide.
 func (s *stage) fetch(m *matrix, g, i, n int) {
-	const line, most = 2 * 64, 64
+	const line = 2 * 64
+	strip := s.k.strip()
+	most := 64 * strip / panelRows
 	if s.k.prefetch == nil || m.data == nil || n < bandRows {
 		return
 	}
 	size := gatedGroups * m.stride
 	lo := g*m.stride + size*i/n&^(line-1)
-	hi := min(g*m.stride+size*(i+panelRows)/n, len(m.data)-line)
+	hi := min(g*m.stride+size*(i+strip)/n, len(m.data)-line)
 	if lines := min((hi-lo)/line, most); lines > 0 {
 		s.k.prefetch((*float32)(unsafe.Pointer(&m.data[lo])), line/4, lines)
 	}

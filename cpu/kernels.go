@@ -51,6 +51,14 @@ import "unsafe"
 //	11T  scale (float32)       12T scale * sum of the 32     13T, 14T the same of 16   (float32)
 //	15T  unused
 //
+// A set with tiles (AMX) has other panel blocks and records, of integers in bf16, which holds them all. Word w of
+// a row is column 4*(w/4) + w%4/2 + 2*(w%2) of the block, so that two rows of a tile are made of a vector, its even and
+// its odd bytes. A panel block is 1024 bytes (16 rows of 16 dwords, one a row of the group: two columns each), then
+// scales and mins as above; a record of tileRows activation rows is 1280:
+//
+//	0     the rows, 64 bytes each: 32 integers in [-127, 127]
+//	1024  16 scales (float32)  1088 scale * sum of the 32  1152, 1216 the same of the first, the last 16
+//
 // One arithmetic for every kernel of a set, whatever T: sums of integer products are exact; then,
 // block after block with one float32 accumulator per output element (a is the activation's record):
 //
@@ -64,6 +72,13 @@ const (
 	groupRows = 16
 	blockCols = 32
 	panelRows = 6 // activation rows that one call of gemm multiplies
+	tileRows  = 16
+)
+
+const (
+	tileRecord = 64*tileRows + 4*64 // bytes of a block of tileRows activation rows
+	tileWider  = 512                // what a panel block has more with tiles
+	tileRing   = 4 * 64 * tileRows  // scratch of gemmTiles
 )
 
 // kind is a packed layout.
@@ -104,10 +119,6 @@ const (
 func (p panelKind) bytes() int { return [...]int{576, 640, 640, 768}[p] }
 
 func (k kind) float() bool { return k <= kindBF16 }
-
-// unpacked says that products with panels want blocks unpacked; I8's are panels
-// already.
-func (k kind) unpacked() bool { return !k.float() && k != kindI8 }
 
 // panel is the layout that unpack makes of k. I8 is a panel already.
 func (k kind) panel() panelKind {
@@ -184,6 +195,10 @@ type kernels struct {
 	// times a panel of panelRows activation rows; ld in elements.
 	gemm [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int)
 
+	// gemmTiles, of a set with tiles in place of gemm, is that of several records of tileRows activation rows, one after
+	// another; ring is tileRing bytes of scratch. unpack makes its panel blocks, of I8 too.
+	gemmTiles [panelKinds]func(dst *float32, ld int, a, b, act *byte, n, records int, ring *byte)
+
 	// gemmFloat is gemm over packed float groups; act is (columns, panelRows) float32.
 	gemmFloat [kinds]func(dst *float32, ld int, a, b, act *byte, n int)
 
@@ -203,6 +218,9 @@ type kernels struct {
 	// scale = max|x|/127, q = round to nearest even of x*(127/max|x|);
 	// both 0 where max|x| < tiny.
 	quantize func(dst *byte, x *float32, n, T, t, step int)
+
+	// quantizeTiles is quantize of row t of records for gemmTiles, of which there are n.
+	quantizeTiles func(dst *byte, x *float32, n, t int)
 
 	// score: dst[l*cutRows+i] = sum over d of q[l*dim+d]*k[d][i], in order, one fma each, for lines l and
 	// every position i of a page of keys (see attention.go). next is the page that is wanted after it.
@@ -266,7 +284,7 @@ func generic() *kernels {
 		k.gemv[kd] = func(dst *float32, w, act *byte, n, groups, stride int) {
 			gemvGeneric(kd, dst, w, act, n, groups, stride)
 		}
-		if kd.unpacked() {
+		if kd != kindI8 {
 			k.unpack[kd] = func(panel, w *byte, n int) { unpackGeneric(kd, panel, w, n) }
 		}
 	}
@@ -274,6 +292,70 @@ func generic() *kernels {
 		k.gemm[p] = func(dst *float32, ld int, a, b, act *byte, n int) { gemmGeneric(p, dst, ld, a, b, act, n) }
 	}
 	return k
+}
+
+// genericTiles is the generic set with tiles, which no CPU lacks either.
+func genericTiles() *kernels {
+	k := generic()
+	k.isa, k.quantizeTiles = "tiles", quantizeTilesGeneric
+	for kd := kindQ8_0; kd < kinds; kd++ {
+		k.unpack[kd] = func(panel, w *byte, n int) { unpackTilesGeneric(kd, panel, w, n) }
+	}
+	for p := panel32; p < panelKinds; p++ {
+		k.gemm[p] = nil
+		k.gemmTiles[p] = func(dst *float32, ld int, a, b, act *byte, n, records int, ring *byte) {
+			gemmTilesGeneric(p, dst, ld, a, b, act, n, records, ring)
+		}
+	}
+	return k
+}
+
+// tiled says that the set multiplies many rows by tiles.
+func (k *kernels) tiled() bool { return k.quantizeTiles != nil }
+
+// panel is the rows in a record of many rows' activations.
+func (k *kernels) panel() int {
+	if k.tiled() {
+		return tileRows
+	}
+	return panelRows
+}
+
+// strip is the rows that are multiplied with two groups in one go.
+func (k *kernels) strip() int {
+	if k.tiled() {
+		return stripRows
+	}
+	return panelRows
+}
+
+// stripRows: a set with tiles goes through the weights of two groups once for as many rows. Its product takes
+// 16 KB, and setting up tiles half a hundredth of the time.
+const stripRows = 8 * tileRows
+
+// recordBytes is the bytes of a block of a row's activations where it is one of many.
+func (k *kernels) recordBytes() int {
+	if k.tiled() {
+		return tileRecord / tileRows
+	}
+	return 64
+}
+
+// panelBytes is the size of a panel block.
+func (k *kernels) panelBytes(p panelKind) int {
+	if k.tiled() {
+		return p.bytes() + tileWider
+	}
+	return p.bytes()
+}
+
+// multiplyRows is dst (rows, ld) = rows activation rows, at most a strip, times two unpacked groups of n blocks.
+func (k *kernels) multiplyRows(p panelKind, dst *float32, ld int, a, b, act *byte, n, rows int, ring *byte) {
+	if k.tiled() {
+		k.gemmTiles[p](dst, ld, a, b, act, n, (rows+tileRows-1)/tileRows, ring)
+		return
+	}
+	k.gemm[p](dst, ld, a, b, act, n)
 }
 
 // at is a view of n values of T that lie off bytes after p.

@@ -6,6 +6,7 @@ import "golang.org/x/sys/cpu"
 
 //go:generate sh -c "cd _asm && go run ./amd64 -set avx2 -out ../avx2_amd64.s -stubs ../avx2_amd64.go -pkg cpu"
 //go:generate sh -c "cd _asm && go run ./amd64 -set avxvnni -out ../avxvnni_amd64.s -stubs ../avxvnni_amd64.go -pkg cpu"
+//go:generate sh -c "cd _asm && go run ./amd64 -set amx -out ../amx_amd64.s -stubs ../amx_amd64.go -pkg cpu"
 //go:generate sh -c "cd _asm && go run ./amd64 -set avx512 -out ../avx512_amd64.s -stubs ../avx512_amd64.go -pkg cpu"
 
 // kernelSets are the sets that this CPU and its system run, best first.
@@ -14,6 +15,9 @@ func kernelSets() []*kernels {
 	x := &cpu.X86
 	narrow := x.HasAVX2 && x.HasFMA && x.HasF16C
 	if narrow && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VNNI {
+		if x.HasAMXTile && x.HasAMXBF16 && tilesAllowed() {
+			sets = append(sets, amx())
+		}
 		sets = append(sets, avx512())
 	}
 	if narrow && x.HasAVXVNNI {
@@ -24,6 +28,27 @@ func kernelSets() []*kernels {
 	}
 	return append(sets, generic())
 }
+
+// amx is the set for processors with AMX and its products of bf16: that of AVX-512, but for products with many rows.
+func amx() *kernels {
+	k := avx512()
+	k.isa = "amx"
+	k.few = fewTiles
+	k.gemm = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n int){}
+	k.gemmTiles = [panelKinds]func(dst *float32, ld int, a, b, act *byte, n, records int, ring *byte){
+		panel32: gemmTiles32AMX, panel32M: gemmTiles32MAMX, panel16: gemmTiles16AMX, panel16M: gemmTiles16MAMX}
+	k.unpack = [kinds]func(panel, w *byte, n int){
+		kindQ8_0: unpackQ8_0AMX, kindQ4_0: unpackQ4_0AMX, kindQ4_1: unpackQ4_1AMX, kindQ5_0: unpackQ5_0AMX,
+		kindQ5_1: unpackQ5_1AMX, kindQ4_K: unpackQ4_KAMX, kindQ5_K: unpackQ5_KAMX, kindQ6_K: unpackQ6_KAMX,
+		kindIQ4_NL: unpackIQ4_NLAMX, kindIQ4_XS: unpackIQ4_XSAMX, kindMXFP4: unpackMXFP4AMX, kindQ2_K: unpackQ2_KAMX,
+		kindQ3_K: unpackQ3_KAMX, kindI8: unpackI8AMX}
+	k.quantizeTiles = quantizeTilesAMX
+	return k
+}
+
+// fewTiles is up to how many rows are multiplied without tiles: a tile of 16 takes as long as 8 of them, and the weights
+// must become bf16 for it.
+const fewTiles = 8
 
 // avx512 is the set for processors with AVX-512 F, BW, DQ, VL and VNNI.
 func avx512() *kernels {

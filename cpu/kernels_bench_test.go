@@ -129,7 +129,7 @@ func BenchmarkProduct(b *testing.B) {
 			}{
 				{"decode1/L2", 1, 1024, inL2}, {"decode1/memory", 1, 4096, inMemory},
 				{"decode4/memory", 4, 4096, inMemory}, {"decode8/L2", 8, 1024, inL2}, {"decode8/memory", 8, 4096, inMemory}, {"decode32/memory", 32, 4096, inMemory},
-				{"prompt", tileRows, 2048, tile / groupRows * kd.groupBytes(2048)},
+				{"prompt", passRows, 2048, tile / groupRows * kd.groupBytes(2048)},
 			} {
 				b.Run(kd.String()+"/"+c.name, func(b *testing.B) {
 					f, bytes := t.product(kd, c.rows, c.cols, t.weights[:c.size])

@@ -278,6 +278,92 @@ func gemmGeneric(k panelKind, dst *float32, ld int, a, b, act *byte, n int) {
 	}
 }
 
+// gemmTilesGeneric is gemmGeneric of panels and records for tiles.
+func gemmTilesGeneric(k panelKind, dst *float32, ld int, a, b, act *byte, n, records int, _ *byte) {
+	size := k.bytes() + tileWider
+	var u [blockCols][groupRows]float32 // in the order of words
+	for rec := range records {
+		for h, w := range [2]*byte{a, b} {
+			var acc [tileRows][groupRows]float32
+			for i := range n {
+				for c, v := range at[uint16](w, i*size, 512) {
+					u[c/32*2+c%2][c%32/2] = quant.BF16ToF32(v)
+				}
+				s := at[float32](w, i*size+1024, (size-1024)/4)
+				block := (rec*n + i) * tileRecord
+				f := at[float32](act, block+64*tileRows, 4*tileRows)
+				for t := range acc {
+					var lo, hi [groupRows]float32
+					for c, q := range at[uint16](act, block+64*t, blockCols) {
+						sum, x := &lo, quant.BF16ToF32(q)
+						if c >= blockCols/2 {
+							sum = &hi
+						}
+						for r, w := range u[c] {
+							sum[r] += x * w
+						}
+					}
+					for r := range lo {
+						acc[t][r] = addTile(k, acc[t][r], lo[r], hi[r], s[r:], f[t:])
+					}
+				}
+			}
+			for t := range acc {
+				at := (rec*tileRows + t) * ld
+				copy(floats(dst, at+32)[at+h*groupRows:], acc[t][:])
+			}
+		}
+	}
+}
+
+// addTile adds the sums of a block's halves to a, by scales and mins of a row of weights in s, groupRows apart, and of a
+// row of activations in f, tileRows apart.
+func addTile(k panelKind, a, lo, hi float32, s, f []float32) float32 {
+	switch k {
+	case panel32:
+		a += float32((lo + hi) * float32(s[0]*f[0]))
+	case panel32M:
+		a += float32((lo + hi) * float32(s[0]*f[0]))
+		a += float32(s[16] * f[16])
+	case panel16:
+		a += float32(lo * float32(s[0]*f[0]))
+		a += float32(hi * float32(s[16]*f[0]))
+	case panel16M:
+		a += float32(lo * float32(s[0]*f[0]))
+		a += float32(hi * float32(s[16]*f[0]))
+		a += float32(s[32] * f[32])
+		a += float32(s[48] * f[48])
+	}
+	return a
+}
+
+// tileColumn is the column of a block that is word w of a tile's row.
+func tileColumn(w int) int { return w/4*4 + w%4/2 + w%2*2 }
+
+// unpackTilesGeneric is unpackGeneric of panel blocks for tiles.
+func unpackTilesGeneric(k kind, panel, w *byte, n int) {
+	var p panelBlock
+	size := k.panel().bytes()
+	block := make([]byte, size)
+	bias := 0
+	if m := k.panel(); m == panel32 || m == panel16 {
+		bias = 128
+	}
+	for b := range n {
+		p.load(k, w, b)
+		p.storePanel(k.panel(), block)
+		to := at[byte](panel, b*(size+tileWider), size+tileWider)
+		words := at[uint16](&to[0], 0, 512)
+		for r := range groupRows {
+			for c := range blockCols {
+				col := tileColumn(c)
+				words[c/2*32+2*r+c%2] = quant.F32ToBF16(float32(int(p.u[col/4*64+r*4+col%4]) - bias))
+			}
+		}
+		copy(to[1024:], block[512:])
+	}
+}
+
 func unpackGeneric(k kind, panel, w *byte, n int) {
 	var p panelBlock
 	size := k.panel().bytes()
@@ -368,6 +454,22 @@ func quantizeGeneric(dst *byte, x *float32, n, T, t, step int) {
 		scale := most / 127
 		i[8*T+t], i[9*T+t], i[10*T+t] = -128*(lo+hi), -128*lo, -128*hi
 		f[11*T+t], f[12*T+t], f[13*T+t], f[14*T+t] = scale, scale*float32(lo+hi), scale*float32(lo), scale*float32(hi)
+	}
+}
+
+// quantizeTilesGeneric is quantizeGeneric of records for tiles.
+func quantizeTilesGeneric(dst *byte, x *float32, n, t int) {
+	rec := make([]byte, 64)
+	for b := range n {
+		quantizeGeneric(&rec[0], &floats(x, (b+1)*32)[b*32], 1, 1, 0, 64)
+		q, from := at[int8](&rec[0], 0, 32), at[float32](&rec[0], 0, 16)
+		to, f := at[uint16](dst, b*tileRecord+t*64, 32), at[float32](dst, b*tileRecord+64*tileRows, 4*tileRows)
+		for w := range to {
+			to[w] = quant.F32ToBF16(float32(q[tileColumn(w)]))
+		}
+		for i := range 4 {
+			f[i*tileRows+t] = from[11+i]
+		}
 	}
 }
 

@@ -95,16 +95,16 @@ func (c *matrixCase) check() {
 	}
 	for g := range c.groups {
 		h := min(g+1, c.groups-1)
-		six := c.sixRows(g, h)
-		for row := range panelRows {
+		many := c.manyRows(g, h)
+		for row := range len(many) / (2 * groupRows) {
 			for i := range 2 * groupRows {
 				at := g*groupRows + i
 				if i >= groupRows {
 					at = h*groupRows + i - groupRows
 				}
-				want := one[row*c.groups*groupRows+at]
-				if got := six[row*2*groupRows+i]; math.Float32bits(got) != math.Float32bits(want) {
-					c.t.Fatalf("%s: row %d of groups %d and %d, element %d: six rows give %g, one gives %g", c.name(), row, g, h, i, got, want)
+				want := one[row%panelRows*c.groups*groupRows+at]
+				if got := many[row*2*groupRows+i]; math.Float32bits(got) != math.Float32bits(want) {
+					c.t.Fatalf("%s: row %d of groups %d and %d, element %d: many rows give %g, one gives %g", c.name(), row, g, h, i, got, want)
 				}
 			}
 		}
@@ -177,11 +177,16 @@ func (c *matrixCase) rowByRow(k *kernels) []float32 {
 	return out
 }
 
-// sixRows is (panelRows, 32) of groups g and h.
-func (c *matrixCase) sixRows(g, h int) []float32 {
+// manyRows is (rows, 32) of groups g and h: of panelRows, or of some records of tileRows, row i that of x's row
+// i%panelRows.
+func (c *matrixCase) manyRows(g, h int) []float32 {
 	const ld = 2*groupRows + 5
 	canary := float32(12345)
-	dst := guardedFloats(c.t, (panelRows-1)*ld+2*groupRows)
+	rows := panelRows
+	if c.k.tiled() && !c.kind.float() {
+		rows = (1 + c.n%3) * tileRows
+	}
+	dst := guardedFloats(c.t, (rows-1)*ld+2*groupRows)
 	for i := range dst {
 		dst[i] = canary
 	}
@@ -193,19 +198,25 @@ func (c *matrixCase) sixRows(g, h int) []float32 {
 		}
 		c.k.gemmFloat[c.kind](&dst[0], ld, a, b, bytesOf(&act[0]), c.n)
 	} else {
-		act := guarded(c.t, c.n*64*panelRows)
-		for row := range panelRows {
-			c.k.quantize(&act[0], &c.x[row*c.cols()], c.n, panelRows, row, 64*panelRows)
+		act := guarded(c.t, c.n*c.k.recordBytes()*rows)
+		ring := guarded(c.t, tileRing)
+		for row := range rows {
+			x := &c.x[row%panelRows*c.cols()]
+			if c.k.tiled() {
+				c.k.quantizeTiles(&act[row/tileRows*c.n*tileRecord], x, c.n, row%tileRows)
+			} else {
+				c.k.quantize(&act[0], x, c.n, panelRows, row, 64*panelRows)
+			}
 		}
 		if c.k.unpack[c.kind] != nil {
 			a, b = &c.unpack(c.k, g)[0], &c.unpack(c.k, h)[0]
 		}
-		c.k.gemm[c.kind.panel()](&dst[0], ld, a, b, &act[0], c.n)
+		c.k.multiplyRows(c.kind.panel(), &dst[0], ld, a, b, &act[0], c.n, rows, &ring[0])
 	}
 	var out []float32
-	for row := range panelRows {
+	for row := range rows {
 		out = append(out, dst[row*ld:][:2*groupRows]...)
-		if row < panelRows-1 {
+		if row < rows-1 {
 			for _, v := range dst[row*ld+2*groupRows : (row+1)*ld] {
 				if v != canary {
 					c.t.Fatalf("%s: gemm writes beyond its 32 columns", c.name())
@@ -218,16 +229,25 @@ func (c *matrixCase) sixRows(g, h int) []float32 {
 
 // unpack is the panel of group g, the same from every set.
 func (c *matrixCase) unpack(k *kernels, g int) []byte {
-	panel, want := guarded(c.t, c.n*c.kind.panel().bytes()), make([]byte, c.n*c.kind.panel().bytes())
+	size := c.n * k.panelBytes(c.kind.panel())
+	panel, want := guarded(c.t, size), make([]byte, size)
 	// the group alone, so that nothing is read behind it
 	w := guarded(c.t, c.stride)
 	copy(w, c.w[g*c.stride:])
 	k.unpack[c.kind](&panel[0], &w[0], c.n)
-	c.generic.unpack[c.kind](&want[0], &w[0], c.n)
+	c.definitions().unpack[c.kind](&want[0], &w[0], c.n)
 	if !bytes.Equal(panel, want) {
 		c.t.Fatalf("%s: unpacked group %d differs from generic", c.name(), g)
 	}
 	return panel
+}
+
+// definitions are the generic kernels with the set's panels.
+func (c *matrixCase) definitions() *kernels {
+	if c.k.tiled() {
+		return genericTiles()
+	}
+	return c.generic
 }
 
 // nmse is the error of got as a share of want's energy.
@@ -242,13 +262,13 @@ func nmse(got, want []float32) float64 {
 
 // eachShape runs f for every set and kind, over lengths and numbers of groups.
 func eachShape(t *testing.T, f func(t *testing.T, k *kernels, kd kind, n, groups int)) {
-	for _, k := range kernelSets() {
+	for _, k := range append(kernelSets(), genericTiles()) {
 		for kd := range kinds {
 			t.Run(fmt.Sprintf("%s/%v", k.isa, kd), func(t *testing.T) {
 				step := max(1, typeOf[kd].BlockElems()/blockCols) // of a superblock
 				groups := 0
 				for n := step; n <= 40; n += step {
-					if k.isa == "generic" && n > 2*step {
+					if (k.isa == "generic" || k.isa == "tiles") && n > 2*step {
 						break // it is held to itself
 					}
 					f(t, k, kd, n, 1+groups%5)
@@ -285,7 +305,7 @@ func TestMatrixExtremes(t *testing.T) {
 	const seed = 12
 	bytesAt := [][]byte{{0xff}, {0}, {0x80}, {0x7f}, {0, 0xff}, {0x80, 0x7f}, {0xf0, 0x0f}}
 	signs := [][]float32{{1}, {-1}, {1, -1}, {1, 1, -1, -1}}
-	for _, k := range kernelSets() {
+	for _, k := range append(kernelSets(), genericTiles()) {
 		for kd := kindQ8_0; kd < kinds; kd++ {
 			t.Run(fmt.Sprintf("%s/%v", k.isa, kd), func(t *testing.T) { // which gives its memory back
 				for i, choice := range bytesAt {
@@ -407,6 +427,26 @@ func TestQuantize(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// TestQuantizeTiles: every set with tiles writes the definition's records.
+func TestQuantizeTiles(t *testing.T) {
+	const n = 5
+	x := values(tileRows * n * blockCols)
+	clear(x[:blockCols])
+	for _, k := range append(kernelSets(), genericTiles()) {
+		if !k.tiled() {
+			continue
+		}
+		got, want := guarded(t, n*tileRecord), make([]byte, n*tileRecord)
+		for row := range tileRows {
+			k.quantizeTiles(&got[0], &x[row*n*blockCols], n, row)
+			quantizeTilesGeneric(&want[0], &x[row*n*blockCols], n, row)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: records differ from generic", k.isa)
 		}
 	}
 }

@@ -40,7 +40,7 @@ type input struct {
 	silu           bool    // x is gate: it becomes silu(x) * up first
 	rowIDs         []int32 // x's rows to take, or nil: all in order
 
-	tile         int // rows in an activation record: 1 or panelRows; 0: by the number of rows
+	tile         int // rows in an activation record: 1 or those of a panel; 0: by the number of rows
 	quant, float bool
 }
 
@@ -172,10 +172,10 @@ func (s *stage) tileOf(rows int, float bool) int {
 	if rows <= oneByOneRows || rows <= s.k.few && !float {
 		return 1
 	}
-	return panelRows
+	return s.k.panel()
 }
 
-// prepRows makes the activations of rows [lo, hi); of panels lo is a multiple of panelRows.
+// prepRows makes the activations of rows [lo, hi).
 func (s *stage) prepRows(_, lo, hi int) {
 	in := &s.products.in
 	for row := lo; row < hi; row++ {
@@ -195,10 +195,11 @@ func (s *stage) prepRows(_, lo, hi int) {
 			s.quantise(s.products.act, in, row, 0, x, in.cols)
 		}
 		if in.float {
-			panel, t := row/in.tile*in.tile, row%in.tile
+			tile := min(in.tile, panelRows)
+			panel, t := row/tile*tile, row%tile
 			y := s.actFloat[panel*in.cols:]
 			for c, v := range floats(x, in.cols) {
-				y[c*in.tile+t] = v
+				y[c*tile+t] = v
 			}
 		}
 	}
@@ -207,8 +208,12 @@ func (s *stage) prepRows(_, lo, hi int) {
 // quantise makes the activations in act of a row's columns from col on, n of them.
 func (s *stage) quantise(act []byte, in *input, row, col int, x *float32, n int) {
 	panel, t := row/in.tile*in.tile, row%in.tile
-	record := act[(panel*(in.cols/blockCols)+col/blockCols*in.tile)*64:]
-	s.k.quantize(&record[0], x, n/blockCols, in.tile, t, 64*in.tile)
+	at := panel*(in.cols/blockCols) + col/blockCols*in.tile
+	if s.k.tiled() && in.tile > 1 {
+		s.k.quantizeTiles(&act[at*s.k.recordBytes()], x, n/blockCols, t)
+		return
+	}
+	s.k.quantize(&act[at*64], x, n/blockCols, in.tile, t, 64*in.tile)
 }
 
 // aheadBytes is how much of a matrix a worker that waits fetches at most: it may have to
@@ -238,7 +243,7 @@ func (s *stage) multiply(then *matrix, list ...product) {
 	}
 	for i := range p.list {
 		q := &p.list[i]
-		q.step = q.m.panelStep()
+		q.step = q.m.panelStep(s.k)
 		switch {
 		case p.in.tile > 1 && q.up != nil:
 			q.step = gatedGroups
@@ -278,7 +283,11 @@ func (s *stage) multiplyShares(worker int) {
 				break
 			}
 			in := &s.products.in
-			row, end := bandOf(in.rows, panelRows, owner*s.bands/n, s.bands)
+			panel := panelRows
+			if !q.m.kind.float() {
+				panel = s.k.panel()
+			}
+			row, end := bandOf(in.rows, panel, owner*s.bands/n, s.bands)
 			switch {
 			case q.up != nil && in.tile == 1:
 				s.gatedRows(q, in, lo, hi, worker)
@@ -360,19 +369,22 @@ func (s *stage) activations(m *matrix, row int) (act *byte, n int) {
 // [first, last).
 func (s *stage) panelsTimes(q *product, in *input, lo, hi, first, last, worker int) {
 	m := q.m
-	n, kind := m.cols/blockCols, m.kind.panel()
+	n, kind, strip, record := m.cols/blockCols, m.kind.panel(), s.k.strip(), s.k.recordBytes()
+	if m.kind.float() {
+		strip = panelRows
+	}
 	var w [panelGroups]*byte
 	for g := lo; g < lo+pad(hi-lo, 2); g++ { // an odd last group fills the padding too
 		w[g-lo] = s.panelOf(m, q.part, min(g, m.groups-1), worker, g-lo)
 	}
-	for row := first; row < last; row += panelRows {
+	for row := first; row < last; row += strip {
 		for g := lo; g < hi; g += 2 {
-			a, b, end := w[g-lo], w[g-lo+1], min(row+panelRows, last)
+			a, b, end := w[g-lo], w[g-lo+1], min(row+strip, last)
 			dst, ld := s.tile(q, row, end, g, min(g+2, m.groups), worker)
 			if m.kind.float() {
 				s.k.gemmFloat[m.kind](dst, ld, a, b, bytesOf(&s.actFloat[row*in.cols]), m.cols)
 			} else {
-				s.k.gemm[kind](dst, ld, a, b, &s.products.act[row*n*64], n)
+				s.k.multiplyRows(kind, dst, ld, a, b, &s.products.act[row*n*record], n, end-row, s.ring(worker))
 			}
 			s.addTile(q, row, end, g, min(g+2, m.groups), worker)
 		}
@@ -382,27 +394,36 @@ func (s *stage) panelsTimes(q *product, in *input, lo, hi, first, last, worker i
 // panelOf is group g of a matrix, unpacked into the worker's panel i if need be.
 func (s *stage) panelOf(m *matrix, part, g, worker, i int) *byte {
 	w := s.group(m, part, g, worker, i%2)
-	if !m.kind.unpacked() {
+	unpack := s.k.unpack[m.kind]
+	if unpack == nil {
 		return w
 	}
 	n := m.cols / blockCols
-	panel := &s.panels[worker][i*n*m.kind.panel().bytes()]
-	s.k.unpack[m.kind](panel, w, n)
+	panel := &s.panels[worker][i*n*s.k.panelBytes(m.kind.panel())]
+	unpack(panel, w, n)
 	return panel
 }
 
 // panelStep is how many groups a unit of products with panels has: four read the
 // activations half as often as two, as long as they stay in the L2 cache. Where
 // weights are in the file and have no panel, the worker has room for two.
-func (m *matrix) panelStep() int {
-	size := m.stride
-	if m.kind.unpacked() {
-		size = m.cols / blockCols * m.kind.panel().bytes()
+func (m *matrix) panelStep(k *kernels) int {
+	size, most, unpacked := m.stride, panelBytes, k.unpack[m.kind] != nil
+	if unpacked {
+		size = m.cols / blockCols * k.panelBytes(m.kind.panel())
 	}
-	if panelGroups*size > panelBytes || m.mapped != nil && !m.kind.unpacked() {
+	if k.tiled() {
+		most *= 2 // as panel blocks are wider, and processors with tiles have 2 MB
+	}
+	if panelGroups*size > most || m.mapped != nil && !unpacked {
 		return 2
 	}
 	return panelGroups
+}
+
+// panelSize is the bytes of a unit's panels.
+func (m *matrix) panelSize(k *kernels) int {
+	return m.panelStep(k) * m.cols / blockCols * k.panelBytes(m.kind.panel())
 }
 
 // tile is where gemm writes groups [lo, hi) of rows [row, end): to the product, or,
@@ -416,6 +437,9 @@ func (s *stage) tile(q *product, row, end, lo, hi, worker int) (dst *float32, ld
 	}
 	return &s.tiles[worker][0], 2 * groupRows
 }
+
+// ring is the worker's scratch for gemmTiles.
+func (s *stage) ring(worker int) *byte { return bytesOf(&s.tiles[worker][2*tileSize]) }
 
 // addTile adds what gemm wrote to the sum.
 func (s *stage) addTile(q *product, row, end, lo, hi, worker int) {

@@ -85,19 +85,26 @@ func copyRate(p *pool, mem []byte) float64 {
 // matrixRate is operations/s of the product that serves Q4_0 and Q8_0 prompts,
 // on data that stay in the cache.
 func (d *device) matrixRate(p *pool) float64 {
-	const n, rounds = 32, 200 // 1024 columns
+	const n = 32 // 1024 columns
+	rows := d.k.strip()
+	rounds := 1200 / rows
 	start := time.Now()
 	p.run(func(int) {
-		a, b := make([]byte, n*panel32.bytes()), make([]byte, n*panel32.bytes())
-		act, dst := make([]byte, n*64*panelRows), make([]float32, panelRows*2*groupRows)
+		a, b := make([]byte, n*d.k.panelBytes(panel32)), make([]byte, n*d.k.panelBytes(panel32))
+		act, dst := make([]byte, n*d.k.recordBytes()*rows), make([]float32, rows*2*groupRows)
+		ring := make([]byte, tileRing)
 		for i := range a { // weights of 0: AVX2 multiplies small ones fastest
 			a[i], b[i] = 128, 128
 		}
+		if d.k.tiled() {
+			clear(a) // which 128 is not in a tile
+			clear(b)
+		}
 		for range rounds {
-			d.k.gemm[panel32](&dst[0], 2*groupRows, &a[0], &b[0], &act[0], n)
+			d.k.multiplyRows(panel32, &dst[0], 2*groupRows, &a[0], &b[0], &act[0], n, rows, &ring[0])
 		}
 	})
-	return float64(p.n*rounds*2*panelRows*2*groupRows*n*blockCols) / time.Since(start).Seconds()
+	return float64(p.n*rounds*2*rows*2*groupRows*n*blockCols) / time.Since(start).Seconds()
 }
 
 // floatRate is the same of the product that serves F32 prompts.

@@ -12,7 +12,7 @@ import (
 // TestProfile counts what a batch of two sequences, in two tiles, must read and
 // multiply, and holds the profile's ops to it.
 func TestProfile(t *testing.T) {
-	const one, two = tileRows + 40, 3 // rows of each sequence
+	const one, two = passRows + 40, 3 // rows of each sequence
 	const rows, pages = one + two, (one + backend.PageRows - 1) / backend.PageRows
 	for _, c := range []struct {
 		experts, window, threads int
@@ -60,8 +60,8 @@ func TestProfile(t *testing.T) {
 			}
 			return sum, hi - first
 		}
-		sum0, span0 := seen(0, tileRows)
-		sum1, span1 := seen(tileRows, one)
+		sum0, span0 := seen(0, passRows)
+		sum1, span1 := seen(passRows, one)
 		sum2, span2 := seen(0, two)
 		const passes, layers, tiles, heads = 2, 2, 2, 4 * 64
 		matrix := func(w *backend.Tensor) uint64 { return w.Bytes() }

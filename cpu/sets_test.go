@@ -23,7 +23,7 @@ func TestSets(t *testing.T) {
 		x[i] = float32(r.NormFloat64())
 	}
 	g := generic()
-	for _, k := range kernelSets() {
+	for _, k := range append(kernelSets(), genericTiles()) {
 		for kd := range kinds {
 			typ := typeOf[kd]
 			raw := make([]byte, groups*groupRows*typ.RowBytes(cols))
@@ -81,17 +81,23 @@ func allSix(k *kernels, kd kind, w []byte, x []float32, cols int) []float32 {
 		k.gemmFloat[kd](&out[0], 2*groupRows, &w[0], &w[stride], bytesOf(&act[0]), cols)
 		return out
 	}
-	act := make([]byte, n*64*panelRows)
+	act := make([]byte, n*max(64*panelRows, tileRecord))
 	for row := range panelRows {
-		k.quantize(&act[0], &x[row*cols], n, panelRows, row, 64*panelRows)
+		if k.tiled() {
+			k.quantizeTiles(&act[0], &x[row*cols], n, row)
+		} else {
+			k.quantize(&act[0], &x[row*cols], n, panelRows, row, 64*panelRows)
+		}
 	}
+	out = append(out, make([]float32, (tileRows-panelRows)*2*groupRows)...)
 	a, b := &w[0], &w[stride]
 	if k.unpack[kd] != nil {
-		pa, pb := make([]byte, n*kd.panel().bytes()), make([]byte, n*kd.panel().bytes())
+		size := n * k.panelBytes(kd.panel())
+		pa, pb := make([]byte, size), make([]byte, size)
 		k.unpack[kd](&pa[0], a, n)
 		k.unpack[kd](&pb[0], b, n)
 		a, b = &pa[0], &pb[0]
 	}
-	k.gemm[kd.panel()](&out[0], 2*groupRows, a, b, &act[0], n)
+	k.multiplyRows(kd.panel(), &out[0], 2*groupRows, a, b, &act[0], n, panelRows, &make([]byte, tileRing)[0])
 	return out
 }

@@ -63,7 +63,7 @@ type stage struct {
 	vectors                 []*vector
 	pool                    *pool
 
-	// scratch; r is the rows of a tile, padded to panelRows
+	// scratch; r is the rows of a tile, padded to whole panels
 	row          []byte      // a raw row of the embedding
 	x            []float32   // (rows, dim) hidden state
 	normed       []float32   // (r, dim)
@@ -78,7 +78,7 @@ type stage struct {
 	logits       []float32   // (headRows, padded vocab)
 	cos, sin     []float32   // (rows, dims/2)
 	panels       [][]byte    // by worker: unpacked groups,
-	tiles        [][]float32 // and of two products (panelRows, 2*groupRows)
+	tiles        [][]float32 // and of two products (stripRows, 2*groupRows), and tileRing
 	raw          []rawGroups // by worker, where weights stay in the file
 	attending    attending
 	moe          experts
@@ -110,9 +110,15 @@ type stage struct {
 // leading is the distance between rows of the buffers that products write.
 type leading struct{ q, kv, ffn, dim, vocab int }
 
-// tileRows is how many rows go through a block at once: with half as many, prompts of Q8_0 were 1 to 12 % slower
-// (four pairs), of Q4_0 1 %, and a quarter takes 4 to 6 % more. A multiple of panelRows.
-const tileRows = 516
+// passRows is how many rows go through a block at once: with half as many, prompts of Q8_0 were 1 to 12 % slower
+// (four pairs), of Q4_0 1 %, and a quarter takes 4 to 6 % more. A multiple of panelsRows.
+const passRows = 528
+
+// The largest scratch is that of one of these sets.
+var anyKernels, tileKernels = generic(), genericTiles()
+
+// panelsRows are whole panels of every set.
+const panelsRows = 3 * tileRows
 
 // headRows is how many rows go through the head at once.
 const headRows = 8 * panelRows
@@ -188,7 +194,7 @@ func (s *stage) matrix(o Options, t *backend.Tensor, parts int) *matrix {
 func (s *stage) layoutScratch(threads int) {
 	c, a := s.config, &s.scratch
 	rows := s.limits.Rows
-	r := pad(min(rows, tileRows), panelRows)
+	r := pad(min(rows, passRows), panelsRows)
 	heads, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	s.ld = leading{pad(heads, 2*groupRows), pad(kv, 2*groupRows), pad(c.FFN, 2*groupRows), pad(c.Dim, 2*groupRows), pad(c.Vocab, 2*groupRows)}
 	wide := max(r, pairs(c, rows)) // rows of products of experts
@@ -215,20 +221,21 @@ func (s *stage) layoutScratch(threads int) {
 	}
 	s.out = a.floats(wide * s.ld.dim)
 	// activations as wide as the widest matrix of each family; a worker's panel
-	// holds the unpacked groups of a unit
+	// holds the unpacked groups of a unit. A plan must not depend on the kernel set:
+	// there is room for those with tiles, whose records and panels are larger
 	quantised, float, panel := 0, 0, 0
 	for _, m := range s.matrices {
 		if m.kind.float() {
 			float = max(float, m.cols)
 			continue
 		}
-		quantised = max(quantised, m.cols/blockCols*64)
-		panel = max(panel, m.panelStep()*m.cols/blockCols*m.kind.panel().bytes())
+		quantised = max(quantised, m.cols/blockCols*tileRecord/tileRows)
+		panel = max(panel, m.panelSize(anyKernels), m.panelSize(tileKernels))
 	}
 	s.act, s.actFloat = a.bytes((wide+fewRows)*quantised), a.floats(wide*float)
 	s.panels, s.tiles = make([][]byte, threads), make([][]float32, threads)
 	for i := range threads {
-		s.panels[i], s.tiles[i] = a.bytes(panel), a.floats(2*tileSize)
+		s.panels[i], s.tiles[i] = a.bytes(panel), a.floats(2*tileSize+tileRing/4)
 	}
 	s.where = make([]place, rows)
 	s.products = products{list: make([]product, 0, max(3, 2*pairs(c, rows))), next: make([]counter, threads)}

@@ -74,7 +74,7 @@ func TestVerifyDemo(t *testing.T) {
 
 // Every kernel set of this CPU is right, on repacked and on raw weights.
 func TestVerifySets(t *testing.T) {
-	for _, isa := range []string{"generic", "avx2", "avxvnni", "avx512", "neon", "i8mm"} {
+	for _, isa := range []string{"generic", "avx2", "avxvnni", "avx512", "amx", "neon", "i8mm"} {
 		if _, err := device.Find("cpu", device.Options{ISA: isa}); err != nil {
 			continue
 		}

@@ -54,7 +54,7 @@ func TestFind(t *testing.T) {
 // Every kernel set is found by its name here or refused as one of another CPU.
 func TestKernelSets(t *testing.T) {
 	here := 0
-	for _, isa := range []string{"generic", "avx2", "avxvnni", "avx512", "neon", "i8mm"} {
+	for _, isa := range []string{"generic", "avx2", "avxvnni", "avx512", "amx", "neon", "i8mm"} {
 		found, err := Find("cpu", Options{ISA: isa})
 		switch {
 		case err == nil && found[0].Info().ISA == isa:

@@ -1,4 +1,4 @@
-// amd64 writes the AVX2, AVX-VNNI and AVX-512 kernels of package cpu. What each computes
+// amd64 writes the AVX2, AVX-VNNI, AVX-512 and AMX kernels of package cpu. What each computes
 // and the layouts of its arguments stand in cpu/kernels.go; the definitions are
 // in cpu/kernels_generic.go.
 //
@@ -17,7 +17,7 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	name := flag.String("set", "", "kernel `set`: avx2, avxvnni or avx512")
+	name := flag.String("set", "", "kernel `set`: avx2, avxvnni, avx512 or amx")
 	flag.Parse()
 	ConstraintExpr("!noasm")
 	s := set{bits: 256, suffix: "AVX2"}
@@ -28,9 +28,23 @@ func main() {
 		s = set{bits: 256, vnni: true, suffix: "AVXVNNI"}
 	case "avx512":
 		s = set{bits: 512, vnni: true, suffix: "AVX512"}
+	case "amx":
+		s = set{bits: 512, vnni: true, tiles: true, suffix: "AMX"}
+		s.amx()
 	default:
-		log.Fatalf("unknown set %q: avx2, avxvnni or avx512", *name)
+		log.Fatalf("unknown set %q: avx2, avxvnni, avx512 or amx", *name)
 	}
+	if !s.tiles {
+		s.all()
+	}
+	Generate()
+	if err := s.finish(flag.Lookup("out").Value.String()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// all writes the kernels of a set that stands by itself.
+func (s set) all() {
 	s.tables()
 	for _, l := range layouts {
 		s.gemv(l)
@@ -48,10 +62,6 @@ func main() {
 	s.peak()
 	if !s.productsOnly() {
 		s.rest()
-	}
-	Generate()
-	if err := s.finish(flag.Lookup("out").Value.String()); err != nil {
-		log.Fatal(err)
 	}
 }
 
@@ -72,6 +82,9 @@ func (s set) rest() {
 // replaces by its bytes.
 func (s set) finish(file string) error {
 	text, err := os.ReadFile(file)
+	if err == nil && s.tiles {
+		return os.WriteFile(file, tilesFinish(text), 0o644)
+	}
 	if err != nil || s.wide() {
 		return err
 	}

@@ -18,49 +18,11 @@ func (s set) quantize() {
 	step := arg("step")
 	SHLQ(U8(2), stride)
 	out := columns{at: [4]Register{dst, GP64(), GP64(), GP64()}, stride: stride, stride3: times(stride, 3)}
-	magnitude := s.constant(0x7fffffff)
-	ones8, ones16 := s.ymm(0x01010101), s.ymm(0x00010001)
-	least, most127 := XMM(), XMM()
-	scalar(math.Float32bits(0x1p-100)-1, least)
-	scalar(math.Float32bits(127), most127)
+	quantizer := s.quantizer()
 	loop("block", n, func() {
-		v := make([]VecVirtual, 32/s.lanes())
-		var most VecVirtual
-		for i := range v {
-			v[i] = s.vec()
-			VMOVUPS(mem(x, i*s.bytes()), v[i])
-			m := s.vec()
-			s.and(magnitude, v[i], m)
-			if most == nil {
-				most = m
-			} else {
-				VPMAXSD(m, most, most)
-			}
-		}
-		s.fold(most, maxInts)
-		scale, inverse, mask := most.AsX(), XMM(), XMM()
-		VPCMPGTD(least, scale, mask)
-		VPAND(mask, scale, scale)
-		VDIVSS(scale, most127, inverse)
-		VPAND(mask, inverse, inverse)
-		VDIVSS(most127, scale, scale)
-		factor := s.vec()
-		VBROADCASTSS(inverse, factor)
-		for _, v := range v {
-			VMULPS(factor, v, v)
-			VCVTPS2DQ(v, v)
-		}
-		q := s.int8s(v)
-		sum, upper := YMM(), XMM()
-		VPMADDUBSW(q, ones8, sum)
-		VPMADDWD(ones16, sum, sum)
-		VPHADDD(sum, sum, sum)
-		VPHADDD(sum, sum, sum) // of the first 16 in the lower half, of the last 16 in the upper
-		VEXTRACTI128(U8(1), sum, upper)
-		sums, negative, floats := XMM(), XMM(), XMM() // of all, the first, the last
-		VPADDD(upper, sum.AsX(), sums)
-		VPBLENDD(U8(0b1010), sum.AsX(), sums, sums)
-		VPBLENDD(U8(0b0100), upper, sums, sums)
+		v, scale := quantizer.integers(x)
+		q, upper := s.int8s(v), XMM()
+		sums, negative, floats := quantizer.sums(q), XMM(), XMM()
 		VPXOR(negative, negative, negative)
 		VPSUBD(sums, negative, negative)
 		VPSLLD(U8(7), negative, negative)
@@ -83,6 +45,68 @@ func (s set) quantize() {
 		ADDQ(num(128), x)
 	})
 	s.end()
+}
+
+// quantizer holds the constants of integers.
+type quantizer struct {
+	set
+	magnitude      Op
+	ones8, ones16  Op
+	least, most127 VecVirtual
+}
+
+func (s set) quantizer() *quantizer {
+	q := &quantizer{set: s, magnitude: s.constant(0x7fffffff), ones8: s.ymm(0x01010101), ones16: s.ymm(0x00010001), least: XMM(), most127: XMM()}
+	scalar(math.Float32bits(0x1p-100)-1, q.least)
+	scalar(math.Float32bits(127), q.most127)
+	return q
+}
+
+// integers makes those of the block at x, and their scale.
+func (s *quantizer) integers(x Register) (v []VecVirtual, scale VecVirtual) {
+	v = make([]VecVirtual, 32/s.lanes())
+	var most VecVirtual
+	for i := range v {
+		v[i] = s.vec()
+		VMOVUPS(mem(x, i*s.bytes()), v[i])
+		m := s.vec()
+		s.and(s.magnitude, v[i], m)
+		if most == nil {
+			most = m
+		} else {
+			VPMAXSD(m, most, most)
+		}
+	}
+	s.fold(most, maxInts)
+	largest, inverse, mask := most.AsX(), XMM(), XMM()
+	VPCMPGTD(s.least, largest, mask)
+	VPAND(mask, largest, largest)
+	VDIVSS(largest, s.most127, inverse)
+	VPAND(mask, inverse, inverse)
+	scale = XMM()
+	VDIVSS(s.most127, largest, scale)
+	factor := s.vec()
+	VBROADCASTSS(inverse, factor)
+	for _, v := range v {
+		VMULPS(factor, v, v)
+		VCVTPS2DQ(v, v)
+	}
+	return v, scale
+}
+
+// sums is dwords: the sum of 32 int8, of the first 16, of the last.
+func (s *quantizer) sums(q VecVirtual) VecVirtual {
+	sum, upper := YMM(), XMM()
+	VPMADDUBSW(q, s.ones8, sum)
+	VPMADDWD(s.ones16, sum, sum)
+	VPHADDD(sum, sum, sum)
+	VPHADDD(sum, sum, sum) // of the first 16 in the lower half, of the last 16 in the upper
+	VEXTRACTI128(U8(1), sum, upper)
+	sums := XMM()
+	VPADDD(upper, sum.AsX(), sums)
+	VPBLENDD(U8(0b1010), sum.AsX(), sums, sums)
+	VPBLENDD(U8(0b0100), upper, sums, sums)
+	return sums
 }
 
 // ymm is constant(v) for instructions of 256 bits, as a register.

@@ -23,6 +23,7 @@ const panelRows = 6
 type set struct {
 	bits   int
 	vnni   bool // has VPDPBUSD
+	tiles  bool // AMX: what it adds to AVX-512
 	suffix string
 }
 
@@ -160,17 +161,17 @@ func (s set) constant(v uint32) Op {
 // data is static data of this file.
 func data(name string) Mem { return NewDataAddr(Symbol{Name: name, Static: true}, 0) }
 
+// tableValues are what nibbles of some formats stand for.
+var tableValues = map[string][16]int8{
+	"iq4nl": {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113},
+	"e2m1":  {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12},
+}
+
 // tables writes the static data.
 func (s set) tables() {
-	for _, t := range []struct {
-		name   string
-		values [16]int8
-	}{
-		{"iq4nl", [16]int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}},
-		{"e2m1", [16]int8{0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}},
-	} {
-		GLOBL(t.name, rodata) // the values plus 128
-		for i, v := range t.values {
+	for _, name := range []string{"iq4nl", "e2m1"} {
+		GLOBL(name, rodata) // the values plus 128
+		for i, v := range tableValues[name] {
 			DATA(i, U8(uint8(v)^0x80))
 		}
 	}
