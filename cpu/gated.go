@@ -75,11 +75,11 @@ func (s *stage) gatedTimes(q *product, in *input, lo, first, last, worker int) {
 		w[gatedGroups+i] = s.panelOf(q.up, 0, lo+i, worker, gatedGroups+i)
 	}
 	gate, up := &s.tiles[worker][0], &s.tiles[worker][tileSize]
-	record, strip := s.k.recordBytes(), s.k.strip()
+	record, strip := s.k.recordBytes(), s.k.strip(n)
 	to := s.gatedAct()[lo/gatedGroups*s.k.panel()*record:]
 	for row := first; row < last; row += strip {
-		s.fetch(q.m, lo+gatedGroups, row-first, last-first)
-		s.fetch(q.up, lo+gatedGroups, row-first, last-first)
+		s.fetch(q.m, lo+gatedGroups, row-first, strip, last-first)
+		s.fetch(q.up, lo+gatedGroups, row-first, strip, last-first)
 		act, rows := &s.products.act[row*n*record], min(strip, last-row)
 		s.k.multiplyRows(q.m.kind.panel(), gate, 2*groupRows, w[0], w[1], act, n, rows, s.ring(worker))
 		s.k.multiplyRows(q.up.kind.panel(), up, 2*groupRows, w[2], w[3], act, n, rows, s.ring(worker))
@@ -96,10 +96,9 @@ func (s *stage) gatedTimes(q *product, in *input, lo, first, last, worker int) {
 }
 
 // fetch asks for the groups of the next unit, from g on, while a worker multiplies n rows: at row i for the part
-// that falls to its panel, but no more than the panel's products hide.
-func (s *stage) fetch(m *matrix, g, i, n int) {
+// that falls to its strip, but no more than the strip's products hide.
+func (s *stage) fetch(m *matrix, g, i, strip, n int) {
 	const line = 2 * 64
-	strip := s.k.strip()
 	most := 64 * strip / panelRows
 	if s.k.prefetch == nil || m.data == nil || n < bandRows {
 		return

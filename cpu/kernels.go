@@ -321,17 +321,17 @@ func (k *kernels) panel() int {
 	return panelRows
 }
 
-// strip is the rows that are multiplied with two groups in one go.
-func (k *kernels) strip() int {
-	if k.tiled() {
-		return stripRows
+// strip is the rows of n blocks that are multiplied with two groups in one go. A set with tiles needs time to set
+// them up, as much as a product of two tiles with 4 blocks: so it takes several records, as many as stay in
+// the L2 cache beside the weights until the unit's next groups want them.
+func (k *kernels) strip(n int) int {
+	if !k.tiled() {
+		return panelRows
 	}
-	return panelRows
+	return min(max(1, stripBytes/(n*tileRecord))*tileRows, stripRows)
 }
 
-// stripRows: a set with tiles goes through the weights of two groups once for as many rows. Its product takes
-// 16 KB, and setting up tiles half a hundredth of the time.
-const stripRows = 8 * tileRows
+const stripRows, stripBytes = 8 * tileRows, 640 << 10
 
 // recordBytes is the bytes of a block of a row's activations where it is one of many.
 func (k *kernels) recordBytes() int {

@@ -369,7 +369,7 @@ func (s *stage) activations(m *matrix, row int) (act *byte, n int) {
 // [first, last).
 func (s *stage) panelsTimes(q *product, in *input, lo, hi, first, last, worker int) {
 	m := q.m
-	n, kind, strip, record := m.cols/blockCols, m.kind.panel(), s.k.strip(), s.k.recordBytes()
+	n, kind, strip, record := m.cols/blockCols, m.kind.panel(), s.k.strip(m.cols/blockCols), s.k.recordBytes()
 	if m.kind.float() {
 		strip = panelRows
 	}

@@ -86,7 +86,7 @@ func copyRate(p *pool, mem []byte) float64 {
 // on data that stay in the cache.
 func (d *device) matrixRate(p *pool) float64 {
 	const n = 32 // 1024 columns
-	rows := d.k.strip()
+	rows := d.k.strip(n)
 	rounds := 1200 / rows
 	start := time.Now()
 	p.run(func(int) {
