@@ -98,3 +98,8 @@ func gemmTiles16MAMX(dst *float32, ld int, a *byte, b *byte, act *byte, n int, r
 //
 //go:noescape
 func quantizeTilesAMX(dst *byte, x *float32, n int, t int)
+
+// peakAMX: n times 4 products of tiles, for benchmarks.
+//
+//go:noescape
+func peakAMX(n int)

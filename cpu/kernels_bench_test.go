@@ -151,10 +151,11 @@ func BenchmarkProduct(b *testing.B) {
 // weights holds, each time the next piece, and the bytes of these.
 func (t *bed) product(kd kind, rows, cols int, weights []byte) (f func() time.Duration, bytes int) {
 	stride := kd.groupBytes(cols)
-	groups, r := min(len(weights), piece)/stride, pad(rows, panelRows)
+	groups, r := min(len(weights), piece)/stride, pad(rows, panelsRows)
 	m := &matrix{kind: kd, rows: groups * groupRows, cols: cols, groups: groups, parts: 1, stride: stride}
-	s := &stage{k: t.k, pool: newPool(1, places{}), act: make([]byte, (r+fewRows)*cols/blockCols*64), actFloat: make([]float32, r*cols),
-		panels: [][]byte{make([]byte, panelGroups*cols/blockCols*panel16M.bytes())}}
+	s := &stage{k: t.k, pool: newPool(1, places{}), act: make([]byte, (r+fewRows)*cols/blockCols*tileRecord/tileRows), actFloat: make([]float32, r*cols),
+		panels: [][]byte{make([]byte, panelGroups*cols/blockCols*t.k.panelBytes(panel16M))},
+		tiles:  [][]float32{make([]float32, 2*tileSize+tileRing/4)}}
 	s.products.next = make([]counter, 1)
 	s.tasks.prep, s.tasks.multiply = s.prepRows, s.multiplyShares
 	ld := pad(m.rows, 2*groupRows)
@@ -180,17 +181,20 @@ func values(n int) []float32 {
 	return x
 }
 
-// BenchmarkPanels multiplies two unpacked groups of 2048 columns with 8 panels:
+// BenchmarkPanels multiplies two unpacked groups of 2048 columns with some panels:
 // what BenchmarkProduct's prompts do besides unpacking.
 func BenchmarkPanels(b *testing.B) {
-	const cols, tiles = 2048, 8
-	act, dst := make([]byte, tiles*cols*2*panelRows), make([]float32, panelRows*32)
+	const cols = 2048
 	eachSet(b, func(b *testing.B, t *bed) {
 		for p := range panelKinds {
 			b.Run([...]string{"32", "32M", "16", "16M"}[p], func(b *testing.B) {
-				fastest(b, 2*tiles*cols*32*panelRows, "GOP/s", t.int8, timed(func() {
-					for i := range tiles {
-						t.k.gemm[p](&dst[0], 32, &t.weights[0], &t.weights[cols/32*p.bytes()], &act[i*cols*2*panelRows], cols/32)
+				const n = cols / blockCols
+				rows, record := t.k.strip(n), t.k.recordBytes()
+				strips := stripRows / rows
+				act, dst, ring := make([]byte, strips*rows*n*record), make([]float32, rows*2*groupRows), make([]byte, tileRing)
+				fastest(b, 2*strips*cols*2*groupRows*rows, "GOP/s", t.int8, timed(func() {
+					for i := range strips {
+						t.k.multiplyRows(p, &dst[0], 2*groupRows, &t.weights[0], &t.weights[n*t.k.panelBytes(p)], &act[i*rows*n*record], n, rows, &ring[0])
 					}
 				}))
 			})
@@ -203,7 +207,7 @@ func BenchmarkUnpack(b *testing.B) {
 	eachSet(b, func(b *testing.B, t *bed) {
 		for kd := kindQ8_0; kd < kindI8; kd++ {
 			b.Run(kd.String(), func(b *testing.B) {
-				w, panel := make([]byte, kd.groupBytes(cols)), make([]byte, cols/32*kd.panel().bytes())
+				w, panel := make([]byte, kd.groupBytes(cols)), make([]byte, cols/32*t.k.panelBytes(kd.panel()))
 				fastest(b, len(panel), "GB/s", limit{}, timed(func() { t.k.unpack[kd](&panel[0], &w[0], cols/32) }))
 			})
 		}

@@ -121,6 +121,26 @@ func (s set) amx() {
 		s.gemmTiles(p)
 	}
 	s.quantizeTiles()
+	s.tilePeak()
+}
+
+// tilePeak writes the yardstick of gemmTiles' benchmark: n rounds of 4 products of
+// tiles that stay in registers.
+func (s set) tilePeak() {
+	s.text("peak", "n int", "n times 4 products of tiles, for benchmarks.")
+	n, shape := arg("n"), GP64()
+	LEAQ(data("tilesWhole"), shape)
+	tileConfig(mem(shape, 0))
+	for t := range 8 {
+		tileZero(t)
+	}
+	loop("round", n, func() {
+		for c := range tileRing {
+			tileDot(c, tileRing, tileRing+2)
+		}
+	})
+	tileRelease()
+	s.end()
 }
 
 // tileTables writes the shapes of tiles and the values of small weights.
