@@ -5,6 +5,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -74,6 +75,9 @@ func (b *benchRun) subject() bench.Subject {
 	return bench.Subject{Model: b.file.Model, Filename: b.file.Path, TypeName: b.file.TypeName, Params: b.file.Params, Bytes: b.file.Bytes}
 }
 
+// leastSample: a pass of a few milliseconds says more of what else ran on its core just then.
+const leastSample = 100 * time.Millisecond
+
 func (b *benchRun) options() bench.Options {
 	c, o := b.c, b.set.compute
 	context, sequences, pages := bench.Demand(b.asked.tests)
@@ -82,7 +86,7 @@ func (b *benchRun) options() bench.Options {
 	b.set.machine.speeds.notes = io.Discard // it is measured in any case
 	return bench.Options{
 		Set: b.set.name, Devices: b.set.machine.devices, Planner: b.placer.plan,
-		Batch: o.Batch, Repeats: b.asked.repeats, Budget: b.asked.budget, Warmup: !c.Bool("no-warmup"), Profile: c.Bool("profile"), Threads: o.Threads,
+		Batch: o.Batch, Repeats: b.asked.repeats, Least: leastSample, Budget: b.asked.budget, Warmup: !c.Bool("no-warmup"), Profile: c.Bool("profile"), Threads: o.Threads,
 		K: o.K, V: o.V, CPU: cpuName(), Version: version(),
 		Measured: b.measured,
 		Describe: b.describe,

@@ -33,6 +33,7 @@ type Options struct {
 
 	Batch   int           // most rows in one Forward
 	Repeats int           // most samples of each test
+	Least   time.Duration // a sample is the mean of as many passes as take so long together
 	Budget  time.Duration // a test that has taken so long begins no further repeat; 0: no bound
 	Warmup  bool          // an unmeasured pass of each test before the first sample
 	Profile bool          // one pass after the repeats of each test, taken apart by op
@@ -282,15 +283,27 @@ func (r *runner) warmUp(ctx context.Context, t *turn) error {
 // repeat takes a sample.
 func (r *runner) repeat(ctx context.Context, t *turn) error {
 	stop := t.meter.watch()
-	p, err := r.driver.run(ctx, t.test)
+	passes, err := r.passes(ctx, t.test)
 	now := stop()
 	if err != nil {
 		return err
 	}
-	joules, told := t.meter.energy(p.from, p.to)
-	t.record.add(p, joules, told)
+	t.record.add(passes, t.meter)
 	t.record.sense(now)
 	return nil
+}
+
+// passes runs a test until its timed parts took Options.Least together.
+func (r *runner) passes(ctx context.Context, t Test) (all []pass, err error) {
+	const most = 1000
+	for took := time.Duration(0); len(all) == 0 || took < r.options.Least && len(all) < most; {
+		p, err := r.driver.run(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		all, took = append(all, p), took+p.took
+	}
+	return all, nil
 }
 
 // A mean is known well enough when half its confidence interval is within Narrow of

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"drover/backend"
 	"drover/internal/engine"
@@ -190,6 +191,20 @@ func TestTurns(t *testing.T) {
 		if r.Prompt != tests[i].Prompt || r.Gen != tests[i].Gen || r.Depth != tests[i].Depth {
 			t.Errorf("record %d is of pp%d, tg%d at depth %d, want %s", i, r.Prompt, r.Gen, r.Depth, tests[i].Name())
 		}
+	}
+}
+
+// A sample of passes that take no time is of as many as there may be.
+func TestShortPasses(t *testing.T) {
+	d, o := &device{}, options
+	o.Least, o.Warmup = time.Hour, false
+	got, err := collect(t.Context(), d, []Test{{Prompt: 10, Sequences: 1}}, o)
+	if err != nil || len(got) != 1 || len(got[0].SamplesNS) != o.Repeats || len(d.log) != o.Repeats*1000 {
+		t.Errorf("%d records, %d batches, %v", len(got), len(d.log), err)
+	}
+	d, o.Least = &device{}, 1
+	if _, err := collect(t.Context(), d, []Test{{Prompt: 10, Sequences: 1}}, o); err != nil || len(d.log) != o.Repeats {
+		t.Errorf("%d batches of passes that take long enough, %v", len(d.log), err)
 	}
 }
 

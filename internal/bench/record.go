@@ -41,8 +41,8 @@ type Record struct {
 	Plan          any       `json:"plan"`
 	TestTime      time.Time `json:"test_time"` // when the test began
 
-	// A sample is one repeat: its time, and the tokens/s of all sequences
-	// together. Deviations are of the sample (n-1), 0 for a single one.
+	// A sample is one repeat: its time, the mean of its passes, and the tokens/s of
+	// all sequences together. Deviations are of the sample (n-1), 0 for a single one.
 	AvgNS     float64   `json:"avg_ns"`
 	StddevNS  float64   `json:"stddev_ns"`
 	AvgTS     float64   `json:"avg_ts"`
@@ -120,15 +120,24 @@ func (r *Record) describe(in []backend.Info, o *Options) {
 }
 
 // add takes a repeat.
-func (r *Record) add(p pass, joules float64, told bool) {
-	r.SamplesNS = append(r.SamplesNS, p.took.Nanoseconds())
-	if p.first > 0 {
-		r.first = append(r.first, float64(p.first)/1e6)
+func (r *Record) add(passes []pass, m *meter) {
+	var took, first time.Duration
+	joules, told := 0.0, true
+	for _, p := range passes {
+		j, ok := m.energy(p.from, p.to)
+		took, first, told = took+p.took, first+p.first, told && ok
+		joules += j / float64(p.to.Sub(p.from)) * float64(p.took)
+	}
+	n := len(passes)
+	took = max(1, took/time.Duration(n))
+	r.SamplesNS = append(r.SamplesNS, took.Nanoseconds())
+	r.SamplesTS = append(r.SamplesTS, float64(r.test().tokens())/took.Seconds())
+	if first > 0 {
+		r.first = append(r.first, float64(first)/float64(n)/1e6)
 	}
 	if told {
-		r.joules = append(r.joules, joules/float64(p.to.Sub(p.from))*float64(p.took))
+		r.joules = append(r.joules, joules/float64(n))
 	}
-	r.SamplesTS = append(r.SamplesTS, float64(r.test().tokens())/p.took.Seconds())
 }
 
 func (r *Record) test() Test {
