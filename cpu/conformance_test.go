@@ -9,11 +9,6 @@ import (
 	"drover/internal/ref"
 )
 
-// The generic set with tiles stands in for AMX where a CPU has none: what is around the kernels is the same.
-func init() {
-	sets = func() []*kernels { return append(kernelSets(), genericTiles()) }
-}
-
 // TestConformance holds every kernel set of this CPU to the contract, one after
 // the other: workers of two that wait for each other on the same cores take 2.5
 // times as long. With -short they have one processor, and so do not spin, which
