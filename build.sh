@@ -107,12 +107,12 @@ kernel_sets() {
 	esac
 }
 
-noasm() { go vet -tags noasm ./... && gotest -noskip -count=1 -tags noasm ./cpu/... ./internal/device ./internal/engine ./cmd/...; }
+noasm() { go vet -tags noasm ./... && gotest -noskip -count=1 -timeout 20m -tags noasm ./cpu/... ./internal/device ./internal/engine ./cmd/...; }
 
 # with the race detector: where goroutines meet; of the conformance suite every
 # case, on one format and two shapes
 race() (
-	gotest -noskip -count=1 -race ./internal/engine ./internal/model ./internal/token ./internal/bench &&
+	gotest -noskip -count=1 -timeout 20m -race ./internal/engine ./internal/model ./internal/token ./internal/bench &&
 		gotest -noskip -count=1 -race -run '^TestConcurrent$' ./cmd/drover || return 1
 	export DROVER_FULL=1
 	gotest -noskip -count=1 -race -timeout 20m -run 'TestConformance/./(gqa|moe)$/Q4_0$' ./cpu
