@@ -262,7 +262,7 @@ func nmse(got, want []float32) float64 {
 
 // eachShape runs f for every set and kind, over lengths and numbers of groups.
 func eachShape(t *testing.T, f func(t *testing.T, k *kernels, kd kind, n, groups int)) {
-	for _, k := range append(kernelSets(), genericTiles()) {
+	for _, k := range sets() {
 		for kd := range kinds {
 			t.Run(fmt.Sprintf("%s/%v", k.isa, kd), func(t *testing.T) {
 				step := max(1, typeOf[kd].BlockElems()/blockCols) // of a superblock
@@ -305,7 +305,7 @@ func TestMatrixExtremes(t *testing.T) {
 	const seed = 12
 	bytesAt := [][]byte{{0xff}, {0}, {0x80}, {0x7f}, {0, 0xff}, {0x80, 0x7f}, {0xf0, 0x0f}}
 	signs := [][]float32{{1}, {-1}, {1, -1}, {1, 1, -1, -1}}
-	for _, k := range append(kernelSets(), genericTiles()) {
+	for _, k := range sets() {
 		for kd := kindQ8_0; kd < kinds; kd++ {
 			t.Run(fmt.Sprintf("%s/%v", k.isa, kd), func(t *testing.T) { // which gives its memory back
 				for i, choice := range bytesAt {
@@ -436,7 +436,7 @@ func TestQuantizeTiles(t *testing.T) {
 	const n = 5
 	x := values(tileRows * n * blockCols)
 	clear(x[:blockCols])
-	for _, k := range append(kernelSets(), genericTiles()) {
+	for _, k := range sets() {
 		if !k.tiled() {
 			continue
 		}

@@ -23,7 +23,7 @@ func TestSets(t *testing.T) {
 		x[i] = float32(r.NormFloat64())
 	}
 	g := generic()
-	for _, k := range append(kernelSets(), genericTiles()) {
+	for _, k := range sets() {
 		for kd := range kinds {
 			typ := typeOf[kd]
 			raw := make([]byte, groups*groupRows*typ.RowBytes(cols))
