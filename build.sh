@@ -129,9 +129,9 @@ qemu() (
 	have qemu-aarch64 || { say "qemu-aarch64 is missing: ./build.sh deps"; return 1; }
 	export CGO_ENABLED=0 GOOS=linux GOARCH=arm64
 	formats='^TestConformance$/^neon$/./^(F32|F16|Q8_0|Q4_K|Q2_K|IQ3_S)$|^TestConformance$/^i8mm$/./^(Q4_0|Q5_K|Q6_K|Q2_K)$'
-	# 94 s on two cores: 8 minutes are a hang, as of a wake-up lost where QEMU reorders atomics (cpu/pool.go)
-	gotest -noskip -count=1 -timeout 8m -exec qemu-aarch64 -skip '^TestConformance$' ./cpu/... ./internal/quant &&
-		gotest -noskip -count=1 -timeout 8m -exec qemu-aarch64 -run "$formats" ./cpu
+	# 94 s on two cores, four minutes on slower ones: 12 are a hang, as of a wake-up lost where QEMU reorders atomics (cpu/pool.go)
+	gotest -noskip -count=1 -timeout 12m -exec qemu-aarch64 -skip '^TestConformance$' ./cpu/... ./internal/quant &&
+		gotest -noskip -count=1 -timeout 12m -exec qemu-aarch64 -run "$formats" ./cpu
 )
 
 # a slow-down of 5 % is found by bench and compare, and none between equal builds:
