@@ -155,6 +155,8 @@ cross() (
 # docs/conformance.txt says.
 conformance() (
 	for table in "$tables"/*.txt; do
+		# one of these two, by the machine: see cpu/tiles_test.go
+		case $table in */cpu-amx*.txt | */cpu-tiles*.txt) continue ;; esac
 		[ -f "$table" ] && cat "$table" && echo
 	done >bin/conformance.txt
 	diff -u docs/conformance.txt bin/conformance.txt ||
