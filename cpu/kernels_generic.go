@@ -304,7 +304,7 @@ func gemmTilesGeneric(k panelKind, dst *float32, ld int, a, b, act *byte, n, rec
 						}
 					}
 					for r := range lo {
-						acc[t][r] = addTile(k, acc[t][r], lo[r], hi[r], s[r:], f[t:])
+						acc[t][r] = addBlock(k, acc[t][r], lo[r], hi[r], s[r:], f[t:])
 					}
 				}
 			}
@@ -316,9 +316,9 @@ func gemmTilesGeneric(k panelKind, dst *float32, ld int, a, b, act *byte, n, rec
 	}
 }
 
-// addTile adds the sums of a block's halves to a, by scales and mins of a row of weights in s, groupRows apart, and of a
+// addBlock adds the sums of a block's halves to a, by scales and mins of a row of weights in s, groupRows apart, and of a
 // row of activations in f, tileRows apart.
-func addTile(k panelKind, a, lo, hi float32, s, f []float32) float32 {
+func addBlock(k panelKind, a, lo, hi float32, s, f []float32) float32 {
 	switch k {
 	case panel32:
 		a += float32((lo + hi) * float32(s[0]*f[0]))

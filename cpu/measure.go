@@ -85,23 +85,33 @@ func copyRate(p *pool, mem []byte) float64 {
 // matrixRate is operations/s of the product that serves Q4_0 and Q8_0 prompts,
 // on data that stay in the cache.
 func (d *device) matrixRate(p *pool) float64 {
-	const n = 32 // 1024 columns
+	const n, size = 32, 4800 // 1024 columns, about so many rows
 	rows := d.k.strip(n)
-	rounds := 1200 / rows
-	start := time.Now()
-	p.run(func(int) {
-		a, b := make([]byte, n*d.k.panelBytes(panel32)), make([]byte, n*d.k.panelBytes(panel32))
-		act, dst := make([]byte, n*d.k.recordBytes()*rows), make([]float32, rows*2*groupRows)
-		ring := make([]byte, tileRing)
-		for i := range a { // weights of 0: AVX2 multiplies small ones fastest
-			a[i], b[i] = 128, 128
-		}
+	rounds := size / rows
+	type operands struct {
+		a, b, act, ring []byte
+		dst             []float32
+	}
+	all := make([]operands, p.n)
+	p.run(func(id int) { // made and touched before time is taken
+		weights := n * d.k.panelBytes(panel32)
+		o := operands{make([]byte, weights), make([]byte, weights), make([]byte, n*d.k.recordBytes()*rows), make([]byte, tileRing), make([]float32, rows*2*groupRows)}
+		zero := byte(128) // weights of 0: AVX2 multiplies small ones fastest
 		if d.k.tiled() {
-			clear(a) // which 128 is not in a tile
-			clear(b)
+			zero = 0
 		}
+		for i := range o.a {
+			o.a[i], o.b[i] = zero, zero
+		}
+		clear(o.act)
+		clear(o.dst)
+		all[id] = o
+	})
+	start := time.Now()
+	p.run(func(id int) {
+		o := &all[id]
 		for range rounds {
-			d.k.multiplyRows(panel32, &dst[0], 2*groupRows, &a[0], &b[0], &act[0], n, rows, &ring[0])
+			d.k.multiplyRows(panel32, &o.dst[0], 2*groupRows, &o.a[0], &o.b[0], &o.act[0], n, rows, &o.ring[0])
 		}
 	})
 	return float64(p.n*rounds*2*rows*2*groupRows*n*blockCols) / time.Since(start).Seconds()
