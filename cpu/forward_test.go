@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"testing"
@@ -108,7 +109,8 @@ func TestWorkers(t *testing.T) {
 		for _, n := range []int{1, 2, 3, 40} {
 			s := load(t, Options{Threads: n}, m, backend.Limits{Pages: 2, Rows: 8, Seqs: 1, Context: 128, Outs: 1, K: quant.F16, V: quant.F16}).(*stage)
 			for active := n; active > 0; active -= (n + 2) / 3 {
-				s.pool.paces.decode.active, s.pool.paces.prompt.active = active, active
+				held := pace{most: n, active: active, drop: math.MaxInt64, raise: math.MaxInt64} // no trials
+				s.pool.paces.decode, s.pool.paces.prompt = held, held
 				for i, rows := range []int{2, 8} {
 					b := decodeBatch(m, rows)
 					if err := s.Forward(context.Background(), 0, b); err != nil {
