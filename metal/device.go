@@ -105,8 +105,9 @@ func (g *gpu) pipeline(lib object, name string) (p pipeline, err error) {
 
 // buffer is memory that CPU and GPU share.
 type buffer struct {
-	id   object
-	data []byte
+	id    object
+	bytes uint64
+	data  []byte // nil: in place, see segment
 }
 
 // take makes a buffer of n bytes, or fails with a *backend.MemoryError.
@@ -120,14 +121,14 @@ func (g *gpu) take(n uint64) (buffer, error) {
 		return buffer{}, &backend.MemoryError{Device: "metal", Need: n, Free: g.free()}
 	}
 	p := id.send(sel.contents)
-	return buffer{id, unsafe.Slice(*(**byte)(unsafe.Pointer(&p)), n)}, nil
+	return buffer{id, n, unsafe.Slice(*(**byte)(unsafe.Pointer(&p)), n)}, nil
 }
 
 // inPlace makes a buffer of whole pages of memory that stays mapped as long as the
 // buffer lives; id is 0 where the system cannot.
-func (g *gpu) inPlace(p unsafe.Pointer, n uint64) buffer {
+func (g *gpu) inPlace(p uintptr, n uint64) buffer {
 	const shared, noDeallocator = 0, 0
-	return buffer{object(g.id.send(sel.newBufferInPlace, uintptr(p), uintptr(n), shared, noDeallocator)), unsafe.Slice((*byte)(p), n)}
+	return buffer{object(g.id.send(sel.newBufferInPlace, p, uintptr(n), shared, noDeallocator)), n, nil}
 }
 
 func (b buffer) release() { b.id.release() }

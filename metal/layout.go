@@ -44,21 +44,22 @@ type matrix struct {
 
 func (m *matrix) bytes() uint64 { return uint64(m.parts) * m.stride }
 
-// mapped is where the matrix lies in memory as kernels read it, or nil.
-func (m *matrix) mapped() unsafe.Pointer {
+// mapped is the address where the matrix lies in memory as kernels read it, or 0.
+func (m *matrix) mapped() uintptr {
 	const align = 16
 	data := m.tensor.Source.Mapped()
-	p := unsafe.Pointer(unsafe.SliceData(data))
-	if m.f.converted || uint64(len(data)) != m.bytes() || uintptr(p)%align != 0 {
-		return nil
+	p := uintptr(unsafe.Pointer(unsafe.SliceData(data)))
+	if m.f.converted || uint64(len(data)) != m.bytes() || p%align != 0 {
+		return 0
 	}
 	return p
 }
 
 // segment is one buffer of weights: pages of mapped memory, used where they are, or
-// a copy.
+// a copy. The pages are no pointer: their ends may be of what Go has freed, which the
+// garbage collector must not find again. The tensors keep what is theirs.
 type segment struct {
-	pages unsafe.Pointer // nil: a copy
+	pages uintptr // 0: a copy
 	bytes uint64
 }
 
@@ -219,18 +220,18 @@ func (s *layout) matrix(t *backend.Tensor, parts int) *matrix {
 func (s *layout) placeWeights(page uint64) {
 	var inPlace []*matrix
 	for _, m := range s.tensors {
-		if m.mapped() != nil {
+		if m.mapped() != 0 {
 			inPlace = append(inPlace, m)
 		}
 	}
-	address := func(m *matrix) uint64 { return uint64(uintptr(m.mapped())) }
+	address := func(m *matrix) uint64 { return uint64(m.mapped()) }
 	slices.SortFunc(inPlace, func(a, b *matrix) int { return cmp.Compare(address(a), address(b)) })
 	var lo, hi uint64 // pages of the last segment
 	for _, m := range inPlace {
 		at := address(m)
 		first, end := at&^(page-1), (at+m.bytes()+page-1)&^(page-1)
 		if len(s.segments) == 0 || first > hi || end-lo > longestSegment {
-			s.segments = append(s.segments, segment{pages: unsafe.Add(m.mapped(), -int(at-first))})
+			s.segments = append(s.segments, segment{pages: uintptr(first)})
 			lo, hi = first, first
 		}
 		hi = max(hi, end)
@@ -239,7 +240,7 @@ func (s *layout) placeWeights(page uint64) {
 	}
 	copies := -1 // the segment that is filled
 	for _, m := range s.tensors {
-		if m.mapped() != nil {
+		if m.mapped() != 0 {
 			continue
 		}
 		n := aligned(m.bytes())

@@ -53,7 +53,7 @@ func (s *stage) load(ctx context.Context, progress func(done, total uint64)) err
 	for _, m := range s.tensors {
 		total += m.tensor.Bytes()
 		rows, step := m.tensor.Rows, max(1, pieceBytes/m.f.rowBytes(m.cols))
-		if g := s.segments[m.segment]; g.pages != nil && g.pages == unsafe.Pointer(unsafe.SliceData(s.segmentBuffers[m.segment].data)) {
+		if s.segmentBuffers[m.segment].data == nil {
 			pieces = append(pieces, piece{m, 0, rows, true})
 			continue
 		}

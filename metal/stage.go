@@ -90,7 +90,7 @@ func (s *stage) take() (err error) {
 	}
 	for _, g := range s.segments {
 		var b buffer
-		if g.pages != nil {
+		if g.pages != 0 {
 			b = s.d.inPlace(g.pages, g.bytes)
 		}
 		if b.id == 0 { // to be copied, or the system cannot use it in place
@@ -121,10 +121,10 @@ func (s *stage) buffers() []buffer {
 func (s *stage) Used() backend.Need {
 	n := backend.Need{Scratch: uint64(len(s.scratchBuffer.data) + len(s.argsBuffer.data))}
 	for _, b := range s.segmentBuffers {
-		n.Weights += uint64(len(b.data))
+		n.Weights += b.bytes
 	}
 	for _, b := range s.caches {
-		n.Cache += uint64(len(b.data))
+		n.Cache += b.bytes
 	}
 	n.Weights += s.vectorBytes
 	n.Scratch += uint64(len(s.constantsBuffer.data)) - s.vectorBytes

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -66,11 +67,33 @@ func TestInPlace(t *testing.T) {
 		m := backendtest.Llama(c.typ, 1, 256, 4, 2, 256, 300, 0)
 		s := loadStage(t, d, m, tinyLimits())
 		for i, g := range s.segments {
-			if (g.pages == nil) != c.copied {
-				t.Errorf("%v: segment %d of %d bytes: in place %v", c.typ, i, g.bytes, g.pages != nil)
+			if (g.pages == 0) != c.copied {
+				t.Errorf("%v: segment %d of %d bytes: in place %v", c.typ, i, g.bytes, g.pages != 0)
 			}
 		}
 	}
+}
+
+// The pages of weights in Go's own memory reach into what lies beside them. The garbage
+// collector ends the process where it finds a pointer to what it has freed.
+func TestInPlaceNeighbours(t *testing.T) {
+	d := devices(t, 1)[0]
+	beside := make([][]byte, 4096) // as long as the matrices
+	for i := range beside {
+		beside[i] = make([]byte, quant.Q8_0.RowBytes(64)*64)
+	}
+	for i := 0; i < len(beside); i += 2 {
+		beside[i] = nil
+	}
+	runtime.GC()
+	m := backendtest.Llama(quant.Q8_0, 8, 64, 2, 2, 64, 64, 0) // into the gaps
+	clear(beside)
+	runtime.GC()
+	s := loadStage(t, d, m, tinyLimits())
+	for range 2 {
+		runtime.GC()
+	}
+	forward(t, s, rowsBatch(m, 0, 2))
 }
 
 // What the kernels cannot do is refused with what to do instead.
