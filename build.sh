@@ -107,7 +107,12 @@ kernel_sets() {
 	esac
 }
 
-noasm() { go vet -tags noasm ./... && gotest -noskip -count=1 -timeout 20m -tags noasm ./cpu/... ./internal/device ./internal/engine ./cmd/...; }
+noasm() {
+	# of the program's tests those that products of the CPU decide: the others take ten times as long without assembly
+	program='^Test(Run.*|Logits|Perplexity|Verify|VerifyDemo|VerifySets|BenchJSON|BenchProfile|BenchInterrupted|Doctor|Devices|CPUAlone|Failures|ChatLoop)$'
+	go vet -tags noasm ./... && gotest -noskip -count=1 -timeout 20m -tags noasm ./cpu/... ./internal/device ./internal/engine &&
+		gotest -noskip -count=1 -timeout 20m -tags noasm -run "$program" ./cmd/drover
+}
 
 # with the race detector: where goroutines meet; of the conformance suite every
 # case, on one format and two shapes

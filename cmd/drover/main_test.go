@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Setenv("DROVER_TEST_BINARY", filepath.Join(dir, "drover"))
-	out, err := exec.Command("go", "build", "-o", os.Getenv("DROVER_TEST_BINARY"), ".").CombinedOutput()
+	out, err := exec.Command("go", "build", "-tags", tags, "-o", os.Getenv("DROVER_TEST_BINARY"), ".").CombinedOutput()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
 		os.Exit(1)

@@ -1,0 +1,5 @@
+//go:build noasm
+
+package main
+
+const tags = "noasm"
