@@ -15505,9 +15505,9 @@ TEXT ·scoreF32AVX2(SB), NOSPLIT, $0-48
 	IMUL3Q $0x00000004, DI, R8
 	IMUL3Q $0x0000000c, DI, R9
 
-four:
-	CMPQ   SI, $0x04
-	JLT    one
+lines4:
+	CMPQ   SI, $0x00000004
+	JLT    lesslines4
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -15669,14 +15669,14 @@ dims4from48:
 	VMOVUPS      Y6, 3264(AX)
 	VMOVUPS      Y7, 3296(AX)
 	ADDQ         $0x00001000, AX
-	ADDQ         R8, CX
-	ADDQ         R9, CX
+	LEAQ         (CX)(R8*4), CX
 	SUBQ         $0x00000004, SI
-	JMP          four
+	JMP          lines4
 
-one:
-	TESTQ  SI, SI
-	JZ     done
+lesslines4:
+lines1:
+	CMPQ   SI, $0x00000001
+	JLT    lesslines1
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -15735,10 +15735,10 @@ dims1from32:
 	VMOVUPS      Y3, 224(AX)
 	ADDQ         $0x00000400, AX
 	ADDQ         R8, CX
-	DECQ         SI
-	JMP          one
+	SUBQ         $0x00000001, SI
+	JMP          lines1
 
-done:
+lesslines1:
 	VZEROUPPER
 	RET
 
@@ -15759,9 +15759,9 @@ TEXT ·accumF32AVX2(SB), NOSPLIT, $0-56
 	TESTQ  R15, R15
 	JZ     done
 
-four:
-	CMPQ SI, $0x04
-	JLT  one
+lines4:
+	CMPQ SI, $0x00000004
+	JLT  lesslines4
 	MOVQ AX, R11
 	MOVQ DX, R13
 	MOVQ dim+48(FP), DI
@@ -15852,17 +15852,17 @@ rows4by1from0:
 
 less4by1:
 	ADDQ $0x00001000, CX
-	ADDQ R8, AX
-	ADDQ R9, AX
+	LEAQ (AX)(R8*4), AX
 	SUBQ $0x00000004, SI
-	JMP  four
+	JMP  lines4
 
-one:
-	TESTQ SI, SI
-	JZ    done
-	MOVQ  AX, R11
-	MOVQ  DX, R13
-	MOVQ  dim+48(FP), DI
+lesslines4:
+lines1:
+	CMPQ SI, $0x00000001
+	JLT  lesslines1
+	MOVQ AX, R11
+	MOVQ DX, R13
+	MOVQ dim+48(FP), DI
 
 cols1by8:
 	CMPQ    DI, $0x00000040
@@ -16010,9 +16010,10 @@ rows1by1from0:
 less1by1:
 	ADDQ $0x00000400, CX
 	ADDQ R8, AX
-	DECQ SI
-	JMP  one
+	SUBQ $0x00000001, SI
+	JMP  lines1
 
+lesslines1:
 done:
 	VZEROUPPER
 	RET
@@ -16030,9 +16031,9 @@ TEXT ·scoreF16AVX2(SB), NOSPLIT, $0-48
 	IMUL3Q $0x00000004, DI, R8
 	IMUL3Q $0x0000000c, DI, R9
 
-four:
-	CMPQ   SI, $0x04
-	JLT    one
+lines4:
+	CMPQ   SI, $0x00000004
+	JLT    lesslines4
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -16194,14 +16195,14 @@ dims4from48:
 	VMOVUPS      Y6, 3264(AX)
 	VMOVUPS      Y7, 3296(AX)
 	ADDQ         $0x00001000, AX
-	ADDQ         R8, CX
-	ADDQ         R9, CX
+	LEAQ         (CX)(R8*4), CX
 	SUBQ         $0x00000004, SI
-	JMP          four
+	JMP          lines4
 
-one:
-	TESTQ  SI, SI
-	JZ     done
+lesslines4:
+lines1:
+	CMPQ   SI, $0x00000001
+	JLT    lesslines1
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -16258,10 +16259,10 @@ dims1from32:
 	VMOVUPS      Y3, 224(AX)
 	ADDQ         $0x00000400, AX
 	ADDQ         R8, CX
-	DECQ         SI
-	JMP          one
+	SUBQ         $0x00000001, SI
+	JMP          lines1
 
-done:
+lesslines1:
 	VZEROUPPER
 	RET
 
@@ -16282,9 +16283,9 @@ TEXT ·accumF16AVX2(SB), NOSPLIT, $0-56
 	TESTQ  R15, R15
 	JZ     done
 
-four:
-	CMPQ SI, $0x04
-	JLT  one
+lines4:
+	CMPQ SI, $0x00000004
+	JLT  lesslines4
 	MOVQ AX, R11
 	MOVQ DX, R13
 	MOVQ dim+48(FP), DI
@@ -16375,17 +16376,17 @@ rows4by1from0:
 
 less4by1:
 	ADDQ $0x00001000, CX
-	ADDQ R8, AX
-	ADDQ R9, AX
+	LEAQ (AX)(R8*4), AX
 	SUBQ $0x00000004, SI
-	JMP  four
+	JMP  lines4
 
-one:
-	TESTQ SI, SI
-	JZ    done
-	MOVQ  AX, R11
-	MOVQ  DX, R13
-	MOVQ  dim+48(FP), DI
+lesslines4:
+lines1:
+	CMPQ SI, $0x00000001
+	JLT  lesslines1
+	MOVQ AX, R11
+	MOVQ DX, R13
+	MOVQ dim+48(FP), DI
 
 cols1by8:
 	CMPQ    DI, $0x00000040
@@ -16530,9 +16531,10 @@ rows1by1from0:
 less1by1:
 	ADDQ $0x00000400, CX
 	ADDQ R8, AX
-	DECQ SI
-	JMP  one
+	SUBQ $0x00000001, SI
+	JMP  lines1
 
+lesslines1:
 done:
 	VZEROUPPER
 	RET
@@ -16551,9 +16553,9 @@ TEXT ·scoreQ8AVX2(SB), NOSPLIT, $0-48
 	IMUL3Q $0x0000000c, DI, R9
 	SHRQ   $0x05, DI
 
-four:
-	CMPQ   SI, $0x04
-	JLT    one
+lines4:
+	CMPQ   SI, $0x00000004
+	JLT    lesslines4
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -16763,14 +16765,14 @@ dims4from48:
 	VMOVUPS      Y6, 3264(AX)
 	VMOVUPS      Y7, 3296(AX)
 	ADDQ         $0x00001000, AX
-	ADDQ         R8, CX
-	ADDQ         R9, CX
+	LEAQ         (CX)(R8*4), CX
 	SUBQ         $0x00000004, SI
-	JMP          four
+	JMP          lines4
 
-one:
-	TESTQ  SI, SI
-	JZ     done
+lesslines4:
+lines1:
+	CMPQ   SI, $0x00000001
+	JLT    lesslines1
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -16863,10 +16865,10 @@ dims1from32:
 	VMOVUPS      Y3, 224(AX)
 	ADDQ         $0x00000400, AX
 	ADDQ         R8, CX
-	DECQ         SI
-	JMP          one
+	SUBQ         $0x00000001, SI
+	JMP          lines1
 
-done:
+lesslines1:
 	VZEROUPPER
 	RET
 
@@ -16888,9 +16890,9 @@ TEXT ·accumQ8AVX2(SB), NOSPLIT, $0-56
 	TESTQ  R15, R15
 	JZ     done
 
-four:
-	CMPQ SI, $0x04
-	JLT  one
+lines4:
+	CMPQ SI, $0x00000004
+	JLT  lesslines4
 	MOVQ AX, R11
 	MOVQ DX, R13
 	MOVQ dim+48(FP), DI
@@ -16997,17 +16999,17 @@ rows4by4from2:
 
 less4by4:
 	ADDQ $0x00001000, CX
-	ADDQ R8, AX
-	ADDQ R9, AX
+	LEAQ (AX)(R8*4), AX
 	SUBQ $0x00000004, SI
-	JMP  four
+	JMP  lines4
 
-one:
-	TESTQ SI, SI
-	JZ    done
-	MOVQ  AX, R11
-	MOVQ  DX, R13
-	MOVQ  dim+48(FP), DI
+lesslines4:
+lines1:
+	CMPQ SI, $0x00000001
+	JLT  lesslines1
+	MOVQ AX, R11
+	MOVQ DX, R13
+	MOVQ dim+48(FP), DI
 
 cols1by8:
 	CMPQ    DI, $0x00000040
@@ -17130,9 +17132,10 @@ rows1by4from0:
 less1by4:
 	ADDQ $0x00000400, CX
 	ADDQ R8, AX
-	DECQ SI
-	JMP  one
+	SUBQ $0x00000001, SI
+	JMP  lines1
 
+lesslines1:
 done:
 	VZEROUPPER
 	RET

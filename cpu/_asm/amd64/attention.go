@@ -17,9 +17,24 @@ const (
 	cutRows  = 256
 )
 
-// tileLines is how many lines the kernels take at once. More would not be
-// faster: four lines times four vectors already hide the latency of FMA.
-const tileLines = 4
+// tile is how many lines a kernel takes at once, and how many vectors of positions or
+// columns.
+type tile struct{ lines, vectors int }
+
+// lineTiles are those of a kernel, the most lines first. Sixteen sums hide the latency of FMA, in
+// AVX2 the eight that there are registers for. Eight lines share the widening of F16 and int8,
+// which takes as long as two or three products: of 64 values times eight lines 28 cycles became
+// 23.5 in F16 and 41 became 30 in q8_0. In AVX2, with one vector, it was no faster.
+func (s set) lineTiles(kind string, one int) []tile {
+	if !s.wide() {
+		return []tile{{4, 2}, {1, one}}
+	}
+	t := []tile{{4, 4}, {1, one}}
+	if kind == "F32" {
+		return t
+	}
+	return append([]tile{{8, 2}}, t...)
+}
 
 func (s set) attention() {
 	for _, kind := range cached {
@@ -33,26 +48,28 @@ func (s set) attention() {
 	s.combine()
 }
 
-// byLines repeats four for every tileLines lines, and one for each of the rest.
-func byLines(lines Register, four, one func()) {
-	Label("four")
-	CMPQ(lines, U8(tileLines))
-	JLT(LabelRef("one"))
-	four()
-	SUBQ(num(tileLines), lines)
-	JMP(LabelRef("four"))
-	Label("one")
-	TESTQ(lines, lines)
-	JZ(LabelRef("done"))
-	one()
-	DECQ(lines)
-	JMP(LabelRef("one"))
+// byLines repeats a tile for as many lines as there are whole tiles, then the next.
+func byLines(lines Register, tiles []tile, do func(tile)) {
+	for _, t := range tiles {
+		name := fmt.Sprint("lines", t.lines)
+		Label(name)
+		CMPQ(lines, num(t.lines))
+		JLT(LabelRef("less" + name))
+		do(t)
+		SUBQ(num(t.lines), lines)
+		JMP(LabelRef(name))
+		Label("less" + name)
+	}
 	Label("done")
 }
 
-// strided are the first count rows of a matrix at base, stride bytes apart.
-func strided(base, stride, stride3 Register, count int) []Mem {
-	return []Mem{mem(base, 0), mem(base, 0).Idx(stride, 1), mem(base, 0).Idx(stride, 2), mem(base, 0).Idx(stride3, 1)}[:count]
+// strided are the first count rows of a matrix, stride bytes apart; from the fifth on
+// they are taken from the second base, 4 rows on.
+func strided(base, base4, stride, stride3 Register, count int) (rows []Mem) {
+	for _, b := range []Register{base, base4} {
+		rows = append(rows, mem(b, 0), mem(b, 0).Idx(stride, 1), mem(b, 0).Idx(stride, 2), mem(b, 0).Idx(stride3, 1))
+	}
+	return rows[:count]
 }
 
 // score multiplies queries with the keys of a page, each lane one position: a
@@ -66,7 +83,7 @@ func (s set) score(kind string) {
 	if kind == "Q8" {
 		SHRQ(U8(5), dim) // blocks
 	}
-	q, k, left := GP64(), GP64(), GP64()
+	q, q4, k, left := GP64(), GP64(), GP64(), GP64()
 	// chunk makes vectors*count sums of the positions from first on
 	chunk := func(count, vectors, first int) {
 		name := fmt.Sprintf("%dfrom%d", count, first)
@@ -78,8 +95,11 @@ func (s set) score(kind string) {
 			}
 		}
 		MOVQ(query, q)
+		if count > 4 {
+			LEAQ(mem(query, 0).Idx(stride, 4), q4)
+		}
 		LEAQ(mem(keys, first*size), k)
-		rows := strided(q, stride, stride3, count)
+		rows := strided(q, q4, stride, stride3, count)
 		dimension := func(scale []VecVirtual) {
 			w := make([]VecVirtual, count)
 			for i := range w {
@@ -101,6 +121,9 @@ func (s set) score(kind string) {
 				PREFETCHT0(mem(k, line).Idx(next, 1))
 			}
 			ADDQ(num(4), q)
+			if count > 4 {
+				ADDQ(num(4), q4)
+			}
 			ADDQ(num(pageRows*size), k)
 		}
 		MOVQ(dim, left)
@@ -124,24 +147,25 @@ func (s set) score(kind string) {
 			}
 		}
 	}
-	chunks := func(count, vectors int) func() {
-		return func() {
-			for first := 0; first < pageRows; first += vectors * s.lanes() {
-				chunk(count, vectors, first)
-			}
-			ADDQ(num(4*cutRows*count), dst)
-			ADDQ(stride, query)
-			if count == tileLines {
-				ADDQ(stride3, query)
-			}
+	byLines(lines, s.lineTiles(kind, 4), func(t tile) {
+		for first := 0; first < pageRows; first += t.vectors * s.lanes() {
+			chunk(t.lines, t.vectors, first)
 		}
-	}
-	if s.wide() {
-		byLines(lines, chunks(tileLines, 4), chunks(1, 4))
-	} else {
-		byLines(lines, chunks(tileLines, 2), chunks(1, 4))
-	}
+		ADDQ(num(4*cutRows*t.lines), dst)
+		skip(query, stride, t.lines)
+	})
 	s.end()
+}
+
+// skip adds so many rows to a pointer.
+func skip(p, stride Register, rows int) {
+	if rows == 1 {
+		ADDQ(stride, p)
+		return
+	}
+	for range rows / 4 {
+		LEAQ(mem(p, 0).Idx(stride, 4), p)
+	}
 }
 
 // accumulate adds rows of values, each times its weight, to the sums of lines:
@@ -158,7 +182,13 @@ func (s set) accumulate(kind string) {
 	// columns adds vectors from, from+1, ... from+vectors-1 after v
 	columns := func(name string, count, from, vectors int) {
 		sum := make([][]VecVirtual, count)
-		out := strided(acc, stride, stride3, count)
+		out := strided(acc, rows, stride, stride3, count)
+		fifth := func() {
+			if count > 4 {
+				LEAQ(mem(acc, 0).Idx(stride, 4), rows)
+			}
+		}
+		fifth()
 		for i := range sum {
 			sum[i] = make([]VecVirtual, vectors)
 			for j := range sum[i] {
@@ -197,6 +227,7 @@ func (s set) accumulate(kind string) {
 			ADDQ(num(4), p)
 			ADDQ(row, rows)
 		})
+		fifth()
 		for i := range sum {
 			for j, x := range sum[i] {
 				VMOVUPS(x, out[i].Offset((from+j)*s.bytes()))
@@ -205,43 +236,34 @@ func (s set) accumulate(kind string) {
 	}
 	// steps goes over the columns, most at first vectors at a time, then by
 	// fewer; a step is whole blocks
-	steps := func(count, most int) func() {
-		return func() {
-			name := fmt.Sprint(count, "by")
-			step, bytes := s.step(kind)
-			whole := step / s.lanes() // vectors in a step
-			MOVQ(sums, acc)
-			MOVQ(values, v)
-			Load(Param("dim"), cols)
-			for vectors := max(most, whole); vectors >= whole; vectors /= 2 {
-				label := fmt.Sprint(name, vectors)
-				Label("cols" + label)
-				CMPQ(cols, num(vectors*s.lanes()))
-				JLT(LabelRef("less" + label))
-				for from := 0; from < vectors; from += most {
-					columns(fmt.Sprint(label, "from", from), count, from, min(most, vectors))
-				}
-				ADDQ(num(vectors*s.bytes()), acc)
-				ADDQ(num(vectors/whole*bytes), v)
-				SUBQ(num(vectors*s.lanes()), cols)
-				JMP(LabelRef("cols" + label))
-				Label("less" + label)
+	steps := func(t tile) {
+		name := fmt.Sprint(t.lines, "by")
+		step, bytes := s.step(kind)
+		whole := step / s.lanes() // vectors in a step
+		MOVQ(sums, acc)
+		MOVQ(values, v)
+		Load(Param("dim"), cols)
+		for vectors := max(t.vectors, whole); vectors >= whole; vectors /= 2 {
+			label := fmt.Sprint(name, vectors)
+			Label("cols" + label)
+			CMPQ(cols, num(vectors*s.lanes()))
+			JLT(LabelRef("less" + label))
+			for from := 0; from < vectors; from += t.vectors {
+				columns(fmt.Sprint(label, "from", from), t.lines, from, min(t.vectors, vectors))
 			}
-			ADDQ(num(4*cutRows*count), weights)
-			ADDQ(stride, sums)
-			if count == tileLines {
-				ADDQ(stride3, sums)
-			}
+			ADDQ(num(vectors*s.bytes()), acc)
+			ADDQ(num(vectors/whole*bytes), v)
+			SUBQ(num(vectors*s.lanes()), cols)
+			JMP(LabelRef("cols" + label))
+			Label("less" + label)
 		}
+		ADDQ(num(4*cutRows*t.lines), weights)
+		skip(sums, stride, t.lines)
 	}
 	Load(Param("n"), left)
 	TESTQ(left, left)
 	JZ(LabelRef("done"))
-	if s.wide() {
-		byLines(lines, steps(tileLines, 4), steps(1, 8))
-	} else {
-		byLines(lines, steps(tileLines, 2), steps(1, 8))
-	}
+	byLines(lines, s.lineTiles(kind, 8), steps)
 	s.end()
 }
 

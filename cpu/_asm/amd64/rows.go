@@ -22,7 +22,7 @@ func (s set) gemvRows(l layout) {
 	SHLQ(U8(2), ld)
 	w, a, a4, left, step3 := GP64(), GP64(), GP64(), GP64(), times(step, 3)
 	b, c := s.weights(l, w), &scales{set: s, layout: l, w: w}
-	records := append(append([]Mem(nil), strided(a, step, step3, 4)...), strided(a4, step, step3, 4)...)
+	records := strided(a, a4, step, step3, 8)
 	some := func(rows int) {
 		name := fmt.Sprint(rows)
 		acc := s.vecs(rows)
