@@ -108,7 +108,7 @@ kernel_sets() {
 }
 
 noasm() {
-	# of the program's tests those that products of the CPU decide: the others take ten times as long without assembly
+	# of the program's tests those that products of the CPU decide: the others take seven minutes more
 	program='^Test(Run.*|Logits|Perplexity|Verify|VerifyDemo|VerifySets|BenchJSON|BenchProfile|BenchInterrupted|Doctor|Devices|CPUAlone|Failures|ChatLoop)$'
 	go vet -tags noasm ./... && gotest -noskip -count=1 -timeout 20m -tags noasm ./cpu/... ./internal/device ./internal/engine &&
 		gotest -noskip -count=1 -timeout 20m -tags noasm -run "$program" ./cmd/drover
