@@ -541,7 +541,7 @@ sim() {
 	sim_library cuda libcuda.so.1 -O3 -march=x86-64-v3
 	sim_library nvml libnvidia-ml.so.1
 	# -Wa,-I: where the assembler finds the headers that the library carries
-	sim_library metal libmetalsim.so -O2 -march=x86-64-v3 -Wa,-Iinternal/sim/metal
+	sim_library metal libmetalsim.so -O2 -march=x86-64-v3 -Wl,-Bsymbolic -Wa,-Iinternal/sim/metal
 	say "bin/sim: libcuda.so.1 libnvidia-ml.so.1 libmetalsim.so"
 }
 

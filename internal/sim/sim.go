@@ -45,7 +45,7 @@ func Metal(t testing.TB) string {
 		t.Fatalf("no clang++-19 for the software Metal device: ./build.sh deps: %v", err)
 	}
 	// -Wa,-I: where the assembler finds the headers that the library carries
-	return library(t, "metal", "libmetalsim.so", []string{"-O2", "-march=x86-64-v3", "-Wa,-I" + filepath.Join(root(t), "internal", "sim", "metal")})
+	return library(t, "metal", "libmetalsim.so", []string{"-O2", "-march=x86-64-v3", "-Wl,-Bsymbolic", "-Wa,-I" + filepath.Join(root(t), "internal", "sim", "metal")})
 }
 
 // NVML gives the path of the stand-in for NVML, for DROVER_NVML_LIBRARY, in

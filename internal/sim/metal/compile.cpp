@@ -20,7 +20,7 @@ namespace metalsim {
 namespace {
 
 const char* const flags =
-    " -x clcpp -cl-std=clc++2021 -cl-no-stdinc -Xclang -cl-ext=-cl_khr_fp64,-__opencl_c_fp64,+cl_khr_fp16 -Wno-everything -Werror=pre-c++17-compat -O2 -gline-tables-only -march=x86-64-v3 -fPIC -fno-vectorize"
+    " -Wl,-Bsymbolic -x clcpp -cl-std=clc++2021 -cl-no-stdinc -Xclang -cl-ext=-cl_khr_fp64,-__opencl_c_fp64,+cl_khr_fp16 -Wno-everything -Werror=pre-c++17-compat -O2 -gline-tables-only -march=x86-64-v3 -fPIC -fno-vectorize"
     " -fno-slp-vectorize -fstack-clash-protection -ffp-contract=on -fsanitize=thread,alignment -fno-sanitize-trap=all -fsanitize-recover=alignment -mllvm -tsan-instrument-read-before-write"
     " -mllvm -tsan-instrument-func-entry-exit=0 -mllvm -tsan-instrument-atomics=0"
     // each call of the source stays one, with an address of its own, or threads that part would not be told apart
@@ -68,6 +68,8 @@ std::string defines(const CompileSettings& s) {
 
 // Writes the headers that programs include, and empty ones for the first pass.
 std::string header_folder(std::string& error) {
+  static std::mutex lock;  // of threads that come first together; processes write each their own files
+  std::lock_guard hold(lock);
   std::string all;
   for (auto& h : headers()) all += h.text;
   std::string folder = options().cache + "/include-" + hash(all);

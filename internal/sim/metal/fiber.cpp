@@ -13,7 +13,7 @@
 
 namespace metalsim {
 
-thread_local Fiber* running;
+thread_local Fiber* running __attribute__((tls_model("initial-exec")));
 thread_local Fault fault;
 
 asm(R"(
@@ -34,7 +34,8 @@ metalsim_switch:
   popq %r12
   popq %rbx
   popq %rbp
-  ret
+  popq %rcx
+  jmpq *%rcx  # not ret: the processor would expect to go on where the call was
 .size metalsim_switch, . - metalsim_switch
 )");
 
@@ -54,7 +55,7 @@ void Stacks::reserve(unsigned n) {
 }
 
 void prepare(Fiber& fiber, char* stack, void (*f)()) {
-  auto** word = reinterpret_cast<void**>(stack + stack_size) - 1;
+  auto** word = reinterpret_cast<void**>(thread_word(reinterpret_cast<unsigned long>(stack)));
   *word = &fiber;
   word -= 2;  // f begins as if called: its stack is 8 bytes off a multiple of 16
   *word = nullptr;
@@ -83,7 +84,7 @@ void handle(int signal, siginfo_t* info, void* context) {
     fault = {signal, reinterpret_cast<unsigned long>(info->si_addr), signal == SIGSEGV && info->si_code == SI_KERNEL};
     auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
     // the fiber never goes on, so that its whole stack is free
-    registers[REG_RSP] = static_cast<greg_t>(running->thread.stack + stack_size - 1024 - 8);
+    registers[REG_RSP] = static_cast<greg_t>(running->thread.stack + stack_size - 64 * stack_turns - 1024 - 8);
     registers[REG_RIP] = reinterpret_cast<greg_t>(on_fault);
     running = nullptr;
     return;

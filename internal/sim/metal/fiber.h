@@ -43,8 +43,7 @@ void prepare(Fiber& fiber, char* stack, void (*f)());
 
 // The fiber that runs, by its stack.
 inline Fiber* current_fiber() {
-  auto at = (reinterpret_cast<unsigned long>(__builtin_frame_address(0)) | (stack_size - 1)) - 7;
-  return *reinterpret_cast<Fiber**>(at);
+  return *reinterpret_cast<Fiber**>(thread_word(reinterpret_cast<unsigned long>(__builtin_frame_address(0))));
 }
 
 // Faults of a fiber become calls of `f` on its stack, for the host thread that calls
@@ -54,7 +53,7 @@ struct Fault {
   unsigned long address;
   bool general;  // without an address: of a vector that is not aligned, or outside of what addresses can be
 };
-extern thread_local Fiber* running;
+extern thread_local Fiber* running __attribute__((tls_model("initial-exec")));
 extern thread_local Fault fault;
 void catch_faults(void (*f)());
 int timeout_signal();  // ends the fiber of the host thread that it is sent to, unless that runs code of the device

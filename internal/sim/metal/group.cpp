@@ -239,13 +239,6 @@ bool Group::release_barrier() {
   return true;
 }
 
-void* Group::slots(Fiber& f) {
-  Simdgroup& s = simdgroups_[f.thread.simdgroup];
-  return s.slots[s.parity];
-}
-
-void Group::wait(Fiber& f) { metalsim_switch(&f.top, scheduler_); }
-
 bool Group::fail(const Fiber& f, const std::string& why, const void* site) {
   std::string line = site ? dispatch_.program->line(site) : "";
   failure = {3, "kernel " + dispatch_.kernel->name + ", threadgroup " + xyz(f.thread.group) + ", thread " + xyz(f.thread.position) + (line.empty() ? "" : ", " + line) + ": " + why};

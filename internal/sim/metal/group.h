@@ -41,8 +41,11 @@ class Group {
   const Dispatch& dispatch() const { return dispatch_; }
   const std::vector<Range>& ranges() const { return ranges_; }
   const std::vector<Place>& places() const { return places_; }
-  void* slots(Fiber& f);  // of its simdgroup, for values that are exchanged
-  void wait(Fiber& f);    // until others have come to where it is
+  void* slots(const Fiber& f) {  // of its simdgroup, for values that are exchanged
+    Simdgroup& s = simdgroups_[f.thread.simdgroup];
+    return s.slots[s.parity];
+  }
+  void wait(Fiber& f) { metalsim_switch(&f.top, scheduler_); }  // until others have come to where it is
   [[noreturn]] void stop(Fiber& f, const std::string& why, const void* site, int64_t code = 3);  // ends the dispatch
   RaceCheck& races;
   WrittenCheck& written;

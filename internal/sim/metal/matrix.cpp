@@ -1,8 +1,5 @@
 #include "matrix.h"
 
-#include <immintrin.h>
-
-#include <cstring>
 #include <utility>
 
 namespace metalsim {
@@ -14,29 +11,6 @@ void matrix_layout(uint64_t seed, unsigned char layout[64]) {
   for (unsigned i = 63; i > 0; i--) {
     state = state * 6364136223846793005u + 1442695040888963407u;
     std::swap(layout[i], layout[(state >> 33) % (i + 1)]);
-  }
-}
-
-float load_element(const void* from, unsigned i, int kind) {
-  if (kind == 0) return static_cast<const float*>(from)[i];
-  uint16_t h = static_cast<const uint16_t*>(from)[i];
-  if (kind == 1) return _cvtsh_ss(h);
-  uint32_t bits = uint32_t{h} << 16;
-  float f;
-  memcpy(&f, &bits, 4);
-  return f;
-}
-
-void store_element(void* to, unsigned i, int kind, float v) {
-  if (kind == 0) {
-    static_cast<float*>(to)[i] = v;
-  } else if (kind == 1) {
-    static_cast<uint16_t*>(to)[i] = _cvtss_sh(v, 0);
-  } else {
-    uint32_t b;
-    memcpy(&b, &v, 4);
-    bool nan = (b & 0x7fffffff) > 0x7f800000;
-    static_cast<uint16_t*>(to)[i] = static_cast<uint16_t>(nan ? b >> 16 | 0x40 : (b + 0x7fff + (b >> 16 & 1)) >> 16);
   }
 }
 

@@ -61,7 +61,7 @@ extern "C" __attribute__((visibility("hidden"), weak)) __global char __start_met
 METALSIM_RUNTIME inline ulong variable(ulong at) { return self()->variables + (at - (ulong)&__start_metalsim_threadgroup[0]); }
 
 __attribute__((no_sanitize("thread"), no_sanitize("alignment"), always_inline)) inline void touch(ulong at, ulong size, int access) {
-  Thread* t = *(Thread**)(((ulong)__builtin_frame_address(0) | (stack_size - 1)) - 7);
+  Thread* t = self();
   if (at - t->stack < stack_size) return;
   if (!t->watched)
     for (const Range* r = t->ranges; r->size; r++)

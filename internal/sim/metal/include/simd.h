@@ -8,7 +8,7 @@
 
 namespace metalsim {
 
-METALSIM_RUNTIME inline Thread* self() { return *(Thread**)(((ulong)__builtin_frame_address(0) | (stack_size - 1)) - 7); }
+__attribute__((no_sanitize("thread"), no_sanitize("alignment"), always_inline)) inline Thread* self() { return *(Thread**)thread_word((ulong)__builtin_frame_address(0)); }
 
 // Gives value to the other lanes when all have come, and combines theirs with f in the
 // lanes' order. Lanes that have returned from the kernel have no part in it.

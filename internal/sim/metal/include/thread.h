@@ -5,7 +5,8 @@
 
 namespace metalsim {
 
-constexpr unsigned long stack_size = 64 << 10;  // of a thread, aligned to itself; its last word is the address of its Thread
+constexpr unsigned long stack_size = 64 << 10;  // of a thread, aligned to itself
+constexpr unsigned long stack_turns = 64;       // of a cache line each: or all stacks would begin in the same few lines of the host's caches
 constexpr unsigned slot_size = 64;              // bytes that a lane can give to the others
 constexpr unsigned max_buffers = 31;
 
@@ -33,6 +34,10 @@ struct Thread {
   unsigned long variables;           // where the program's threadgroup variables lie
   const unsigned char* layout;       // element of an 8x8 matrix, by 2 x lane + place
 };
+
+// Where a stack keeps the address of its Thread, by any address in it: behind all
+// that the thread uses of it.
+__attribute__((always_inline)) constexpr unsigned long thread_word(unsigned long at) { return (at | (stack_size - 1)) - 7 - at / stack_size % stack_turns * 64; }
 
 }  // namespace metalsim
 
