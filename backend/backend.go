@@ -143,7 +143,8 @@ type Rates struct {
 
 	Latency float64 // seconds that a crossing of the link takes beside its bytes; 0: not measured
 
-	Layers map[quant.Type][]LayerTime // per format timed, the smallest first; nil: none
+	Layers   map[quant.Type][]LayerTime // per format timed, the smallest first; nil: none
+	Mixtures []MixtureTime              // layers with experts that were timed
 }
 
 // Work is operations, a multiply and an add being two.
@@ -188,6 +189,37 @@ type LayerTime struct {
 	Weights float64 // of its matrices
 	Decode  float64 // seconds of one row at the start of a sequence
 	Prompt  float64 // seconds of the first 512 rows
+}
+
+// MixtureTime is how long a layer with experts takes, every matrix in one format but
+// the router. Weights are those that a row is multiplied by: all of attention's, and of
+// the experts in use.
+type MixtureTime struct {
+	Mixture
+	LayerTime
+}
+
+// Mixture says which layers with experts take the same time.
+type Mixture struct {
+	Format        quant.Type
+	Dim, FFN      int
+	Experts, Used int
+}
+
+// MixtureOf is the mixture of a shape with experts, in a format.
+func MixtureOf(c *Config, t quant.Type) Mixture {
+	return Mixture{t, c.Dim, c.FFN, c.Experts, c.ExpertsUsed}
+}
+
+// Mixture is the time of a layer with experts of this shape and format, nil where it
+// was not timed.
+func (r *Rates) Mixture(c *Config, t quant.Type) *LayerTime {
+	for i := range r.Mixtures {
+		if r.Mixtures[i].Mixture == MixtureOf(c, t) {
+			return &r.Mixtures[i].LayerTime
+		}
+	}
+	return nil
 }
 
 // Sensors is what the system tells; nil where it does not.

@@ -15,7 +15,6 @@ import (
 	"drover/backend"
 	"drover/internal/device"
 	"drover/internal/engine"
-	"drover/internal/rates"
 	"drover/internal/sched"
 )
 
@@ -84,7 +83,7 @@ func (m *machine) now(ctx context.Context, must bool, model *backend.Model) (*wo
 			return nil, err
 		}
 		if must {
-			if err := m.speeds.time(ctx, d, s, rates.Formats(model)); err != nil {
+			if err := m.speeds.time(ctx, d, s, model); err != nil {
 				return nil, err
 			}
 		}

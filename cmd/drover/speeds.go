@@ -82,39 +82,61 @@ func (s *speeds) of(ctx context.Context, d backend.Device, i backend.Info, must 
 	return s.guess(i, ""), nil
 }
 
-// time times layers in formats that were not timed, and keeps that. Errors: ctx's,
-// backend.ErrLost; another leaves the speed as it is known.
-func (s *speeds) time(ctx context.Context, d backend.Device, known *speed, formats []quant.Type) error {
+// time times layers like a model's in formats that were not timed, and keeps that.
+// Errors: ctx's, backend.ErrLost; another leaves the speed as it is known.
+func (s *speeds) time(ctx context.Context, d backend.Device, known *speed, m *backend.Model) error {
 	if known == nil || known.guessed {
 		return nil
 	}
-	formats = slices.DeleteFunc(slices.Clone(formats), func(t quant.Type) bool { return known.Rates.Layers[t] != nil })
-	if len(formats) == 0 {
-		return nil
-	}
 	id := d.Info().ID
-	fmt.Fprintf(s.notes, "%s: timing layers in %s, some seconds; it is kept for later plans\n", id, inWords(formats))
-	for _, t := range formats {
-		times, err := rates.Layers(ctx, d, t)
+	// keep takes what was timed, unless that failed or there was no room
+	keep := func(t quant.Type, err error, add func(r *backend.Rates)) error {
 		switch {
 		case ctx.Err() != nil, errors.Is(err, backend.ErrLost):
 			return fmt.Errorf("measure %s: %w", id, err)
+		case errors.Is(err, backend.ErrMemory):
+			return nil
 		case err != nil:
 			fmt.Fprintf(s.notes, "%s: %v\n", id, err)
-			continue
-		case len(times) == 0:
-			continue // no room for them
+			return nil
 		}
 		if e, err := s.store.Load(known.key); err == nil {
 			known.Entry = *e
 		}
-		if known.Rates.Layers == nil {
-			known.Rates.Layers = map[quant.Type][]backend.LayerTime{}
-		}
-		known.Rates.Layers[t] = times
+		add(&known.Rates)
 		delete(known.Speed, t) // it was learnt against other times
 		if err := s.store.Save(known.key, &known.Entry); err != nil {
 			s.unusable(err)
+		}
+		return nil
+	}
+	formats := slices.DeleteFunc(rates.Formats(m), func(t quant.Type) bool { return known.Rates.Layers[t] != nil })
+	if len(formats) > 0 {
+		fmt.Fprintf(s.notes, "%s: timing layers in %s, some seconds; it is kept for later plans\n", id, inWords(formats))
+	}
+	for _, t := range formats {
+		times, err := rates.Layers(ctx, d, t)
+		if err == nil && len(times) == 0 {
+			continue // no room for them
+		}
+		err = keep(t, err, func(r *backend.Rates) {
+			if r.Layers == nil {
+				r.Layers = map[quant.Type][]backend.LayerTime{}
+			}
+			r.Layers[t] = times
+		})
+		if err != nil {
+			return err
+		}
+	}
+	formats = slices.DeleteFunc(rates.ExpertFormats(m), func(t quant.Type) bool { return known.Rates.Mixture(&m.Config, t) != nil })
+	if len(formats) > 0 {
+		fmt.Fprintf(s.notes, "%s: timing layers of experts like this model's in %s, some seconds; it is kept for later plans\n", id, inWords(formats))
+	}
+	for _, t := range formats {
+		mixture, err := rates.Mixture(ctx, d, t, &m.Config)
+		if err := keep(t, err, func(r *backend.Rates) { r.Mixtures = append(r.Mixtures, mixture) }); err != nil {
+			return err
 		}
 	}
 	return nil

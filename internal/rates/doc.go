@@ -24,7 +24,8 @@ type Doc struct {
 
 	Latency float64 `json:"latency_s"` // of a crossing; 0: not measured
 
-	Layers map[string][]LayerDoc `json:"layers,omitempty"` // by format
+	Layers   map[string][]LayerDoc `json:"layers,omitempty"` // by format
+	Mixtures []MixtureDoc          `json:"mixtures,omitempty"`
 }
 
 // LayerDoc is how long a layer takes: backend.LayerTime in JSON.
@@ -32,6 +33,16 @@ type LayerDoc struct {
 	Weights float64 `json:"weights"`
 	Decode  float64 `json:"decode_s"`
 	Prompt  float64 `json:"prompt_512_s"`
+}
+
+// MixtureDoc is how long a layer with experts takes: backend.MixtureTime in JSON.
+type MixtureDoc struct {
+	Format  string `json:"format"`
+	Dim     int    `json:"dim"`
+	FFN     int    `json:"ffn"`
+	Experts int    `json:"experts"`
+	Used    int    `json:"used"`
+	LayerDoc
 }
 
 // NewDoc is rates as JSON.
@@ -47,6 +58,9 @@ func NewDoc(r backend.Rates) *Doc {
 		for _, l := range times {
 			doc.Layers[t.String()] = append(doc.Layers[t.String()], LayerDoc(l))
 		}
+	}
+	for _, m := range r.Mixtures {
+		doc.Mixtures = append(doc.Mixtures, MixtureDoc{m.Format.String(), m.Dim, m.FFN, m.Experts, m.Used, LayerDoc(m.LayerTime)})
 	}
 	return doc
 }
@@ -85,14 +99,26 @@ func (doc *Doc) Rates() (backend.Rates, error) {
 		}
 		last := 0.
 		for _, l := range times {
-			if !(l.Weights > last && l.Weights <= 1e12 && l.Decode >= 1e-9 && l.Decode <= 1e3 && l.Prompt >= 1e-9 && l.Prompt <= 1e6) {
+			if !(l.Weights > last && l.possible()) {
 				return r, fmt.Errorf("layers of %s has %+v: ascending numbers of weights and positive seconds are possible", name, l)
 			}
 			last = l.Weights
 			r.Layers[t] = append(r.Layers[t], backend.LayerTime(l))
 		}
 	}
+	for _, m := range doc.Mixtures {
+		t, err := quant.Parse(m.Format)
+		if err != nil || m.Dim < 1 || m.FFN < 1 || m.Used < 1 || m.Used > m.Experts || !m.possible() {
+			return r, fmt.Errorf("mixtures has %+v: a number format, positive sizes and seconds are possible, and no more experts in use than there are", m)
+		}
+		r.Mixtures = append(r.Mixtures, backend.MixtureTime{Mixture: backend.Mixture{Format: t, Dim: m.Dim, FFN: m.FFN, Experts: m.Experts, Used: m.Used}, LayerTime: backend.LayerTime(m.LayerDoc)})
+	}
 	return r, nil
+}
+
+// possible says whether a layer may have so many weights and take so long.
+func (l LayerDoc) possible() bool {
+	return l.Weights > 0 && l.Weights <= 1e12 && l.Decode >= 1e-9 && l.Decode <= 1e3 && l.Prompt >= 1e-9 && l.Prompt <= 1e6
 }
 
 // Guess is about how fast a device may be, from its kind and size alone: what a

@@ -11,10 +11,11 @@ import (
 	"drover/internal/quant"
 )
 
-// size is a shape of layers that are timed: of a 1B, 8B and 65B model.
-type size struct{ dim, heads, kvHeads, ffn int }
+// size is a shape of layers that are timed; experts 0: dense ones.
+type size struct{ dim, heads, kvHeads, headDim, ffn, experts, used int }
 
-var sizes = [...]size{{2048, 16, 4, 5632}, {4096, 32, 8, 14336}, {8192, 64, 8, 22016}}
+// sizes are those of a 1B, 8B and 65B model.
+var sizes = [...]size{{2048, 16, 4, 128, 5632, 0, 0}, {4096, 32, 8, 128, 14336, 0, 0}, {8192, 64, 8, 128, 22016, 0, 0}}
 
 // A stage's layers take about coldBytes, so that a CPU's last cache holds little of
 // them, where the device has four times that free. Rows of a prompt are promptRows; a
@@ -49,6 +50,17 @@ func Layers(ctx context.Context, d backend.Device, t quant.Type) ([]backend.Laye
 	return times, nil
 }
 
+// Mixture times layers of the shape's width and experts, every matrix but the router in
+// format t. A second or two on a GPU, and as long as a few prompts take a CPU. Errors:
+// those of Load and Forward; backend.ErrMemory where there is no room.
+func Mixture(ctx context.Context, d backend.Device, t quant.Type, c *backend.Config) (backend.MixtureTime, error) {
+	l, err := layers(ctx, d, t, size{c.Dim, c.Heads, c.KVHeads, c.HeadDim, c.FFN, c.Experts, c.ExpertsUsed})
+	if err != nil {
+		return backend.MixtureTime{}, fmt.Errorf("time a layer of experts in %v: %w", t, err)
+	}
+	return backend.MixtureTime{Mixture: backend.MixtureOf(c, t), LayerTime: l}, nil
+}
+
 // enough says that larger layers take time in proportion.
 func enough(times []backend.LayerTime) bool {
 	last := times[len(times)-1].Prompt
@@ -75,6 +87,19 @@ func Formats(m *backend.Model) []quant.Type {
 	return formats
 }
 
+// ExpertFormats is those of Formats that the model's experts are in and a whole layer
+// could be: none for a dense model.
+func ExpertFormats(m *backend.Model) []quant.Type {
+	c := &m.Config
+	if c.Experts == 0 {
+		return nil
+	}
+	return slices.DeleteFunc(Formats(m), func(t quant.Type) bool {
+		whole := c.Dim%t.BlockElems() == 0 && c.FFN%t.BlockElems() == 0 && c.Heads*c.HeadDim%t.BlockElems() == 0
+		return !whole || !slices.ContainsFunc(m.Layers, func(l backend.Layer) bool { return l.Gate.Type == t || l.Up.Type == t || l.Down.Type == t })
+	})
+}
+
 // layers times layers of one size. A stage has one layer as its first run and more as
 // its second: what a pass costs beside its layers is not in the difference.
 func layers(ctx context.Context, d backend.Device, t quant.Type, s size) (backend.LayerTime, error) {
@@ -93,7 +118,7 @@ func layers(ctx context.Context, d backend.Device, t quant.Type, s size) (backen
 	if err != nil {
 		return backend.LayerTime{}, err
 	}
-	c := clock{ctx: ctx, stage: stage, dim: m.Config.Dim, pages: limits.Pages, more: n - 2}
+	c := clock{ctx: ctx, stage: stage, dim: m.Config.Dim, hidden: hidden(promptRows * m.Config.Dim), pages: limits.Pages, more: n - 2, spread: s.experts > 0}
 	l := backend.LayerTime{Weights: s.weights()}
 	l.Prompt = c.prompt()
 	l.Decode = c.decode()
@@ -114,12 +139,24 @@ func room(info backend.Info, m *backend.Model) error {
 
 // clock times passes of a stage.
 type clock struct {
-	ctx   context.Context
-	stage backend.Stage
-	dim   int
-	pages int
-	more  int // layers of the second run beyond one
-	err   error
+	ctx    context.Context
+	stage  backend.Stage
+	dim    int
+	hidden []float32 // what layers begin with
+	pages  int
+	more   int  // layers of the second run beyond one
+	spread bool // rows are shared among experts: fewer do not take time in proportion
+	err    error
+}
+
+// hidden is n values from -3 to 3, so that rows go to experts of their own.
+func hidden(n int) []float32 {
+	x, state := make([]float32, n), uint64(1)
+	for i := range x {
+		state = state*6364136223846793005 + 1442695040888963407 // Knuth's MMIX generator
+		x[i] = float32(state>>33%7) - 3
+	}
+	return x
 }
 
 // decode is the seconds of a layer for one row.
@@ -134,13 +171,16 @@ func (c *clock) decode() float64 {
 func (c *clock) prompt() float64 {
 	b := c.batch(fewRows)
 	c.pass(0, b) // the first may compile, or wake the device
-	if c.pass(0, b) > longest.Seconds() {
+	slow := c.pass(0, b) > longest.Seconds()
+	if slow && !c.spread {
 		return c.layer(b, true) * promptRows / fewRows
 	}
 	b = c.batch(promptRows)
 	c.pass(0, b)
-	c.pass(1, b)
-	return c.layer(b, false)
+	if !slow {
+		c.pass(1, b)
+	}
+	return c.layer(b, slow)
 }
 
 // layer is the seconds of a layer where the second run has `more` layers more than the
@@ -169,9 +209,7 @@ func (c *clock) pass(run int, b *backend.Batch) float64 {
 	if c.err != nil {
 		return 0
 	}
-	for i := range b.Hidden {
-		b.Hidden[i] = float32(i%7) - 3
-	}
+	copy(b.Hidden, c.hidden)
 	began := time.Now()
 	c.err = c.stage.Forward(c.ctx, run, b)
 	return time.Since(began).Seconds()
@@ -197,30 +235,41 @@ func quartile(x []float64) float64 {
 	return x[len(x)/4]
 }
 
-// weights is how many a layer has.
-func (s size) weights() float64 {
-	kv := s.dim / s.heads * s.kvHeads
-	return float64(2*s.dim*s.dim + 2*s.dim*kv + 3*s.dim*s.ffn)
+// weights is how many of a layer's a row is multiplied by.
+func (s size) weights() float64 { return s.attention() + float64(max(1, s.used))*s.expert() }
+
+func (s size) attention() float64 {
+	return 2 * float64(s.dim) * float64(s.headDim) * float64(s.heads+s.kvHeads)
 }
+func (s size) expert() float64 { return 3 * float64(s.dim) * float64(s.ffn) }
 
 // model has layers of this size, one and at least two more, of about cold bytes.
 func (s size) model(t quant.Type, cold uint64) *backend.Model {
-	bytes := s.weights() / float64(t.BlockElems()) * float64(t.BlockBytes())
-	n := 1 + min(max(2, int(float64(cold)/bytes)), 40)
-	headDim := s.dim / s.heads
-	m := &backend.Model{Config: backend.Config{Arch: "llama", Dim: s.dim, Layers: n, Heads: s.heads, KVHeads: s.kvHeads, HeadDim: headDim, FFN: s.ffn,
-		Vocab: 32, Context: promptRows + backend.PageRows, NormEps: 1e-5, Rope: backend.Rope{Base: 10000, Dims: headDim, Factor: 1}}}
+	experts := max(1, s.experts)
+	all, perByte := s.attention()+float64(experts)*s.expert(), float64(t.BlockElems())/float64(t.BlockBytes())
+	// what a row reads is to be cold, and all of it in no more than twice that
+	n := 1 + min(max(2, int(float64(cold)*perByte*min(1/s.weights(), 2/all))), 40)
+	m := &backend.Model{Config: backend.Config{Arch: "llama", Dim: s.dim, Layers: n, Heads: s.heads, KVHeads: s.kvHeads, HeadDim: s.headDim, FFN: s.ffn,
+		Experts: s.experts, ExpertsUsed: s.used,
+		Vocab: 32, Context: promptRows + backend.PageRows, NormEps: 1e-5, Rope: backend.Rope{Base: 10000, Dims: s.headDim, Factor: 1}}}
 	ones := vector(s.dim)
-	wide, narrow := pattern(t, s.dim), pattern(t, s.ffn)
-	matrix := func(rows int) *backend.Tensor {
-		return &backend.Tensor{Name: "layer", Type: t, Rows: rows, Cols: s.dim, Source: wide}
+	sources := map[int]*rows{} // by columns
+	matrix := func(rows, cols int) *backend.Tensor {
+		if sources[cols] == nil {
+			sources[cols] = pattern(t, cols, 64)
+		}
+		return &backend.Tensor{Name: "layer", Type: t, Rows: rows, Cols: cols, Source: sources[cols]}
 	}
-	kv := headDim * s.kvHeads
+	q, kv := s.headDim*s.heads, s.headDim*s.kvHeads
+	l := backend.Layer{AttnNorm: ones, Q: matrix(q, s.dim), K: matrix(kv, s.dim), V: matrix(kv, s.dim), O: matrix(s.dim, q),
+		FFNNorm: ones, Gate: matrix(experts*s.ffn, s.dim), Up: matrix(experts*s.ffn, s.dim), Down: matrix(experts*s.dim, s.ffn)}
+	if s.experts > 0 {
+		l.Router = &backend.Tensor{Name: "router", Type: quant.F32, Rows: s.experts, Cols: s.dim, Source: pattern(quant.F32, s.dim, s.experts)}
+	}
 	for range n {
-		m.Layers = append(m.Layers, backend.Layer{AttnNorm: ones, Q: matrix(s.dim), K: matrix(kv), V: matrix(kv), O: matrix(s.dim),
-			FFNNorm: ones, Gate: matrix(s.ffn), Up: matrix(s.ffn), Down: &backend.Tensor{Name: "layer", Type: t, Rows: s.dim, Cols: s.ffn, Source: narrow}})
+		m.Layers = append(m.Layers, l)
 	}
-	m.Embed, m.Norm = &backend.Tensor{Name: "embedding", Type: t, Rows: m.Config.Vocab, Cols: s.dim, Source: wide}, ones
+	m.Embed, m.Norm = matrix(m.Config.Vocab, s.dim), ones
 	m.Output = m.Embed
 	return m
 }
@@ -231,8 +280,7 @@ type rows struct {
 	row  int // bytes of one
 }
 
-func pattern(t quant.Type, cols int) *rows {
-	const n = 64
+func pattern(t quant.Type, cols, n int) *rows {
 	r := &rows{make([]byte, n*t.RowBytes(cols)), t.RowBytes(cols)}
 	quant.Random(t, r.data, 1, 0.02)
 	return r

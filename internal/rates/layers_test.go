@@ -3,6 +3,7 @@ package rates
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"drover/backend"
@@ -17,6 +18,7 @@ type fakeDevice struct {
 	open   int
 	shapes []backend.Config
 	passes map[[2]int]int // by run and rows
+	alike  bool           // a pass had two rows that begin in the same way
 }
 
 func (d *fakeDevice) Info() backend.Info {
@@ -56,6 +58,12 @@ func (s *fakeStage) Forward(_ context.Context, run int, b *backend.Batch) error 
 		if x*x > 9 {
 			s.t.Fatalf("a hidden value of %v", x)
 		}
+	}
+	seen := map[[16]float32]bool{}
+	for i := range rows {
+		row := [16]float32(b.Hidden[i*s.m.Config.Dim:])
+		s.alike = s.alike || seen[row]
+		seen[row] = true
 	}
 	s.passes[[2]int{run, rows}]++
 	return s.fail
@@ -107,6 +115,55 @@ func TestLayersFail(t *testing.T) {
 	d.fail = errors.New("broken")
 	if _, err := Layers(context.Background(), d, quant.Q8_0); !errors.Is(err, d.fail) || d.open != 0 {
 		t.Errorf("got %v, %d stages left", err, d.open)
+	}
+}
+
+// Layers of a model's experts are timed in its own shape, with rows that do not all
+// want the same ones.
+func TestMixture(t *testing.T) {
+	d := fake(t, 1<<36)
+	c := &backend.Config{Dim: 512, Heads: 8, KVHeads: 2, HeadDim: 32, FFN: 768, Experts: 6, ExpertsUsed: 2}
+	got, err := Mixture(context.Background(), d, quant.Q4_0, c)
+	want := backend.Mixture{Format: quant.Q4_0, Dim: 512, FFN: 768, Experts: 6, Used: 2}
+	if err != nil || got.Mixture != want || got.Weights != 2*512*256+2*512*64+2*3*512*768 || d.open != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if s := d.shapes[0]; s.Dim != c.Dim || s.Heads != c.Heads || s.KVHeads != c.KVHeads || s.HeadDim != c.HeadDim || s.FFN != c.FFN || s.Experts != c.Experts || s.ExpertsUsed != c.ExpertsUsed {
+		t.Errorf("timed %+v", s)
+	}
+	for _, key := range [][2]int{{0, 1}, {1, 1}, {0, promptRows}, {1, promptRows}} {
+		if d.passes[key] < 2 {
+			t.Errorf("run %d with %d rows passed %d times", key[0], key[1], d.passes[key])
+		}
+	}
+	if d.alike {
+		t.Error("rows of a prompt are alike")
+	}
+	d = fake(t, 1<<20)
+	if _, err := Mixture(context.Background(), d, quant.Q4_0, c); !errors.Is(err, backend.ErrMemory) {
+		t.Errorf("with 1 MiB: %v", err)
+	}
+}
+
+// Formats of experts alone count, and only where a whole layer can be in them.
+func TestExpertFormats(t *testing.T) {
+	matrix := func(f quant.Type, rows, cols int) *backend.Tensor {
+		return &backend.Tensor{Type: f, Rows: rows, Cols: cols}
+	}
+	layer := func(attention, up, down quant.Type) backend.Layer {
+		one := matrix(quant.F32, 1, 256)
+		return backend.Layer{AttnNorm: one, Q: matrix(attention, 256, 256), K: matrix(attention, 256, 256), V: matrix(attention, 256, 256), O: matrix(attention, 256, 256),
+			FFNNorm: one, Router: matrix(quant.F32, 4, 256), Gate: matrix(up, 4*288, 256), Up: matrix(up, 4*288, 256), Down: matrix(down, 4*256, 288)}
+	}
+	m := &backend.Model{Config: backend.Config{Dim: 256, Layers: 2, Heads: 4, KVHeads: 4, HeadDim: 64, FFN: 288, Experts: 4, ExpertsUsed: 2},
+		Norm: matrix(quant.F32, 1, 256), Embed: matrix(quant.Q8_0, 64, 256), Layers: []backend.Layer{layer(quant.Q8_0, quant.Q4_K, quant.Q5_0), layer(quant.Q8_0, quant.Q4_0, quant.Q5_0)}}
+	m.Output = m.Embed
+	if got := ExpertFormats(m); !slices.Equal(got, []quant.Type{quant.Q4_0, quant.Q5_0}) {
+		t.Errorf("got %v", got) // not Q4_K: 288 is no multiple of 256
+	}
+	m.Config.Experts = 0
+	if got := ExpertFormats(m); got != nil {
+		t.Errorf("of a dense model: %v", got)
 	}
 }
 

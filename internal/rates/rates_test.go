@@ -23,7 +23,10 @@ func card() (backend.Info, backend.Sensors) {
 }
 
 func some() *Entry {
-	return &Entry{Rates: backend.Rates{Read: 8e11, Copy: 7e11, Matrix: 6e13, Float: 2e13, Format: map[quant.Type]float64{quant.Q4_0: 7e11}, Launch: 1e-6, Link: 2e10, Latency: 1e-5},
+	return &Entry{Rates: backend.Rates{Read: 8e11, Copy: 7e11, Matrix: 6e13, Float: 2e13, Format: map[quant.Type]float64{quant.Q4_0: 7e11}, Launch: 1e-6, Link: 2e10, Latency: 1e-5,
+		Layers: map[quant.Type][]backend.LayerTime{quant.Q8_0: {{Weights: 4e7, Decode: 1e-4, Prompt: 1e-3}}},
+		Mixtures: []backend.MixtureTime{{Mixture: backend.Mixture{Format: quant.Q4_K, Dim: 4096, FFN: 14336, Experts: 8, Used: 2},
+			LayerTime: backend.LayerTime{Weights: 4e8, Decode: 2e-4, Prompt: 3e-3}}}},
 		Speed: map[quant.Type]float64{quant.Q8_0: 0.9}}
 }
 
@@ -90,6 +93,7 @@ func TestDamaged(t *testing.T) {
 	for _, c := range []struct{ old, new string }{
 		{string(good), ""}, {string(good), string(good[:len(good)/2])}, {"8e+11", "-1"}, {"8e+11", "1e300"}, {`"GPU-a"`, `"GPU-b"`},
 		{"0.9", "0"}, {"0.9", "1e9"}, {"Q8_0", "Q9_9"}, {"800000000000", "0"},
+		{"Q4_K", "Q9_9"}, {`"used": 2`, `"used": 9`}, {`"used": 2`, `"used": 0`}, {`"dim": 4096`, `"dim": -1`}, {`"decode_s": 0.0002`, `"decode_s": 0`}, {`"weights": 400000000`, `"weights": 1e300`},
 	} {
 		bad := strings.Replace(string(good), c.old, c.new, 1)
 		if bad == string(good) {

@@ -60,3 +60,43 @@ func TestTimedModel(t *testing.T) {
 		t.Errorf("predicted %v tokens/s by another format's times, %v by its own", got, want)
 	}
 }
+
+// A layer of experts takes what one like it took, of which attention has its part as in a
+// dense layer; experts of another shape are of no use to it.
+func TestTimedMixture(t *testing.T) {
+	m := open(t, "dim=4096,layers=8,heads=32,kv=8,ffn=8192,vocab=1000,experts=4,used=2:Q4_0")
+	const attention, experts, head = 2*4096*4096 + 2*4096*1024, 2 * 3 * 4096 * 8192, 1000 * 4096
+	const dense, seconds = 1e-3, 5e-3 // of layers of the same weights for a row
+	place := func(used int) *Plan {
+		devices := roomy()[2:]
+		devices[0].Rates.Layers = map[quant.Type][]backend.LayerTime{quant.Q4_0: {{Weights: attention + experts, Decode: dense, Prompt: 100 * dense}}}
+		devices[0].Rates.Mixtures = []backend.MixtureTime{{Mixture: backend.Mixture{Format: quant.Q4_0, Dim: 4096, FFN: 8192, Experts: 4, Used: used},
+			LayerTime: backend.LayerTime{Weights: attention + experts, Decode: seconds, Prompt: 100 * seconds}}}
+		p, err := Place(devices, m, Limits{Context: 1024, Least: 1024, At: limitsAt(&m.Config)}, Wishes{GPULayers: -1, Request: Request{Prompt: 256, Generate: 2}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	const cache = 8 * 258 * 8 * 128 * 2 * 2 / 5e10 // 256 + 2/2 positions and the token's own
+	p := place(2)
+	if got, want := 1/float64(p.Predicted), 8*seconds+head*dense/(attention+experts)+cache+4e-6; math.Abs(got-want) > 1e-9*want {
+		t.Errorf("a token in %v s, want %v", got, want)
+	}
+	if got, want := 256/float64(p.Prompt), 8*100*seconds/2+head*dense/(attention+experts)+4e-6; math.Abs(got-want) > 1e-9*want {
+		t.Errorf("half of 512 rows in %v s, want %v", got, want)
+	}
+	if got, want := float64(place(1).Predicted), float64(p.Predicted); got < 2*want {
+		t.Errorf("predicted %v tokens/s by experts of another shape, %v by its own", got, want)
+	}
+}
+
+// Experts take no less than their part of the layer, whatever noise there is.
+func TestRest(t *testing.T) {
+	for _, c := range []struct{ mixture, dense, want float64 }{{5, 1, 4.75}, {1, 1, 0.75}, {0.5, 1, 0.375}, {1, 8, 0.75}} {
+		got := rest(&backend.LayerTime{Weights: 8, Decode: c.mixture, Prompt: 2 * c.mixture}, &backend.LayerTime{Decode: c.dense, Prompt: 2 * c.dense}, 0.25)
+		if got != (backend.LayerTime{Weights: 6, Decode: c.want, Prompt: 2 * c.want}) {
+			t.Errorf("%v of experts, %v dense: %+v", c.mixture, c.dense, got)
+		}
+	}
+}
