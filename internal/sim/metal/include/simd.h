@@ -3,12 +3,12 @@
 #include "math.h"
 #include "thread.h"
 
-// Of a lambda's: part of the function that calls it, whose accesses are not the program's.
+// Of a lambda or function: part of the function that calls it, whose accesses are not the program's.
 #define METALSIM_PART __attribute__((no_sanitize("thread"), no_sanitize("alignment"), always_inline))
 
 namespace metalsim {
 
-__attribute__((no_sanitize("thread"), no_sanitize("alignment"), always_inline)) inline Thread* self() { return *(Thread**)thread_word((ulong)__builtin_frame_address(0)); }
+METALSIM_PART inline Thread* self() { return *(Thread**)thread_word((ulong)__builtin_frame_address(0)); }
 
 // Gives value to the other lanes when all have come, and combines theirs with f in the
 // lanes' order. Lanes that have returned from the kernel have no part in it.
