@@ -7,6 +7,9 @@ package cpu
 // pause tells the processor that this is a spin, for a few dozen cycles each.
 func pause()
 
+// cpuid0 is the processor's maker, 4 characters in each, the first lowest.
+func cpuid0() (b uint32, d uint32, c uint32)
+
 // gemvQ8_0AVX2: gemvGeneric of kindQ8_0.
 //
 //go:noescape

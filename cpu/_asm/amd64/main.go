@@ -13,6 +13,7 @@ import (
 	"regexp"
 
 	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/reg"
 )
 
 func main() {
@@ -24,6 +25,7 @@ func main() {
 	switch *name {
 	case "avx2":
 		pause()
+		vendor()
 	case "avxvnni":
 		s = set{bits: 256, vnni: true, suffix: "AVXVNNI"}
 	case "avx512":
@@ -105,6 +107,17 @@ func vex(line []byte) []byte {
 	first := 0xe2 ^ sum>>3<<7 ^ q>>3<<5
 	second := 0x7d ^ u<<3
 	return fmt.Appendf(nil, "LONG $0x50%02x%02xc4; BYTE $0x%02x // %s", second, first, 0xc0|sum&7<<3|q&7, line)
+}
+
+func vendor() {
+	TEXT("cpuid0", nosplit, "func() (b, d, c uint32)")
+	Doc("cpuid0 is the processor's maker, 4 characters in each, the first lowest.")
+	XORL(EAX, EAX)
+	CPUID()
+	for i, r := range []Register{EBX, EDX, ECX} {
+		Store(r, ReturnIndex(i))
+	}
+	RET()
 }
 
 func pause() {

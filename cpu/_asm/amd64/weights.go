@@ -210,7 +210,7 @@ func (b *weights) addHigh(v Register, j int) {
 type scales struct {
 	set
 	layout
-	w        Register
+	w, near  Register
 	head     Register // for super: of the superblock
 	d, dmin  []VecVirtual
 	nibble   Op         // for joint
@@ -353,17 +353,26 @@ func (l layout) count() int {
 	return 1
 }
 
-// ahead is how far before their use the lines of weights are asked for, in bytes.
-// One core of this project's machine, of the bandwidth that it reads with, when
-// nothing is asked for, 4096 bytes ahead and 8192: Q4_K 90, 93 and 104 %, Q5_K 72,
-// 88 and 103 %, Q6_K 58, 79 and 96 %. Farther ahead gains nothing.
+// ahead is how far before their use the lines of weights are asked for into L2, in bytes; near,
+// which depends on the processor (see nearWeights), into L1. One core of this project's machine,
+// a Zen 5, of the bandwidth that it reads with, when nothing is asked for, 4096 bytes ahead into
+// L1 and 8192: Q4_K 90, 93 and 104 %, Q5_K 72, 88 and 103 %, Q6_K 58, 79 and 96 %. Farther ahead
+// gains nothing.
 const ahead = 8192
 
 // fetch asks for the lines of the next bytes at w.
 func (c *scales) fetch(bytes int) {
 	for at := 0; at < bytes; at += 64 {
-		PREFETCHT0(mem(c.w, at+ahead))
+		PREFETCHT0(mem(c.w, at).Idx(c.near, 1))
+		PREFETCHT1(mem(c.w, at+ahead))
 	}
+}
+
+// variable is the value of one of package cpu.
+func variable(name string) GPVirtual {
+	r := GP64()
+	MOVQ(NewDataAddr(Symbol{Name: "·" + name}, 0), r)
+	return r
 }
 
 // blocks repeats block n times and moves w on; n is used up.
@@ -374,6 +383,7 @@ func (c *scales) named(name string, n Register, block func()) {
 	if c.e8m0 {
 		c.half, c.low, c.one = c.dword(0x00200000), c.constant(0x00600000), c.constant(1)
 	}
+	c.near = variable("nearWeights")
 	if !c.super {
 		loop("block"+name, n, func() {
 			c.fetch(c.size())
