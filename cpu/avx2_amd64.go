@@ -365,6 +365,11 @@ func accumQ8AVX2(acc *float32, p *float32, v *byte, next *byte, lines int, n int
 //go:noescape
 func widenF16AVX2(dst *float32, src *byte, n int)
 
+// widenBF16AVX2: widenBF16Generic.
+//
+//go:noescape
+func widenBF16AVX2(dst *float32, src *byte, n int)
+
 // narrowF16AVX2: narrowF16Generic.
 //
 //go:noescape

@@ -429,6 +429,11 @@ func accumQ8AVX512(acc *float32, p *float32, v *byte, next *byte, lines int, n i
 //go:noescape
 func widenF16AVX512(dst *float32, src *byte, n int)
 
+// widenBF16AVX512: widenBF16Generic.
+//
+//go:noescape
+func widenBF16AVX512(dst *float32, src *byte, n int)
+
 // narrowF16AVX512: narrowF16Generic.
 //
 //go:noescape

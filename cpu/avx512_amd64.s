@@ -18752,6 +18752,34 @@ values:
 	VZEROUPPER
 	RET
 
+// func widenBF16AVX512(dst *float32, src *byte, n int)
+// Requires: AVX, AVX512F
+TEXT ·widenBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	SHRQ $0x06, DX
+
+values:
+	VPMOVZXWD (CX), Z0
+	VPSLLD    $0x10, Z0, Z0
+	VMOVUPS   Z0, (AX)
+	VPMOVZXWD 32(CX), Z0
+	VPSLLD    $0x10, Z0, Z0
+	VMOVUPS   Z0, 64(AX)
+	VPMOVZXWD 64(CX), Z0
+	VPSLLD    $0x10, Z0, Z0
+	VMOVUPS   Z0, 128(AX)
+	VPMOVZXWD 96(CX), Z0
+	VPSLLD    $0x10, Z0, Z0
+	VMOVUPS   Z0, 192(AX)
+	ADDQ      $0x00000080, CX
+	ADDQ      $0x00000100, AX
+	DECQ      DX
+	JNZ       values
+	VZEROUPPER
+	RET
+
 // func narrowF16AVX512(dst *byte, src *float32, n int)
 // Requires: AVX, AVX512F, F16C
 TEXT ·narrowF16AVX512(SB), NOSPLIT, $0-24

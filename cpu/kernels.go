@@ -205,6 +205,10 @@ type kernels struct {
 	// unpack turns a packed group into n panel blocks; nil for float kinds and I8.
 	unpack [kinds]func(panel, w *byte, n int)
 
+	// widen makes float32 of the n values of a packed group of F16 or BF16, a multiple of 64; nil: the format's own
+	// kernels multiply it.
+	widen [kinds]func(dst *float32, src *byte, n int)
+
 	// pack makes a packed group of 16 whole rows of a file's blocks, row bytes
 	// apart; cols is a multiple of packCols. nil: packer.group, its definition,
 	// does it itself.
@@ -271,6 +275,7 @@ func generic() *kernels {
 		rotate: rotateGeneric, rotateHalves: rotateHalvesGeneric,
 		softmax: softmaxGeneric, siluMul: siluMulGeneric,
 		sumSquares: sumSquaresGeneric, scaleMul: scaleMulGeneric, add: addGeneric}
+	k.widen[kindF16], k.widen[kindBF16] = widenF16Generic, widenBF16Generic
 	for kd := kindF32; kd < kinds; kd++ {
 		if kd.float() {
 			k.gemv[kd] = func(dst *float32, w, act *byte, n, groups, stride int) {

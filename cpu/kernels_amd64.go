@@ -116,6 +116,7 @@ func avx512() *kernels {
 	k.accumF32 = byDim(16, accumF32AVX512, narrow.accumF32)
 	k.accumF16 = byDim(16, accumF16AVX512, narrow.accumF16)
 	k.accumQ8 = accumQ8AVX512
+	k.widen[kindF16], k.widen[kindBF16] = widenF16AVX512, widenBF16AVX512
 	k.widenF16, k.widenKeysQ8, k.widenQ8, k.combine = widenF16AVX512, widenKeysQ8AVX512, widenQ8AVX512, combineAVX512
 	k.narrowF16 = narrowF16AVX512
 	k.rotate, k.rotateHalves, k.prefetch = byPairs(8, rotateAVX512, rotateGeneric), rotateHalvesAVX512, prefetchAVX512
@@ -176,6 +177,7 @@ func avx2() *kernels {
 	k.accumF32 = byDim(8, accumF32AVX2, accumF32Generic)
 	k.accumF16 = byDim(8, accumF16AVX2, accumF16Generic)
 	k.accumQ8 = accumQ8AVX2
+	k.widen[kindF16], k.widen[kindBF16] = widenF16AVX2, widenBF16AVX2
 	k.widenF16, k.widenKeysQ8, k.widenQ8, k.combine = widenF16AVX2, widenKeysQ8AVX2, widenQ8AVX2, combineAVX2
 	k.narrowF16 = narrowF16AVX2
 	k.rotate, k.rotateHalves, k.prefetch = byPairs(4, rotateAVX2, rotateGeneric), rotateHalvesAVX2, prefetchAVX2

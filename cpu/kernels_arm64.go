@@ -62,6 +62,7 @@ func neon() *kernels {
 	k.accumF32 = byDim(4, accumF32NEON, accumF32Generic)
 	k.accumF16 = byDim(4, accumF16NEON, accumF16Generic)
 	k.accumQ8 = accumQ8NEON
+	k.widen[kindF16], k.widen[kindBF16] = widenF16NEON, nil
 	k.widenF16, k.widenKeysQ8, k.widenQ8, k.combine = widenF16NEON, widenKeysQ8NEON, widenQ8NEON, combineNEON
 	k.softmax, k.siluMul = softmaxNEON, siluMulNEON
 	k.sumSquares, k.scaleMul, k.add = sumSquaresNEON, scaleMulNEON, addNEON

@@ -555,6 +555,13 @@ func widenF16Generic(dst *float32, src *byte, n int) {
 	}
 }
 
+func widenBF16Generic(dst *float32, src *byte, n int) {
+	out := floats(dst, n)
+	for i, h := range at[uint16](src, 0, n) {
+		out[i] = math.Float32frombits(uint32(h) << 16)
+	}
+}
+
 func narrowF16Generic(dst *byte, src *float32, n int) {
 	out := at[uint16](dst, 0, n)
 	for i, v := range floats(src, n) {

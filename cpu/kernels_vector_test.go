@@ -334,6 +334,29 @@ func same(t *testing.T, what string, got, want []float32) {
 	}
 }
 
+// TestWiden holds widen to its definition, over every value of 16 bits.
+func TestWiden(t *testing.T) {
+	for _, k := range kernelSets() {
+		for _, kd := range []kind{kindF16, kindBF16} {
+			if k.widen[kd] == nil {
+				continue
+			}
+			const n = 1 << 16
+			src, got, want := guarded(t, 2*n), make([]float32, n), make([]float32, n)
+			for i := range n {
+				le.PutUint16(src[2*i:], uint16(i))
+			}
+			k.widen[kd](&got[0], &src[0], n)
+			generic().widen[kd](&want[0], &src[0], n)
+			for i, v := range got {
+				if w := want[i]; math.Float32bits(v) != math.Float32bits(w) && !(v != v && w != w) {
+					t.Fatalf("%s: %#x of kind %d becomes %g, want %g", k.isa, i, kd, v, w)
+				}
+			}
+		}
+	}
+}
+
 // TestNarrow holds narrowF16 to its definition, over every f16, the values half
 // way between two, and those next to these.
 func TestNarrow(t *testing.T) {

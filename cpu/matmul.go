@@ -370,19 +370,25 @@ func (s *stage) activations(m *matrix, row int) (act *byte, n int) {
 func (s *stage) panelsTimes(q *product, in *input, lo, hi, first, last, worker int) {
 	m := q.m
 	n, kind, strip, record := m.cols/blockCols, m.kind.panel(), s.k.strip(m.cols/blockCols), s.k.recordBytes()
+	gemmFloat, panelOf := s.k.gemmFloat[m.kind], s.panelOf
 	if m.kind.float() {
 		strip = panelRows
+		if m.widens(s.k) && (in.rows > 2*panelRows || m.data == nil) {
+			gemmFloat = s.k.gemmFloat[kindF32]
+		} else {
+			panelOf = s.group
+		}
 	}
 	var w [panelGroups]*byte
 	for g := lo; g < lo+pad(hi-lo, 2); g++ { // an odd last group fills the padding too
-		w[g-lo] = s.panelOf(m, q.part, min(g, m.groups-1), worker, g-lo)
+		w[g-lo] = panelOf(m, q.part, min(g, m.groups-1), worker, g-lo)
 	}
 	for row := first; row < last; row += strip {
 		for g := lo; g < hi; g += 2 {
 			a, b, end := w[g-lo], w[g-lo+1], min(row+strip, last)
 			dst, ld := s.tile(q, row, end, g, min(g+2, m.groups), worker)
 			if m.kind.float() {
-				s.k.gemmFloat[m.kind](dst, ld, a, b, bytesOf(&s.actFloat[row*in.cols]), m.cols)
+				gemmFloat(dst, ld, a, b, bytesOf(&s.actFloat[row*in.cols]), m.cols)
 			} else {
 				s.k.multiplyRows(kind, dst, ld, a, b, &s.products.act[row*n*record], n, end-row, s.ring(worker))
 			}
@@ -391,31 +397,57 @@ func (s *stage) panelsTimes(q *product, in *input, lo, hi, first, last, worker i
 	}
 }
 
-// panelOf is group g of a matrix, unpacked into the worker's panel i if need be.
+// panelOf is group g of a matrix, unpacked or widened into the worker's panel i if need be.
 func (s *stage) panelOf(m *matrix, part, g, worker, i int) *byte {
 	w := s.group(m, part, g, worker, i%2)
-	unpack := s.k.unpack[m.kind]
-	if unpack == nil {
+	if !m.unpacks(s.k) {
 		return w
 	}
-	n := m.cols / blockCols
-	panel := &s.panels[worker][i*n*s.k.panelBytes(m.kind.panel())]
-	unpack(panel, w, n)
+	panel := &s.panels[worker][i*m.panelBytes(s.k)]
+	if m.kind.float() {
+		s.k.widen[m.kind](&at[float32](panel, 0, 1)[0], w, m.cols*groupRows)
+	} else {
+		s.k.unpack[m.kind](panel, w, m.cols/blockCols)
+	}
 	return panel
+}
+
+// panelBytes is the size of a group's panel.
+func (m *matrix) panelBytes(k *kernels) int {
+	if m.kind.float() {
+		return m.cols * 4 * groupRows
+	}
+	return m.cols / blockCols * k.panelBytes(m.kind.panel())
+}
+
+// unpacks says whether the matrix's groups have panels of their own.
+func (m *matrix) unpacks(k *kernels) bool {
+	return k.unpack[m.kind] != nil || m.widens(k)
+}
+
+// widens says whether groups of F16 or BF16 become float32 before many rows are multiplied, which costs
+// those kernels two instructions in seven: where two of them fit in the L2 cache.
+func (m *matrix) widens(k *kernels) bool {
+	return k.widen[m.kind] != nil && m.cols%4 == 0 && 2*m.panelBytes(k) <= k.mostPanelBytes()*3/2
+}
+
+// mostPanelBytes is panelBytes; blocks of panels for tiles are wider, and processors with tiles have 2 MB.
+func (k *kernels) mostPanelBytes() int {
+	if k.tiled() {
+		return 2 * panelBytes
+	}
+	return panelBytes
 }
 
 // panelStep is how many groups a unit of products with panels has: four read the
 // activations half as often as two, as long as they stay in the L2 cache. Where
 // weights are in the file and have no panel, the worker has room for two.
 func (m *matrix) panelStep(k *kernels) int {
-	size, most, unpacked := m.stride, panelBytes, k.unpack[m.kind] != nil
+	size, unpacked := m.stride, m.unpacks(k)
 	if unpacked {
-		size = m.cols / blockCols * k.panelBytes(m.kind.panel())
+		size = m.panelBytes(k)
 	}
-	if k.tiled() {
-		most *= 2 // as panel blocks are wider, and processors with tiles have 2 MB
-	}
-	if panelGroups*size > most || m.mapped != nil && !unpacked {
+	if panelGroups*size > k.mostPanelBytes() || m.mapped != nil && !unpacked {
 		return 2
 	}
 	return panelGroups
@@ -423,7 +455,10 @@ func (m *matrix) panelStep(k *kernels) int {
 
 // panelSize is the bytes of a unit's panels.
 func (m *matrix) panelSize(k *kernels) int {
-	return m.panelStep(k) * m.cols / blockCols * k.panelBytes(m.kind.panel())
+	if m.kind.float() && !m.widens(k) {
+		return 0
+	}
+	return m.panelStep(k) * m.panelBytes(k)
 }
 
 // tile is where gemm writes groups [lo, hi) of rows [row, end): to the product, or,

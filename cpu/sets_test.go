@@ -36,6 +36,17 @@ func TestSets(t *testing.T) {
 			want := oneByOne(g, kd, w, x, cols, groups)
 			one := oneByOne(k, kd, w, x, cols, groups)
 			six := allSix(k, kd, w, x, cols)
+			if k.widen[kd] != nil {
+				wide := make([]byte, 2*kindF32.groupBytes(cols))
+				for i := range 2 {
+					k.widen[kd](&at[float32](&wide[0], i*kindF32.groupBytes(cols), 1)[0], &w[i*stride], groupRows*cols)
+				}
+				for i, v := range allSix(k, kindF32, wide, x, cols) {
+					if v != six[i] {
+						t.Fatalf("%s kind %d: element %d of six rows is %g, of widened weights %g", k.isa, kd, i, six[i], v)
+					}
+				}
+			}
 			var num, den float64
 			for i, v := range one {
 				d := float64(v - want[i])

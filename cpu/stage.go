@@ -227,9 +227,9 @@ func (s *stage) layoutScratch(threads int) {
 	for _, m := range s.matrices {
 		if m.kind.float() {
 			float = max(float, m.cols)
-			continue
+		} else {
+			quantised = max(quantised, m.cols/blockCols*tileRecord/tileRows)
 		}
-		quantised = max(quantised, m.cols/blockCols*tileRecord/tileRows)
 		panel = max(panel, m.panelSize(anyKernels), m.panelSize(tileKernels))
 	}
 	s.act, s.actFloat = a.bytes((wide+fewRows)*quantised), a.floats(wide*float)

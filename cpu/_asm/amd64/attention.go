@@ -41,7 +41,8 @@ func (s set) attention() {
 		s.score(kind)
 		s.accumulate(kind)
 	}
-	s.widenF16()
+	s.widen("F16")
+	s.widen("BF16")
 	s.narrowF16()
 	s.widenKeysQ8()
 	s.widenQ8()
@@ -320,13 +321,14 @@ func (s set) q8Scale(m Mem) VecVirtual {
 	return d
 }
 
-func (s set) widenF16() {
-	s.text("widenF16", "dst *float32, src *byte, n int", "widenF16Generic.")
+// widen makes float32 of F16 or BF16.
+func (s set) widen(kind string) {
+	s.text("widen"+kind, "dst *float32, src *byte, n int", "widen"+kind+"Generic.")
 	dst, src, n := arg("dst"), arg("src"), arg("n")
 	SHRQ(U8(6), n)
 	loop("values", n, func() {
 		for i := range 64 / s.lanes() {
-			VMOVUPS(s.f16(mem(src, 0), i), mem(dst, i*s.bytes()))
+			VMOVUPS(s.floats(kind, mem(src, 0), i), mem(dst, i*s.bytes()))
 		}
 		ADDQ(num(128), src)
 		ADDQ(num(256), dst)
