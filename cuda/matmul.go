@@ -15,19 +15,17 @@ type width struct {
 }
 
 // These are constant tables. Costs are of what is not tensor work: dequantising,
-// reading activations, waiting. Of warpgroups' kernels those for 128 columns and more
-// were measured (docs/measurements.md), the others are guesses.
+// reading activations, waiting. Of warpgroups' kernels those for 128 columns and more,
+// and all of plainWidths, were measured (docs/measurements.md), the others are guesses.
 var (
 	widths = [...]width{{"128", 128, 2, 8, 1, 1, 1}, {"128", 128, 2, 4, 1.05, 1.37, 2}, {"64", 64, 2, 4, 1.15, 1.5, 2}, {"32", 32, 1, 4, 1.8, 2.34, 2}, {"32", 32, 1, 2, 1.9, 2.47, 4}}
 	// many scales take the registers of a second tile
 	oneTileWidths   = [...]width{{"128", 128, 1, 8, 1, 1, 1}, {"128", 128, 1, 4, 1.05, 1.37, 2}, {"64", 64, 1, 4, 1.15, 1.5, 2}, {"32", 32, 1, 4, 1.8, 2.34, 2}, {"32", 32, 1, 2, 1.9, 2.47, 4}}
 	warpgroupWidths = [...]width{{"128", 128, 2, 8, 1, 1, 1}, {"128_half", 128, 1, 8, 1.08, 1.32, 2}, {"64", 64, 1, 8, 1.32, 2.1, 2}, {"64", 64, 1, 4, 1.36, 4, 4}, {"32", 32, 1, 4, 1.8, 7.2, 4}}
 	wideWidths      = [...]width{{"256", 256, 1, 8, 1, 1, 1}, {"128_half", 128, 1, 8, 1.31, 1.31, 1}, {"64", 64, 1, 8, 1.32, 2.1, 2}, {"64", 64, 1, 4, 1.36, 4, 4}, {"32", 32, 1, 4, 1.8, 7.2, 4}}
+	// f16 and bf16: a ring of weights so large that few blocks are on a multiprocessor
+	plainWidths = [...]width{{"128", 128, 2, 8, 1, 1, 1}, {"128_half", 128, 1, 8, 1.2, 1.2, 1}, {"64", 64, 1, 8, 1.3, 2.6, 2}, {"64", 64, 1, 4, 1.56, 4.7, 3}, {"32", 32, 1, 4, 2.42, 9.7, 4}}
 )
-
-// warpgroups reports whether a tier has products of warpgroups for the format:
-// matmul_warpgroup.cu says why not for floats.
-func (f *format) warpgroups(tier int) bool { return tier == warpgroupTier && !f.plain() }
 
 // plain is whether weights lie as numbers, not as quants.
 func (f *format) plain() bool { return f.columns == 64 }
@@ -35,9 +33,12 @@ func (f *format) plain() bool { return f.columns == 64 }
 // widths are those of a tier for the format, the first being the least work.
 func (f *format) widths(tier int) []width {
 	switch {
-	case f.warpgroups(tier) && f.wide:
+	case tier != warpgroupTier:
+	case f.wide:
 		return wideWidths[:]
-	case f.warpgroups(tier):
+	case f.plain():
+		return plainWidths[:]
+	default:
 		return warpgroupWidths[:]
 	}
 	all := widths[:]
@@ -94,7 +95,7 @@ func (w width) across(rows []int) int {
 func (f *format) shared(w width, tier int) uint32 {
 	stages, ring := 4, 0
 	switch {
-	case f.warpgroups(tier):
+	case tier == warpgroupTier:
 		stages, ring = 5, w.rows()/16*256/f.columns*f.bytes
 	case tier < 80:
 		stages = 2

@@ -295,6 +295,8 @@ func TestMatmulLaunch(t *testing.T) {
 		{quant.Q4_0, 90, 4096, 12, "32"}, {quant.Q4_0, 90, 14336, 4096, "128"}, {quant.F16, warpgroupTier, 14336, 4096, "128"},
 		{quant.Q4_0, warpgroupTier, 28672, 1024, "128"}, {quant.Q4_0, warpgroupTier, 28672, 512, "128_half"}, {quant.Q4_0, warpgroupTier, 4096, 1024, "128"},
 		{quant.Q4_0, warpgroupTier, 4096, 512, "128_half"}, {quant.Q4_0, warpgroupTier, 6144, 1024, "128_half"}, {quant.Q4_0, warpgroupTier, 6144, 512, "128"},
+		{quant.F16, warpgroupTier, 28672, 512, "128"}, {quant.F16, warpgroupTier, 4096, 1024, "128"}, {quant.BF16, warpgroupTier, 4096, 512, "128_half"},
+		{quant.F16, warpgroupTier, 6144, 512, "128"}, {quant.BF16, warpgroupTier, 6144, 1024, "128_half"},
 		{quant.Q6_K, warpgroupTier, 28672, 1024, "256"}, {quant.Q6_K, warpgroupTier, 4096, 1024, "256"}, {quant.Q6_K, warpgroupTier, 4096, 512, "128_half"},
 	} {
 		f := formatOf(c.typ)

@@ -20,8 +20,6 @@
 
 constexpr int STAGES = __CUDA_ARCH__ >= 800 ? 4 : 2;
 
-template <class F> constexpr bool is_bf16 = false;
-template <> constexpr bool is_bf16<BF16> = true;
 template <class F> DEVICE void multiply(float d[4], const uint32_t a[4], const uint32_t b[2]) {
 #if __CUDA_ARCH__ >= 800
 	if constexpr (is_bf16<F>)

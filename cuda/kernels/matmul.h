@@ -4,6 +4,9 @@
 #pragma once
 #include "half.h"
 
+template <class F> constexpr bool is_bf16 = false;
+template <> constexpr bool is_bf16<BF16> = true;
+
 // fetch copies 64 columns of K, from 16-byte part `part` of each row on, to a stage.
 // source[column] is where the column's row begins, in 16-byte parts.
 template <int COLUMNS, int COPIES> DEVICE void fetch(uint32_t stage, const uint32_t *source, const uint16_t *half, int part) {

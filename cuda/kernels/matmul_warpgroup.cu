@@ -8,9 +8,10 @@
 // fragments of two steps of 16 columns. While one step multiplies, the
 // fragments of the next are made.
 //
-// F16 and BF16 stay with matmul.cu: their A is a copy of what was loaded, and ptxas
-// up to 13.0 lets such copies share registers with the next loads, which then write
-// into products under way; a card gave wrong results.
+// A of F16 and BF16 would be a copy of what was loaded, and ptxas up to 13.0 lets
+// such copies share registers with the next loads, which then write into products
+// under way; a card gave wrong results. So A is made of it by an exclusive or with a
+// zero that no compiler knows to be one.
 //
 // The limit is the tensor cores' rate. Every output element has one accumulator
 // that takes K in steps of 16 in ascending order, in every kernel.
@@ -50,15 +51,18 @@ template <class Raw> DEVICE void held_scales(Raw &r) {
 		held(r.s[row].x), held(r.s[row].y), held(r.s[row].z), held(r.s[row].w);
 }
 
-template <class F, int TILES> DEVICE void fragments(typename F::Raw (&raw)[TILES], int step, uint32_t (&a)[TILES][4]) {
+template <class F, int TILES> DEVICE void fragments(typename F::Raw (&raw)[TILES], int step, uint32_t zero, uint32_t (&a)[TILES][4]) {
 #pragma unroll
 	for (int m = 0; m < TILES; m++) {
 		if constexpr (many_scales<F>)
 			held_scales(raw[m]);
 		fragment<F>(raw[m], step, a[m]);
 #pragma unroll
-		for (int i = 0; i < 4; i++)
+		for (int i = 0; i < 4; i++) {
+			if constexpr (real<F>)
+				a[m][i] ^= zero;
 			held(a[m][i]);
+		}
 	}
 }
 
@@ -99,7 +103,8 @@ template <class F, int TILES, int COLUMNS, int COPIES> DEVICE void matmul(const 
 
 	float acc[TILES][COLUMNS / 8][4] = {};
 	uint32_t a[2][TILES][4];
-	fragments<F, TILES>(raw, 0, a[0]);
+	uint32_t zero = (uint32_t)p.matrices >> 2; // there are three at most
+	fragments<F, TILES>(raw, 0, zero, a[0]);
 	copy_wait<LEAD - 1>();
 	copies_to_products();
 	int slot = 0, free = LEAD; // of stages: to multiply and to fill
@@ -112,7 +117,7 @@ template <class F, int TILES, int COLUMNS, int COPIES> DEVICE void matmul(const 
 			group_begin();
 #pragma unroll
 			for (int m = 0; m < TILES; m++)
-				product(acc[m], a[s % 2][m], b);
+				product<is_bf16<F>>(acc[m], a[s % 2][m], b);
 			group_commit();
 			if (s % 4 == 0) {
 				int ahead = chunk * stages + s / 4 + LEAD;
@@ -133,7 +138,7 @@ template <class F, int TILES, int COLUMNS, int COPIES> DEVICE void matmul(const 
 				for (int m = 0; m < TILES; m++)
 					raw[m] = F::load(Staged{ring + (chunk + 1) % R::chunks * R::bytes + m * F::bytes}, lane());
 			group_wait<1>();
-			fragments<F, TILES>(raw, (s + 1) % steps, a[(s + 1) % 2]);
+			fragments<F, TILES>(raw, (s + 1) % steps, zero, a[(s + 1) % 2]);
 		}
 	group_wait<0>();
 #pragma unroll

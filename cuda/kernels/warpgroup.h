@@ -37,22 +37,27 @@ DEVICE uint64_t descriptor(uint32_t shared) {
 #define SUMS_112 "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 #define SUMS4(n) "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])
 #define SUMS16(n) SUMS4(n), SUMS4(n + 1), SUMS4(n + 2), SUMS4(n + 3)
-#define PRODUCT(columns, sums, operands, ...) \
-	asm volatile("wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32.f16.f16 {" sums "}, " operands ", 1, 1, 1, 0;" \
+#define PRODUCT_OF(type, columns, sums, operands, ...) \
+	asm volatile("wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." #type "." #type " {" sums "}, " operands ", 1, 1, 1, 0;" \
 	             : __VA_ARGS__ : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b) : "memory")
+#define PRODUCT(columns, sums, operands, ...) \
+	if constexpr (bf16) \
+		PRODUCT_OF(bf16, columns, sums, operands, __VA_ARGS__); \
+	else \
+		PRODUCT_OF(f16, columns, sums, operands, __VA_ARGS__)
 
-// product: D (64 x columns) += A (64 x 16) B (16 x columns) in f16, sums in f32. Warp w of the
+// product: D (64 x columns) += A (64 x 16) B (16 x columns) in f16 or bf16, sums in f32. Warp w of the
 // group has rows 16*w.. as mma_f16 has its 16: a as there, d[n] for columns 8*n...
-DEVICE void product(float (&d)[4][4], const uint32_t a[4], uint64_t b) {
+template <bool bf16> DEVICE void product(float (&d)[4][4], const uint32_t a[4], uint64_t b) {
 	PRODUCT(32, SUMS_0, "{%16,%17,%18,%19}, %20", SUMS16(0));
 }
-DEVICE void product(float (&d)[8][4], const uint32_t a[4], uint64_t b) {
+template <bool bf16> DEVICE void product(float (&d)[8][4], const uint32_t a[4], uint64_t b) {
 	PRODUCT(64, SUMS_0 "," SUMS_16, "{%32,%33,%34,%35}, %36", SUMS16(0), SUMS16(4));
 }
-DEVICE void product(float (&d)[16][4], const uint32_t a[4], uint64_t b) {
+template <bool bf16> DEVICE void product(float (&d)[16][4], const uint32_t a[4], uint64_t b) {
 	PRODUCT(128, SUMS_0 "," SUMS_16 "," SUMS_32 "," SUMS_48, "{%64,%65,%66,%67}, %68", SUMS16(0), SUMS16(4), SUMS16(8), SUMS16(12));
 }
-DEVICE void product(float (&d)[32][4], const uint32_t a[4], uint64_t b) {
+template <bool bf16> DEVICE void product(float (&d)[32][4], const uint32_t a[4], uint64_t b) {
 	PRODUCT(256, SUMS_0 "," SUMS_16 "," SUMS_32 "," SUMS_48 "," SUMS_64 "," SUMS_80 "," SUMS_96 "," SUMS_112, "{%128,%129,%130,%131}, %132",
 	         SUMS16(0), SUMS16(4), SUMS16(8), SUMS16(12), SUMS16(16), SUMS16(20), SUMS16(24), SUMS16(28));
 }
