@@ -15,16 +15,16 @@ type width struct {
 }
 
 // These are constant tables. Costs are of what is not tensor work: dequantising,
-// reading activations, waiting. Of warpgroups' kernels those for 128 columns and more,
-// and all of plainWidths, were measured (docs/measurements.md), the others are guesses.
+// reading activations, waiting. Those of warpgroups' kernels are fitted to what
+// Q4_0, Q8_0, Q4_K, Q6_K, F16 and BF16 took on a card (docs/measurements.md).
 var (
 	widths = [...]width{{"128", 128, 2, 8, 1, 1, 1}, {"128", 128, 2, 4, 1.05, 1.37, 2}, {"64", 64, 2, 4, 1.15, 1.5, 2}, {"32", 32, 1, 4, 1.8, 2.34, 2}, {"32", 32, 1, 2, 1.9, 2.47, 4}}
 	// many scales take the registers of a second tile
 	oneTileWidths   = [...]width{{"128", 128, 1, 8, 1, 1, 1}, {"128", 128, 1, 4, 1.05, 1.37, 2}, {"64", 64, 1, 4, 1.15, 1.5, 2}, {"32", 32, 1, 4, 1.8, 2.34, 2}, {"32", 32, 1, 2, 1.9, 2.47, 4}}
-	warpgroupWidths = [...]width{{"128", 128, 2, 8, 1, 1, 1}, {"128_half", 128, 1, 8, 1.08, 1.32, 2}, {"64", 64, 1, 8, 1.32, 2.1, 2}, {"64", 64, 1, 4, 1.36, 4, 4}, {"32", 32, 1, 4, 1.8, 7.2, 4}}
-	wideWidths      = [...]width{{"256", 256, 1, 8, 1, 1, 1}, {"128_half", 128, 1, 8, 1.31, 1.31, 1}, {"64", 64, 1, 8, 1.32, 2.1, 2}, {"64", 64, 1, 4, 1.36, 4, 4}, {"32", 32, 1, 4, 1.8, 7.2, 4}}
-	// f16 and bf16: a ring of weights so large that few blocks are on a multiprocessor
-	plainWidths = [...]width{{"128", 128, 2, 8, 1, 1, 1}, {"128_half", 128, 1, 8, 1.2, 1.2, 1}, {"64", 64, 1, 8, 1.3, 2.6, 2}, {"64", 64, 1, 4, 1.56, 4.7, 3}, {"32", 32, 1, 4, 2.42, 9.7, 4}}
+	warpgroupWidths = [...]width{{"128", 128, 2, 8, 1, 1, 1}, {"128_half", 128, 1, 8, 1.28, 1.28, 1}, {"64", 64, 1, 8, 1.45, 1.73, 3}, {"64", 64, 1, 4, 1.88, 2.63, 5}, {"32", 32, 1, 4, 2.65, 4.71, 2}}
+	wideWidths      = [...]width{{"256", 256, 1, 8, 1, 1, 1}, {"128_half", 128, 1, 8, 1.19, 1.19, 1}, {"64", 64, 1, 8, 1.44, 1.62, 2}, {"64", 64, 1, 4, 1.79, 2.69, 3}, {"32", 32, 1, 4, 2.7, 4.31, 4}}
+	// f16 and bf16, whose weights take more of shared memory
+	plainWidths = [...]width{{"128", 128, 2, 8, 1, 1, 1}, {"128_half", 128, 1, 8, 1.15, 1.17, 1}, {"64", 64, 1, 8, 1.34, 1.61, 2}, {"64", 64, 1, 4, 1.71, 2.38, 2}, {"32", 32, 1, 4, 2.38, 4.68, 2}}
 )
 
 // plain is whether weights lie as numbers, not as quants.

@@ -293,10 +293,11 @@ func TestMatmulLaunch(t *testing.T) {
 		want          string
 	}{
 		{quant.Q4_0, 90, 4096, 12, "32"}, {quant.Q4_0, 90, 14336, 4096, "128"}, {quant.F16, warpgroupTier, 14336, 4096, "128"},
-		{quant.Q4_0, warpgroupTier, 28672, 1024, "128"}, {quant.Q4_0, warpgroupTier, 28672, 512, "128_half"}, {quant.Q4_0, warpgroupTier, 4096, 1024, "128"},
+		{quant.Q4_0, warpgroupTier, 28672, 1024, "128"}, {quant.Q8_0, warpgroupTier, 28672, 512, "128"}, {quant.Q4_0, warpgroupTier, 4096, 1024, "128"},
 		{quant.Q4_0, warpgroupTier, 4096, 512, "128_half"}, {quant.Q4_0, warpgroupTier, 6144, 1024, "128_half"}, {quant.Q4_0, warpgroupTier, 6144, 512, "128"},
 		{quant.F16, warpgroupTier, 28672, 512, "128"}, {quant.F16, warpgroupTier, 4096, 1024, "128"}, {quant.BF16, warpgroupTier, 4096, 512, "128_half"},
 		{quant.F16, warpgroupTier, 6144, 512, "128"}, {quant.BF16, warpgroupTier, 6144, 1024, "128_half"},
+		{quant.Q4_0, warpgroupTier, 4096, 256, "64"}, {quant.Q8_0, warpgroupTier, 4096, 64, "32"}, {quant.Q4_K, warpgroupTier, 28672, 100, "128_half"}, {quant.F16, warpgroupTier, 4096, 16, "32"},
 		{quant.Q6_K, warpgroupTier, 28672, 1024, "256"}, {quant.Q6_K, warpgroupTier, 4096, 1024, "256"}, {quant.Q6_K, warpgroupTier, 4096, 512, "128_half"},
 	} {
 		f := formatOf(c.typ)
