@@ -22,9 +22,10 @@ const blockLines = 64
 const wideLines = 8
 
 // A page of one head's keys is (headDim, PageRows), so that a vector has one
-// dimension of many positions and scores need no sum over lanes. In q8_0 it has,
-// for every 32 dimensions, PageRows f16 scales and (32, PageRows) int8. A page of
-// values is (PageRows, headDim).
+// dimension of many positions and scores need no sum over lanes. A page of
+// values is (PageRows, headDim). In q8_0 both have, for every 32 dimensions, PageRows f16
+// scales and then int8, two and two side by side: of keys (16, PageRows, 2), dimensions 2d and 2d+1 of
+// each position, of values (PageRows/2, 32, 2), pairs of positions 16 apart (pairedPosition) in each dimension.
 
 // runPages consecutive pages of one head lie together, then those of the next head. A
 // decoding token reads a head's pages one after the other, and processors fetch ahead
@@ -67,14 +68,16 @@ type span struct{ lo, hi int }
 
 // lineSpace is one worker's room for a block's lines.
 type lineSpace struct {
-	scaled []float32 // (lines, headDim) queries
-	scores []float32 // (lines, cutRows)
-	sums   []float32 // (lines, headDim) of a cut
-	page   []float32 // of keys or values, widened
-	key    []byte    // one key, on its way to the cache
-	spans  []span    // by row
-	parts  []part    // by line
-	soFar  []part    // by line: the cuts before
+	scaled  []float32    // (lines, headDim) queries
+	scores  []float32    // (lines, cutRows)
+	sums    []float32    // (lines, headDim) of a cut
+	page    []float32    // of keys or values, widened
+	weights [2][]float32 // weightsSize, of blocks of q8_0 values
+	weighed weighedBlock
+	row     []byte // a key or a value, on its way to the cache
+	spans   []span // by row
+	parts   []part // by line
+	soFar   []part // by line: the cuts before
 }
 
 // lines is the most lines in a block.
@@ -83,13 +86,18 @@ func lines(c *backend.Config) int { return max(1, blockLines/c.Group()) * c.Grou
 // splitUnits is the most units that are split.
 func splitUnits(threads int) int { return 2*threads - 1 }
 
-func (at *attending) layout(a *arena, c *backend.Config, l backend.Limits, rows, threads, keyRow int) {
+func (at *attending) layout(a *arena, c *backend.Config, l backend.Limits, rows, threads, row int) {
 	n := lines(c)
 	at.blocks, at.space = make([]lineBlock, 0, rows), make([]lineSpace, threads)
 	for i := range at.space {
 		at.space[i] = lineSpace{scaled: a.floats(n * c.HeadDim), scores: a.floats(n * cutRows), sums: a.floats(n * c.HeadDim),
-			page: a.floats(backend.PageRows * c.HeadDim), key: a.bytes(keyRow),
+			page: a.floats(backend.PageRows * c.HeadDim), row: a.bytes(row),
 			spans: make([]span, n/c.Group()), parts: make([]part, n), soFar: make([]part, n)}
+	}
+	if l.V == quant.Q8_0 {
+		for i := range at.space {
+			at.space[i].weights = [2][]float32{a.floats(weightsSize(n)), a.floats(weightsSize(n))}
+		}
 	}
 	if units := min(splitUnits(threads), rows*c.KVHeads); threads > 1 {
 		cuts := (l.Context + cutRows - 1) / cutRows
@@ -184,6 +192,9 @@ func (s *stage) scaleQueries(sp *lineSpace, b lineBlock, kv int) {
 		clear(dst)
 		s.k.combine(&dst[0], &q[0], 0, s.attnScale, n)
 	}
+	if s.limits.K == quant.Q8_0 {
+		s.k.fix(&sp.scaled[0], b.rows*s.config.Group(), s.config.HeadDim)
+	}
 }
 
 // attendBlock goes over the cuts that a block's rows see (Dao et al. 2022,
@@ -256,6 +267,10 @@ func (s *stage) attendCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part,
 		} else if spans[hi-1].hi < s.where[s.lo+b.row+hi-1].pos {
 			next = s.keyPage(b, cut+cutRows, kv)
 		}
+		if s.limits.V == quant.Q8_0 {
+			s.sumQ8(sp, spans, lo, hi, cut, page, v, next, sums)
+			continue
+		}
 		x := pageSums{accum: s.accum, v: v, next: next, row: s.valueRow, cut: cut, page: page, group: group, hd: hd, p: sp.scores, sums: sums}
 		if s.widenValues != nil && (hi-lo)*group > wideLines {
 			s.widenValues(&sp.page[0], v)
@@ -263,6 +278,46 @@ func (s *stage) attendCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part,
 			x.next = x.v
 		}
 		x.rows(spans, lo, hi)
+	}
+	s.sumWeighed(sp, sums)
+}
+
+// weighedBlock is a block of q8_0 values whose weights are made.
+type weighedBlock struct {
+	v, next *byte
+	lines   int // 0: there is none
+	at      int // where in the sums
+	turn    int // which of two have its weights
+}
+
+// sumQ8 adds a page of q8_0 values to rows [lo, hi), but for its last block, which is left in sp.weighed: the weights of the
+// next block are made before the products of one, which need not wait for them.
+func (s *stage) sumQ8(sp *lineSpace, spans []span, lo, hi, cut, page int, v, next *byte, sums []float32) {
+	group, hd := s.config.Group(), s.config.HeadDim
+	n, written := (hi-lo)*group, min(spans[hi-1].hi-page, backend.PageRows)
+	for r := lo; r < hi; r++ { // what a row does not see weighs nothing
+		seen := span{max(0, spans[r].lo-page), min(spans[r].hi-page, backend.PageRows)}
+		for l := r * group; l < (r+1)*group && seen != (span{0, backend.PageRows}); l++ {
+			line := sp.scores[l*cutRows+page-cut:][:backend.PageRows]
+			clear(line[:seen.lo])
+			clear(line[seen.hi:])
+		}
+	}
+	p, w := &sp.scores[lo*group*cutRows+page-cut], &sp.weighed
+	for block := range hd / blockCols {
+		v, weights := skipBytes(v, block*34*backend.PageRows), &sp.weights[w.turn^1][0]
+		s.k.weigh(weights, p, v, n, written)
+		s.sumWeighed(sp, sums)
+		w.turn ^= 1
+		w.v, w.next, w.lines, w.at = v, skipBytes(next, block*34*backend.PageRows), n, lo*group*hd+block*blockCols
+	}
+}
+
+// sumWeighed adds the block that is left.
+func (s *stage) sumWeighed(sp *lineSpace, sums []float32) {
+	if w := &sp.weighed; w.lines > 0 {
+		s.k.accumQ8(&sums[w.at], &sp.weights[w.turn][0], w.v, w.next, w.lines, s.config.HeadDim)
+		w.lines = 0
 	}
 }
 
@@ -404,7 +459,25 @@ func (k *kernels) storeKey(t quant.Type, page []byte, at int, x []float32, space
 		from, to := space[b*34:(b+1)*34], page[b*34*backend.PageRows:(b+1)*34*backend.PageRows]
 		copy(to[2*at:2*at+2], from)
 		for d, q := range from[2:] {
-			to[(2+d)*backend.PageRows+at] = q
+			to[2*backend.PageRows+(d/2*backend.PageRows+at)*2+d%2] = q
+		}
+	}
+}
+
+// storeValue writes one head's value to its place in a page.
+func (k *kernels) storeValue(t quant.Type, page []byte, at int, x []float32, space []byte) {
+	if t != quant.Q8_0 {
+		row := len(page) / backend.PageRows
+		k.store(t, page[at*row:(at+1)*row], x)
+		return
+	}
+	k.store(t, space, x)
+	pair, which := pairedPosition(at)
+	for b := range len(x) / blockCols {
+		from, to := space[b*34:(b+1)*34], page[b*34*backend.PageRows:(b+1)*34*backend.PageRows]
+		copy(to[2*at:2*at+2], from)
+		for d, q := range from[2:] {
+			to[2*backend.PageRows+(pair*blockCols+d)*2+which] = q
 		}
 	}
 }

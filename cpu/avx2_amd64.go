@@ -350,16 +350,6 @@ func scoreF16AVX2(dst *float32, q *float32, k *byte, next *byte, lines int, dim 
 //go:noescape
 func accumF16AVX2(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
 
-// scoreQ8AVX2: scoreQ8Generic.
-//
-//go:noescape
-func scoreQ8AVX2(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
-
-// accumQ8AVX2: accumQ8Generic.
-//
-//go:noescape
-func accumQ8AVX2(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
-
 // widenF16AVX2: widenF16Generic.
 //
 //go:noescape
@@ -375,20 +365,30 @@ func widenBF16AVX2(dst *float32, src *byte, n int)
 //go:noescape
 func narrowF16AVX2(dst *byte, src *float32, n int)
 
-// widenKeysQ8AVX2: widenKeysQ8Generic.
-//
-//go:noescape
-func widenKeysQ8AVX2(dst *float32, src *byte, dim int)
-
-// widenQ8AVX2: widenQ8Generic.
-//
-//go:noescape
-func widenQ8AVX2(dst *float32, src *byte, n int)
-
 // combineAVX2: combineGeneric, to the bit.
 //
 //go:noescape
 func combineAVX2(dst *float32, x *float32, old float32, now float32, n int)
+
+// fixAVX2: fixGeneric, to the bit.
+//
+//go:noescape
+func fixAVX2(x *float32, lines int, n int)
+
+// weighAVX2: weighGeneric, to the bit.
+//
+//go:noescape
+func weighAVX2(w *float32, p *float32, v *byte, lines int, n int)
+
+// scoreQ8AVX2: scoreQ8Generic.
+//
+//go:noescape
+func scoreQ8AVX2(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
+
+// accumQ8AVX2: accumQ8Generic.
+//
+//go:noescape
+func accumQ8AVX2(acc *float32, w *float32, v *byte, next *byte, lines int, dim int)
 
 // quantizeAVX2: quantizeGeneric, to the bit.
 //

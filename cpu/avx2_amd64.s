@@ -358,6 +358,72 @@ DATA x39500d01<>+24(SB)/4, $0x39500d01
 DATA x39500d01<>+28(SB)/4, $0x39500d01
 GLOBL x39500d01<>(SB), RODATA|NOPTR, $32
 
+DATA counted<>+0(SB)/1, $0x00
+DATA counted<>+1(SB)/1, $0x01
+DATA counted<>+2(SB)/1, $0x02
+DATA counted<>+3(SB)/1, $0x03
+DATA counted<>+4(SB)/1, $0x04
+DATA counted<>+5(SB)/1, $0x05
+DATA counted<>+6(SB)/1, $0x06
+DATA counted<>+7(SB)/1, $0x07
+DATA counted<>+8(SB)/1, $0x08
+DATA counted<>+9(SB)/1, $0x09
+DATA counted<>+10(SB)/1, $0x0a
+DATA counted<>+11(SB)/1, $0x0b
+DATA counted<>+12(SB)/1, $0x0c
+DATA counted<>+13(SB)/1, $0x0d
+DATA counted<>+14(SB)/1, $0x0e
+DATA counted<>+15(SB)/1, $0x0f
+DATA counted<>+16(SB)/1, $0x10
+DATA counted<>+17(SB)/1, $0x11
+DATA counted<>+18(SB)/1, $0x12
+DATA counted<>+19(SB)/1, $0x13
+DATA counted<>+20(SB)/1, $0x14
+DATA counted<>+21(SB)/1, $0x15
+DATA counted<>+22(SB)/1, $0x16
+DATA counted<>+23(SB)/1, $0x17
+DATA counted<>+24(SB)/1, $0x18
+DATA counted<>+25(SB)/1, $0x19
+DATA counted<>+26(SB)/1, $0x1a
+DATA counted<>+27(SB)/1, $0x1b
+DATA counted<>+28(SB)/1, $0x1c
+DATA counted<>+29(SB)/1, $0x1d
+DATA counted<>+30(SB)/1, $0x1e
+DATA counted<>+31(SB)/1, $0x1f
+DATA counted<>+32(SB)/1, $0x20
+DATA counted<>+33(SB)/1, $0x21
+DATA counted<>+34(SB)/1, $0x22
+DATA counted<>+35(SB)/1, $0x23
+DATA counted<>+36(SB)/1, $0x24
+DATA counted<>+37(SB)/1, $0x25
+DATA counted<>+38(SB)/1, $0x26
+DATA counted<>+39(SB)/1, $0x27
+DATA counted<>+40(SB)/1, $0x28
+DATA counted<>+41(SB)/1, $0x29
+DATA counted<>+42(SB)/1, $0x2a
+DATA counted<>+43(SB)/1, $0x2b
+DATA counted<>+44(SB)/1, $0x2c
+DATA counted<>+45(SB)/1, $0x2d
+DATA counted<>+46(SB)/1, $0x2e
+DATA counted<>+47(SB)/1, $0x2f
+DATA counted<>+48(SB)/1, $0x30
+DATA counted<>+49(SB)/1, $0x31
+DATA counted<>+50(SB)/1, $0x32
+DATA counted<>+51(SB)/1, $0x33
+DATA counted<>+52(SB)/1, $0x34
+DATA counted<>+53(SB)/1, $0x35
+DATA counted<>+54(SB)/1, $0x36
+DATA counted<>+55(SB)/1, $0x37
+DATA counted<>+56(SB)/1, $0x38
+DATA counted<>+57(SB)/1, $0x39
+DATA counted<>+58(SB)/1, $0x3a
+DATA counted<>+59(SB)/1, $0x3b
+DATA counted<>+60(SB)/1, $0x3c
+DATA counted<>+61(SB)/1, $0x3d
+DATA counted<>+62(SB)/1, $0x3e
+DATA counted<>+63(SB)/1, $0x3f
+GLOBL counted<>(SB), RODATA|NOPTR, $64
+
 DATA masks<>+0(SB)/4, $0xffffffff
 DATA masks<>+4(SB)/4, $0xffffffff
 DATA masks<>+8(SB)/4, $0xffffffff
@@ -16026,7 +16092,7 @@ cols4by2:
 	MOVQ    R13, R14
 	MOVQ    n+40(FP), R15
 
-rows4by2from0:
+rows4by2:
 	VBROADCASTSS (R12), Y8
 	VBROADCASTSS 1024(R12), Y9
 	VBROADCASTSS 2048(R12), Y10
@@ -16047,7 +16113,7 @@ rows4by2from0:
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
-	JNZ          rows4by2from0
+	JNZ          rows4by2
 	VMOVUPS      Y0, (R11)
 	VMOVUPS      Y1, 32(R11)
 	VMOVUPS      Y2, (R11)(R8*1)
@@ -16073,7 +16139,7 @@ cols4by1:
 	MOVQ    R13, R14
 	MOVQ    n+40(FP), R15
 
-rows4by1from0:
+rows4by1:
 	VBROADCASTSS (R12), Y4
 	VBROADCASTSS 1024(R12), Y5
 	VBROADCASTSS 2048(R12), Y6
@@ -16089,7 +16155,7 @@ rows4by1from0:
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
-	JNZ          rows4by1from0
+	JNZ          rows4by1
 	VMOVUPS      Y0, (R11)
 	VMOVUPS      Y1, (R11)(R8*1)
 	VMOVUPS      Y2, (R11)(R8*2)
@@ -16129,7 +16195,7 @@ cols1by8:
 	MOVQ    R13, R14
 	MOVQ    n+40(FP), R15
 
-rows1by8from0:
+rows1by8:
 	VBROADCASTSS (R12), Y8
 	VMOVUPS      (R14), Y9
 	VFMADD231PS  Y8, Y9, Y0
@@ -16159,7 +16225,7 @@ rows1by8from0:
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
-	JNZ          rows1by8from0
+	JNZ          rows1by8
 	VMOVUPS      Y0, (R11)
 	VMOVUPS      Y1, 32(R11)
 	VMOVUPS      Y2, 64(R11)
@@ -16185,7 +16251,7 @@ cols1by4:
 	MOVQ    R13, R14
 	MOVQ    n+40(FP), R15
 
-rows1by4from0:
+rows1by4:
 	VBROADCASTSS (R12), Y4
 	VMOVUPS      (R14), Y5
 	VFMADD231PS  Y4, Y5, Y0
@@ -16203,7 +16269,7 @@ rows1by4from0:
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
-	JNZ          rows1by4from0
+	JNZ          rows1by4
 	VMOVUPS      Y0, (R11)
 	VMOVUPS      Y1, 32(R11)
 	VMOVUPS      Y2, 64(R11)
@@ -16223,7 +16289,7 @@ cols1by2:
 	MOVQ    R13, R14
 	MOVQ    n+40(FP), R15
 
-rows1by2from0:
+rows1by2:
 	VBROADCASTSS (R12), Y2
 	VMOVUPS      (R14), Y3
 	VFMADD231PS  Y2, Y3, Y0
@@ -16235,7 +16301,7 @@ rows1by2from0:
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
-	JNZ          rows1by2from0
+	JNZ          rows1by2
 	VMOVUPS      Y0, (R11)
 	VMOVUPS      Y1, 32(R11)
 	ADDQ         $0x00000040, R11
@@ -16252,7 +16318,7 @@ cols1by1:
 	MOVQ    R13, R14
 	MOVQ    n+40(FP), R15
 
-rows1by1from0:
+rows1by1:
 	VBROADCASTSS (R12), Y1
 	VMOVUPS      (R14), Y2
 	VFMADD231PS  Y1, Y2, Y0
@@ -16262,7 +16328,7 @@ rows1by1from0:
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
-	JNZ          rows1by1from0
+	JNZ          rows1by1
 	VMOVUPS      Y0, (R11)
 	ADDQ         $0x00000020, R11
 	ADDQ         $0x00000020, R13
@@ -16580,7 +16646,7 @@ cols4by2:
 	MOVQ    R13, R14
 	MOVQ    n+40(FP), R15
 
-rows4by2from0:
+rows4by2:
 	VBROADCASTSS (R12), Y8
 	VBROADCASTSS 1024(R12), Y9
 	VBROADCASTSS 2048(R12), Y10
@@ -16601,7 +16667,7 @@ rows4by2from0:
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
-	JNZ          rows4by2from0
+	JNZ          rows4by2
 	VMOVUPS      Y0, (R11)
 	VMOVUPS      Y1, 32(R11)
 	VMOVUPS      Y2, (R11)(R8*1)
@@ -16627,7 +16693,7 @@ cols4by1:
 	MOVQ    R13, R14
 	MOVQ    n+40(FP), R15
 
-rows4by1from0:
+rows4by1:
 	VBROADCASTSS (R12), Y4
 	VBROADCASTSS 1024(R12), Y5
 	VBROADCASTSS 2048(R12), Y6
@@ -16643,7 +16709,7 @@ rows4by1from0:
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
-	JNZ          rows4by1from0
+	JNZ          rows4by1
 	VMOVUPS      Y0, (R11)
 	VMOVUPS      Y1, (R11)(R8*1)
 	VMOVUPS      Y2, (R11)(R8*2)
@@ -16683,7 +16749,7 @@ cols1by8:
 	MOVQ    R13, R14
 	MOVQ    n+40(FP), R15
 
-rows1by8from0:
+rows1by8:
 	VBROADCASTSS (R12), Y8
 	VCVTPH2PS    (R14), Y9
 	VFMADD231PS  Y8, Y9, Y0
@@ -16709,7 +16775,7 @@ rows1by8from0:
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
-	JNZ          rows1by8from0
+	JNZ          rows1by8
 	VMOVUPS      Y0, (R11)
 	VMOVUPS      Y1, 32(R11)
 	VMOVUPS      Y2, 64(R11)
@@ -16735,7 +16801,7 @@ cols1by4:
 	MOVQ    R13, R14
 	MOVQ    n+40(FP), R15
 
-rows1by4from0:
+rows1by4:
 	VBROADCASTSS (R12), Y4
 	VCVTPH2PS    (R14), Y5
 	VFMADD231PS  Y4, Y5, Y0
@@ -16751,7 +16817,7 @@ rows1by4from0:
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
-	JNZ          rows1by4from0
+	JNZ          rows1by4
 	VMOVUPS      Y0, (R11)
 	VMOVUPS      Y1, 32(R11)
 	VMOVUPS      Y2, 64(R11)
@@ -16771,7 +16837,7 @@ cols1by2:
 	MOVQ    R13, R14
 	MOVQ    n+40(FP), R15
 
-rows1by2from0:
+rows1by2:
 	VBROADCASTSS (R12), Y2
 	VCVTPH2PS    (R14), Y3
 	VFMADD231PS  Y2, Y3, Y0
@@ -16783,7 +16849,7 @@ rows1by2from0:
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
-	JNZ          rows1by2from0
+	JNZ          rows1by2
 	VMOVUPS      Y0, (R11)
 	VMOVUPS      Y1, 32(R11)
 	ADDQ         $0x00000040, R11
@@ -16800,7 +16866,7 @@ cols1by1:
 	MOVQ    R13, R14
 	MOVQ    n+40(FP), R15
 
-rows1by1from0:
+rows1by1:
 	VBROADCASTSS (R12), Y1
 	VCVTPH2PS    (R14), Y2
 	VFMADD231PS  Y1, Y2, Y0
@@ -16810,7 +16876,7 @@ rows1by1from0:
 	ADDQ         $0x00000004, R12
 	ADDQ         R10, R14
 	DECQ         R15
-	JNZ          rows1by1from0
+	JNZ          rows1by1
 	VMOVUPS      Y0, (R11)
 	ADDQ         $0x00000020, R11
 	ADDQ         $0x00000010, R13
@@ -16818,630 +16884,6 @@ rows1by1from0:
 	JMP          cols1by1
 
 less1by1:
-	ADDQ $0x00000400, CX
-	ADDQ R8, AX
-	SUBQ $0x00000001, SI
-	JMP  lines1
-
-lesslines1:
-done:
-	VZEROUPPER
-	RET
-
-// func scoreQ8AVX2(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
-TEXT ·scoreQ8AVX2(SB), NOSPLIT, $0-48
-	MOVQ   dst+0(FP), AX
-	MOVQ   q+8(FP), CX
-	MOVQ   k+16(FP), DX
-	MOVQ   next+24(FP), BX
-	MOVQ   lines+32(FP), SI
-	MOVQ   dim+40(FP), DI
-	IMUL3Q $0x00000004, DI, R8
-	IMUL3Q $0x0000000c, DI, R9
-	SHRQ   $0x05, DI
-
-lines4:
-	CMPQ   SI, $0x00000004
-	JLT    lesslines4
-	MOVQ   BX, R13
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	MOVQ   CX, R10
-	LEAQ   (DX), R11
-	MOVQ   DI, R12
-
-blocks4from0:
-	VCVTPH2PS (R11), Y8
-	VCVTPH2PS 16(R11), Y9
-	ADDQ      $0x00000080, R11
-	MOVQ      $0x00000020, R14
-
-dims4from0:
-	VBROADCASTSS (R10), Y10
-	VBROADCASTSS (R10)(R8*1), Y11
-	VBROADCASTSS (R10)(R8*2), Y12
-	VBROADCASTSS (R10)(R9*1), Y13
-	VPMOVSXBD    (R11), Y14
-	VCVTDQ2PS    Y14, Y14
-	VMULPS       Y8, Y14, Y14
-	VFMADD231PS  Y10, Y14, Y0
-	VFMADD231PS  Y11, Y14, Y2
-	VFMADD231PS  Y12, Y14, Y4
-	VFMADD231PS  Y13, Y14, Y6
-	VPMOVSXBD    8(R11), Y14
-	VCVTDQ2PS    Y14, Y14
-	VMULPS       Y9, Y14, Y14
-	VFMADD231PS  Y10, Y14, Y1
-	VFMADD231PS  Y11, Y14, Y3
-	VFMADD231PS  Y12, Y14, Y5
-	VFMADD231PS  Y13, Y14, Y7
-	PREFETCHT1   (R13)
-	PREFETCHT0   1024(R11)
-	ADDQ         $0x00000010, R13
-	ADDQ         $0x00000004, R10
-	ADDQ         $0x00000040, R11
-	DECQ         R14
-	JNZ          dims4from0
-	DECQ         R12
-	JNZ          blocks4from0
-	VMOVUPS      Y0, (AX)
-	VMOVUPS      Y1, 32(AX)
-	VMOVUPS      Y2, 1024(AX)
-	VMOVUPS      Y3, 1056(AX)
-	VMOVUPS      Y4, 2048(AX)
-	VMOVUPS      Y5, 2080(AX)
-	VMOVUPS      Y6, 3072(AX)
-	VMOVUPS      Y7, 3104(AX)
-	VXORPS       Y0, Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	MOVQ         CX, R10
-	LEAQ         16(DX), R11
-	MOVQ         DI, R12
-
-blocks4from16:
-	VCVTPH2PS 16(R11), Y8
-	VCVTPH2PS 32(R11), Y9
-	ADDQ      $0x00000080, R11
-	MOVQ      $0x00000020, R14
-
-dims4from16:
-	VBROADCASTSS (R10), Y10
-	VBROADCASTSS (R10)(R8*1), Y11
-	VBROADCASTSS (R10)(R8*2), Y12
-	VBROADCASTSS (R10)(R9*1), Y13
-	VPMOVSXBD    (R11), Y14
-	VCVTDQ2PS    Y14, Y14
-	VMULPS       Y8, Y14, Y14
-	VFMADD231PS  Y10, Y14, Y0
-	VFMADD231PS  Y11, Y14, Y2
-	VFMADD231PS  Y12, Y14, Y4
-	VFMADD231PS  Y13, Y14, Y6
-	VPMOVSXBD    8(R11), Y14
-	VCVTDQ2PS    Y14, Y14
-	VMULPS       Y9, Y14, Y14
-	VFMADD231PS  Y10, Y14, Y1
-	VFMADD231PS  Y11, Y14, Y3
-	VFMADD231PS  Y12, Y14, Y5
-	VFMADD231PS  Y13, Y14, Y7
-	PREFETCHT1   (R13)
-	PREFETCHT0   1024(R11)
-	ADDQ         $0x00000010, R13
-	ADDQ         $0x00000004, R10
-	ADDQ         $0x00000040, R11
-	DECQ         R14
-	JNZ          dims4from16
-	DECQ         R12
-	JNZ          blocks4from16
-	VMOVUPS      Y0, 64(AX)
-	VMOVUPS      Y1, 96(AX)
-	VMOVUPS      Y2, 1088(AX)
-	VMOVUPS      Y3, 1120(AX)
-	VMOVUPS      Y4, 2112(AX)
-	VMOVUPS      Y5, 2144(AX)
-	VMOVUPS      Y6, 3136(AX)
-	VMOVUPS      Y7, 3168(AX)
-	VXORPS       Y0, Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	MOVQ         CX, R10
-	LEAQ         32(DX), R11
-	MOVQ         DI, R12
-
-blocks4from32:
-	VCVTPH2PS 32(R11), Y8
-	VCVTPH2PS 48(R11), Y9
-	ADDQ      $0x00000080, R11
-	MOVQ      $0x00000020, R14
-
-dims4from32:
-	VBROADCASTSS (R10), Y10
-	VBROADCASTSS (R10)(R8*1), Y11
-	VBROADCASTSS (R10)(R8*2), Y12
-	VBROADCASTSS (R10)(R9*1), Y13
-	VPMOVSXBD    (R11), Y14
-	VCVTDQ2PS    Y14, Y14
-	VMULPS       Y8, Y14, Y14
-	VFMADD231PS  Y10, Y14, Y0
-	VFMADD231PS  Y11, Y14, Y2
-	VFMADD231PS  Y12, Y14, Y4
-	VFMADD231PS  Y13, Y14, Y6
-	VPMOVSXBD    8(R11), Y14
-	VCVTDQ2PS    Y14, Y14
-	VMULPS       Y9, Y14, Y14
-	VFMADD231PS  Y10, Y14, Y1
-	VFMADD231PS  Y11, Y14, Y3
-	VFMADD231PS  Y12, Y14, Y5
-	VFMADD231PS  Y13, Y14, Y7
-	PREFETCHT1   (R13)
-	PREFETCHT0   1024(R11)
-	ADDQ         $0x00000010, R13
-	ADDQ         $0x00000004, R10
-	ADDQ         $0x00000040, R11
-	DECQ         R14
-	JNZ          dims4from32
-	DECQ         R12
-	JNZ          blocks4from32
-	VMOVUPS      Y0, 128(AX)
-	VMOVUPS      Y1, 160(AX)
-	VMOVUPS      Y2, 1152(AX)
-	VMOVUPS      Y3, 1184(AX)
-	VMOVUPS      Y4, 2176(AX)
-	VMOVUPS      Y5, 2208(AX)
-	VMOVUPS      Y6, 3200(AX)
-	VMOVUPS      Y7, 3232(AX)
-	VXORPS       Y0, Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VXORPS       Y4, Y4, Y4
-	VXORPS       Y5, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	MOVQ         CX, R10
-	LEAQ         48(DX), R11
-	MOVQ         DI, R12
-
-blocks4from48:
-	VCVTPH2PS 48(R11), Y8
-	VCVTPH2PS 64(R11), Y9
-	ADDQ      $0x00000080, R11
-	MOVQ      $0x00000020, R14
-
-dims4from48:
-	VBROADCASTSS (R10), Y10
-	VBROADCASTSS (R10)(R8*1), Y11
-	VBROADCASTSS (R10)(R8*2), Y12
-	VBROADCASTSS (R10)(R9*1), Y13
-	VPMOVSXBD    (R11), Y14
-	VCVTDQ2PS    Y14, Y14
-	VMULPS       Y8, Y14, Y14
-	VFMADD231PS  Y10, Y14, Y0
-	VFMADD231PS  Y11, Y14, Y2
-	VFMADD231PS  Y12, Y14, Y4
-	VFMADD231PS  Y13, Y14, Y6
-	VPMOVSXBD    8(R11), Y14
-	VCVTDQ2PS    Y14, Y14
-	VMULPS       Y9, Y14, Y14
-	VFMADD231PS  Y10, Y14, Y1
-	VFMADD231PS  Y11, Y14, Y3
-	VFMADD231PS  Y12, Y14, Y5
-	VFMADD231PS  Y13, Y14, Y7
-	PREFETCHT1   (R13)
-	PREFETCHT0   1024(R11)
-	ADDQ         $0x00000010, R13
-	ADDQ         $0x00000004, R10
-	ADDQ         $0x00000040, R11
-	DECQ         R14
-	JNZ          dims4from48
-	DECQ         R12
-	JNZ          blocks4from48
-	VMOVUPS      Y0, 192(AX)
-	VMOVUPS      Y1, 224(AX)
-	VMOVUPS      Y2, 1216(AX)
-	VMOVUPS      Y3, 1248(AX)
-	VMOVUPS      Y4, 2240(AX)
-	VMOVUPS      Y5, 2272(AX)
-	VMOVUPS      Y6, 3264(AX)
-	VMOVUPS      Y7, 3296(AX)
-	ADDQ         $0x00001000, AX
-	LEAQ         (CX)(R8*4), CX
-	SUBQ         $0x00000004, SI
-	JMP          lines4
-
-lesslines4:
-lines1:
-	CMPQ   SI, $0x00000001
-	JLT    lesslines1
-	MOVQ   BX, R13
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	MOVQ   CX, R10
-	LEAQ   (DX), R11
-	MOVQ   DI, R12
-
-blocks1from0:
-	VCVTPH2PS (R11), Y4
-	VCVTPH2PS 16(R11), Y5
-	VCVTPH2PS 32(R11), Y6
-	VCVTPH2PS 48(R11), Y7
-	ADDQ      $0x00000080, R11
-	MOVQ      $0x00000020, R9
-
-dims1from0:
-	VBROADCASTSS (R10), Y8
-	VPMOVSXBD    (R11), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y4, Y9, Y9
-	VFMADD231PS  Y8, Y9, Y0
-	VPMOVSXBD    8(R11), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y5, Y9, Y9
-	VFMADD231PS  Y8, Y9, Y1
-	VPMOVSXBD    16(R11), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y6, Y9, Y9
-	VFMADD231PS  Y8, Y9, Y2
-	VPMOVSXBD    24(R11), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y7, Y9, Y9
-	VFMADD231PS  Y8, Y9, Y3
-	PREFETCHT1   (R13)
-	PREFETCHT0   1024(R11)
-	ADDQ         $0x00000020, R13
-	ADDQ         $0x00000004, R10
-	ADDQ         $0x00000040, R11
-	DECQ         R9
-	JNZ          dims1from0
-	DECQ         R12
-	JNZ          blocks1from0
-	VMOVUPS      Y0, (AX)
-	VMOVUPS      Y1, 32(AX)
-	VMOVUPS      Y2, 64(AX)
-	VMOVUPS      Y3, 96(AX)
-	VXORPS       Y0, Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	MOVQ         CX, R10
-	LEAQ         32(DX), R11
-	MOVQ         DI, R12
-
-blocks1from32:
-	VCVTPH2PS 32(R11), Y4
-	VCVTPH2PS 48(R11), Y5
-	VCVTPH2PS 64(R11), Y6
-	VCVTPH2PS 80(R11), Y7
-	ADDQ      $0x00000080, R11
-	MOVQ      $0x00000020, R9
-
-dims1from32:
-	VBROADCASTSS (R10), Y8
-	VPMOVSXBD    (R11), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y4, Y9, Y9
-	VFMADD231PS  Y8, Y9, Y0
-	VPMOVSXBD    8(R11), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y5, Y9, Y9
-	VFMADD231PS  Y8, Y9, Y1
-	VPMOVSXBD    16(R11), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y6, Y9, Y9
-	VFMADD231PS  Y8, Y9, Y2
-	VPMOVSXBD    24(R11), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y7, Y9, Y9
-	VFMADD231PS  Y8, Y9, Y3
-	PREFETCHT1   (R13)
-	PREFETCHT0   1024(R11)
-	ADDQ         $0x00000020, R13
-	ADDQ         $0x00000004, R10
-	ADDQ         $0x00000040, R11
-	DECQ         R9
-	JNZ          dims1from32
-	DECQ         R12
-	JNZ          blocks1from32
-	VMOVUPS      Y0, 128(AX)
-	VMOVUPS      Y1, 160(AX)
-	VMOVUPS      Y2, 192(AX)
-	VMOVUPS      Y3, 224(AX)
-	ADDQ         $0x00000400, AX
-	ADDQ         R8, CX
-	SUBQ         $0x00000001, SI
-	JMP          lines1
-
-lesslines1:
-	VZEROUPPER
-	RET
-
-// func accumQ8AVX2(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
-TEXT ·accumQ8AVX2(SB), NOSPLIT, $8-56
-	MOVQ   acc+0(FP), AX
-	MOVQ   p+8(FP), CX
-	MOVQ   v+16(FP), DX
-	MOVQ   next+24(FP), BX
-	MOVQ   lines+32(FP), SI
-	MOVQ   dim+48(FP), DI
-	IMUL3Q $0x00000004, DI, R8
-	IMUL3Q $0x0000000c, DI, R9
-	IMUL3Q $0x00000022, DI, R10
-	SHRQ   $0x05, R10
-	MOVQ   n+40(FP), R15
-	TESTQ  R15, R15
-	JZ     done
-
-lines4:
-	CMPQ SI, $0x00000004
-	JLT  lesslines4
-	MOVQ BX, BP
-	MOVQ AX, R11
-	MOVQ DX, R13
-	MOVQ dim+48(FP), DI
-
-cols4by4:
-	CMPQ    DI, $0x00000020
-	JLT     less4by4
-	VMOVUPS (R11), Y0
-	VMOVUPS 32(R11), Y1
-	VMOVUPS (R11)(R8*1), Y2
-	VMOVUPS 32(R11)(R8*1), Y3
-	VMOVUPS (R11)(R8*2), Y4
-	VMOVUPS 32(R11)(R8*2), Y5
-	VMOVUPS (R11)(R9*1), Y6
-	VMOVUPS 32(R11)(R9*1), Y7
-	MOVQ    CX, R12
-	MOVQ    R13, R14
-	MOVQ    n+40(FP), R15
-
-rows4by4from0:
-	VBROADCASTSS (R12), Y8
-	VBROADCASTSS 1024(R12), Y9
-	VBROADCASTSS 2048(R12), Y10
-	VBROADCASTSS 3072(R12), Y11
-	VPBROADCASTW (R14), X12
-	VCVTPH2PS    X12, Y12
-	VPMOVSXBD    2(R14), Y13
-	VCVTDQ2PS    Y13, Y13
-	VMULPS       Y12, Y13, Y13
-	VFMADD231PS  Y8, Y13, Y0
-	VFMADD231PS  Y9, Y13, Y2
-	VFMADD231PS  Y10, Y13, Y4
-	VFMADD231PS  Y11, Y13, Y6
-	VPMOVSXBD    10(R14), Y13
-	VCVTDQ2PS    Y13, Y13
-	VMULPS       Y12, Y13, Y13
-	VFMADD231PS  Y8, Y13, Y1
-	VFMADD231PS  Y9, Y13, Y3
-	VFMADD231PS  Y10, Y13, Y5
-	VFMADD231PS  Y11, Y13, Y7
-	PREFETCHT1   (BP)
-	PREFETCHT0   (R14)(R10*8)
-	ADDQ         $0x00000011, BP
-	ADDQ         $0x00000004, R12
-	ADDQ         R10, R14
-	DECQ         R15
-	JNZ          rows4by4from0
-	VMOVUPS      Y0, (R11)
-	VMOVUPS      Y1, 32(R11)
-	VMOVUPS      Y2, (R11)(R8*1)
-	VMOVUPS      Y3, 32(R11)(R8*1)
-	VMOVUPS      Y4, (R11)(R8*2)
-	VMOVUPS      Y5, 32(R11)(R8*2)
-	VMOVUPS      Y6, (R11)(R9*1)
-	VMOVUPS      Y7, 32(R11)(R9*1)
-	VMOVUPS      64(R11), Y0
-	VMOVUPS      96(R11), Y1
-	VMOVUPS      64(R11)(R8*1), Y2
-	VMOVUPS      96(R11)(R8*1), Y3
-	VMOVUPS      64(R11)(R8*2), Y4
-	VMOVUPS      96(R11)(R8*2), Y5
-	VMOVUPS      64(R11)(R9*1), Y6
-	VMOVUPS      96(R11)(R9*1), Y7
-	MOVQ         CX, R12
-	MOVQ         R13, R14
-	MOVQ         n+40(FP), R15
-
-rows4by4from2:
-	VBROADCASTSS (R12), Y8
-	VBROADCASTSS 1024(R12), Y9
-	VBROADCASTSS 2048(R12), Y10
-	VBROADCASTSS 3072(R12), Y11
-	VPBROADCASTW (R14), X12
-	VCVTPH2PS    X12, Y12
-	VPMOVSXBD    18(R14), Y13
-	VCVTDQ2PS    Y13, Y13
-	VMULPS       Y12, Y13, Y13
-	VFMADD231PS  Y8, Y13, Y0
-	VFMADD231PS  Y9, Y13, Y2
-	VFMADD231PS  Y10, Y13, Y4
-	VFMADD231PS  Y11, Y13, Y6
-	VPMOVSXBD    26(R14), Y13
-	VCVTDQ2PS    Y13, Y13
-	VMULPS       Y12, Y13, Y13
-	VFMADD231PS  Y8, Y13, Y1
-	VFMADD231PS  Y9, Y13, Y3
-	VFMADD231PS  Y10, Y13, Y5
-	VFMADD231PS  Y11, Y13, Y7
-	PREFETCHT1   (BP)
-	PREFETCHT0   17(R14)(R10*8)
-	ADDQ         $0x00000011, BP
-	ADDQ         $0x00000004, R12
-	ADDQ         R10, R14
-	DECQ         R15
-	JNZ          rows4by4from2
-	VMOVUPS      Y0, 64(R11)
-	VMOVUPS      Y1, 96(R11)
-	VMOVUPS      Y2, 64(R11)(R8*1)
-	VMOVUPS      Y3, 96(R11)(R8*1)
-	VMOVUPS      Y4, 64(R11)(R8*2)
-	VMOVUPS      Y5, 96(R11)(R8*2)
-	VMOVUPS      Y6, 64(R11)(R9*1)
-	VMOVUPS      Y7, 96(R11)(R9*1)
-	ADDQ         $0x00000080, R11
-	ADDQ         $0x00000022, R13
-	SUBQ         $0x00000020, DI
-	JMP          cols4by4
-
-less4by4:
-	ADDQ $0x00001000, CX
-	LEAQ (AX)(R8*4), AX
-	SUBQ $0x00000004, SI
-	JMP  lines4
-
-lesslines4:
-lines1:
-	CMPQ SI, $0x00000001
-	JLT  lesslines1
-	MOVQ BX, BP
-	MOVQ AX, R11
-	MOVQ DX, R13
-	MOVQ dim+48(FP), DI
-
-cols1by8:
-	CMPQ    DI, $0x00000040
-	JLT     less1by8
-	VMOVUPS (R11), Y0
-	VMOVUPS 32(R11), Y1
-	VMOVUPS 64(R11), Y2
-	VMOVUPS 96(R11), Y3
-	VMOVUPS 128(R11), Y4
-	VMOVUPS 160(R11), Y5
-	VMOVUPS 192(R11), Y6
-	VMOVUPS 224(R11), Y7
-	MOVQ    CX, R12
-	MOVQ    R13, R14
-	MOVQ    n+40(FP), R15
-
-rows1by8from0:
-	VBROADCASTSS (R12), Y8
-	VPBROADCASTW (R14), X9
-	VCVTPH2PS    X9, Y9
-	VPMOVSXBD    2(R14), Y10
-	VCVTDQ2PS    Y10, Y10
-	VMULPS       Y9, Y10, Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VPMOVSXBD    10(R14), Y10
-	VCVTDQ2PS    Y10, Y10
-	VMULPS       Y9, Y10, Y10
-	VFMADD231PS  Y8, Y10, Y1
-	VPMOVSXBD    18(R14), Y10
-	VCVTDQ2PS    Y10, Y10
-	VMULPS       Y9, Y10, Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VPMOVSXBD    26(R14), Y10
-	VCVTDQ2PS    Y10, Y10
-	VMULPS       Y9, Y10, Y10
-	VFMADD231PS  Y8, Y10, Y3
-	VPBROADCASTW 34(R14), X9
-	VCVTPH2PS    X9, Y9
-	VPMOVSXBD    36(R14), Y10
-	VCVTDQ2PS    Y10, Y10
-	VMULPS       Y9, Y10, Y10
-	VFMADD231PS  Y8, Y10, Y4
-	VPMOVSXBD    44(R14), Y10
-	VCVTDQ2PS    Y10, Y10
-	VMULPS       Y9, Y10, Y10
-	VFMADD231PS  Y8, Y10, Y5
-	VPMOVSXBD    52(R14), Y10
-	VCVTDQ2PS    Y10, Y10
-	VMULPS       Y9, Y10, Y10
-	VFMADD231PS  Y8, Y10, Y6
-	VPMOVSXBD    60(R14), Y10
-	VCVTDQ2PS    Y10, Y10
-	VMULPS       Y9, Y10, Y10
-	VFMADD231PS  Y8, Y10, Y7
-	PREFETCHT1   (BP)
-	PREFETCHT0   (R14)(R10*8)
-	PREFETCHT1   64(BP)
-	PREFETCHT0   64(R14)(R10*8)
-	ADDQ         $0x00000044, BP
-	ADDQ         $0x00000004, R12
-	ADDQ         R10, R14
-	DECQ         R15
-	JNZ          rows1by8from0
-	VMOVUPS      Y0, (R11)
-	VMOVUPS      Y1, 32(R11)
-	VMOVUPS      Y2, 64(R11)
-	VMOVUPS      Y3, 96(R11)
-	VMOVUPS      Y4, 128(R11)
-	VMOVUPS      Y5, 160(R11)
-	VMOVUPS      Y6, 192(R11)
-	VMOVUPS      Y7, 224(R11)
-	ADDQ         $0x00000100, R11
-	ADDQ         $0x00000044, R13
-	SUBQ         $0x00000040, DI
-	JMP          cols1by8
-
-less1by8:
-cols1by4:
-	CMPQ    DI, $0x00000020
-	JLT     less1by4
-	VMOVUPS (R11), Y0
-	VMOVUPS 32(R11), Y1
-	VMOVUPS 64(R11), Y2
-	VMOVUPS 96(R11), Y3
-	MOVQ    CX, R12
-	MOVQ    R13, R14
-	MOVQ    n+40(FP), R15
-
-rows1by4from0:
-	VBROADCASTSS (R12), Y4
-	VPBROADCASTW (R14), X5
-	VCVTPH2PS    X5, Y5
-	VPMOVSXBD    2(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y5, Y6, Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VPMOVSXBD    10(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y5, Y6, Y6
-	VFMADD231PS  Y4, Y6, Y1
-	VPMOVSXBD    18(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y5, Y6, Y6
-	VFMADD231PS  Y4, Y6, Y2
-	VPMOVSXBD    26(R14), Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y5, Y6, Y6
-	VFMADD231PS  Y4, Y6, Y3
-	PREFETCHT1   (BP)
-	PREFETCHT0   (R14)(R10*8)
-	ADDQ         $0x00000022, BP
-	ADDQ         $0x00000004, R12
-	ADDQ         R10, R14
-	DECQ         R15
-	JNZ          rows1by4from0
-	VMOVUPS      Y0, (R11)
-	VMOVUPS      Y1, 32(R11)
-	VMOVUPS      Y2, 64(R11)
-	VMOVUPS      Y3, 96(R11)
-	ADDQ         $0x00000080, R11
-	ADDQ         $0x00000022, R13
-	SUBQ         $0x00000020, DI
-	JMP          cols1by4
-
-less1by4:
 	ADDQ $0x00000400, CX
 	ADDQ R8, AX
 	SUBQ $0x00000001, SI
@@ -17557,102 +16999,6 @@ done:
 	VZEROUPPER
 	RET
 
-// func widenKeysQ8AVX2(dst *float32, src *byte, dim int)
-// Requires: AVX, AVX2, F16C
-TEXT ·widenKeysQ8AVX2(SB), NOSPLIT, $0-24
-	MOVQ dst+0(FP), AX
-	MOVQ src+8(FP), CX
-	MOVQ dim+16(FP), DX
-	SHRQ $0x05, DX
-
-blocks:
-	MOVQ CX, BX
-	ADDQ $0x00000080, CX
-	MOVQ $0x00000020, SI
-
-dims:
-	VPMOVSXBD (CX), Y0
-	VCVTDQ2PS Y0, Y0
-	VCVTPH2PS (BX), Y1
-	VMULPS    Y1, Y0, Y0
-	VMOVUPS   Y0, (AX)
-	VPMOVSXBD 8(CX), Y0
-	VCVTDQ2PS Y0, Y0
-	VCVTPH2PS 16(BX), Y1
-	VMULPS    Y1, Y0, Y0
-	VMOVUPS   Y0, 32(AX)
-	VPMOVSXBD 16(CX), Y0
-	VCVTDQ2PS Y0, Y0
-	VCVTPH2PS 32(BX), Y1
-	VMULPS    Y1, Y0, Y0
-	VMOVUPS   Y0, 64(AX)
-	VPMOVSXBD 24(CX), Y0
-	VCVTDQ2PS Y0, Y0
-	VCVTPH2PS 48(BX), Y1
-	VMULPS    Y1, Y0, Y0
-	VMOVUPS   Y0, 96(AX)
-	VPMOVSXBD 32(CX), Y0
-	VCVTDQ2PS Y0, Y0
-	VCVTPH2PS 64(BX), Y1
-	VMULPS    Y1, Y0, Y0
-	VMOVUPS   Y0, 128(AX)
-	VPMOVSXBD 40(CX), Y0
-	VCVTDQ2PS Y0, Y0
-	VCVTPH2PS 80(BX), Y1
-	VMULPS    Y1, Y0, Y0
-	VMOVUPS   Y0, 160(AX)
-	VPMOVSXBD 48(CX), Y0
-	VCVTDQ2PS Y0, Y0
-	VCVTPH2PS 96(BX), Y1
-	VMULPS    Y1, Y0, Y0
-	VMOVUPS   Y0, 192(AX)
-	VPMOVSXBD 56(CX), Y0
-	VCVTDQ2PS Y0, Y0
-	VCVTPH2PS 112(BX), Y1
-	VMULPS    Y1, Y0, Y0
-	VMOVUPS   Y0, 224(AX)
-	ADDQ      $0x00000040, CX
-	ADDQ      $0x00000100, AX
-	DECQ      SI
-	JNZ       dims
-	DECQ      DX
-	JNZ       blocks
-	VZEROUPPER
-	RET
-
-// func widenQ8AVX2(dst *float32, src *byte, n int)
-// Requires: AVX, AVX2, F16C
-TEXT ·widenQ8AVX2(SB), NOSPLIT, $0-24
-	MOVQ dst+0(FP), AX
-	MOVQ src+8(FP), CX
-	MOVQ n+16(FP), DX
-
-blocks:
-	VPBROADCASTW (CX), X0
-	VCVTPH2PS    X0, Y0
-	VPMOVSXBD    2(CX), Y1
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, (AX)
-	VPMOVSXBD    10(CX), Y1
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, 32(AX)
-	VPMOVSXBD    18(CX), Y1
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, 64(AX)
-	VPMOVSXBD    26(CX), Y1
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, 96(AX)
-	ADDQ         $0x00000022, CX
-	ADDQ         $0x00000080, AX
-	DECQ         DX
-	JNZ          blocks
-	VZEROUPPER
-	RET
-
 // func combineAVX2(dst *float32, x *float32, old float32, now float32, n int)
 // Requires: AVX
 TEXT ·combineAVX2(SB), NOSPLIT, $0-32
@@ -17690,6 +17036,1008 @@ rest:
 	VMASKMOVPS Y3, Y2, (AX)
 
 done:
+	VZEROUPPER
+	RET
+
+// func fixAVX2(x *float32, lines int, n int)
+// Requires: AVX, AVX2
+TEXT ·fixAVX2(SB), NOSPLIT, $0-24
+	MOVQ         x+0(FP), AX
+	MOVQ         lines+8(FP), CX
+	MOVQ         n+16(FP), DX
+	SHRQ         $0x05, DX
+	MOVL         $0x0d7fffff, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x46fffe00, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+
+lines:
+	VXORPS Y2, Y2, Y2
+	MOVQ   AX, BX
+	MOVQ   DX, SI
+
+largest:
+	VMOVUPS      (BX), Y3
+	VPAND        x7fffffff<>+0(SB), Y3, Y3
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      32(BX), Y3
+	VPAND        x7fffffff<>+0(SB), Y3, Y3
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      64(BX), Y3
+	VPAND        x7fffffff<>+0(SB), Y3, Y3
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      96(BX), Y3
+	VPAND        x7fffffff<>+0(SB), Y3, Y3
+	VPMAXSD      Y3, Y2, Y2
+	ADDQ         $0x00000080, BX
+	DECQ         SI
+	JNZ          largest
+	VEXTRACTF128 $0x01, Y2, X3
+	VPMAXSD      X3, X2, X2
+	VPSHUFD      $0x4e, X2, X3
+	VPMAXSD      X3, X2, X2
+	VPSHUFD      $0xb1, X2, X3
+	VPMAXSD      X3, X2, X2
+	VPCMPGTD     X0, X2, X4
+	VPAND        X4, X2, X2
+	VDIVSS       X2, X1, X3
+	VPAND        X4, X3, X3
+	VDIVSS       X1, X2, X2
+	VBROADCASTSS X3, Y3
+	MOVQ         AX, BX
+	MOVQ         DX, SI
+
+values:
+	VMULPS    (BX), Y3, Y4
+	VCVTPS2DQ Y4, Y4
+	VMULPS    32(BX), Y3, Y5
+	VCVTPS2DQ Y5, Y5
+	VMULPS    64(BX), Y3, Y6
+	VCVTPS2DQ Y6, Y6
+	VMULPS    96(BX), Y3, Y7
+	VCVTPS2DQ Y7, Y7
+	VPACKSSDW Y5, Y4, Y4
+	VPERMQ    $0xd8, Y4, Y4
+	VMOVDQU   Y4, (AX)
+	VPACKSSDW Y7, Y6, Y6
+	VPERMQ    $0xd8, Y6, Y6
+	VMOVDQU   Y6, 32(AX)
+	ADDQ      $0x00000080, BX
+	ADDQ      $0x00000040, AX
+	DECQ      SI
+	JNZ       values
+	VMOVSS    X2, (AX)
+	MOVQ      BX, AX
+	DECQ      CX
+	JNZ       lines
+	VZEROUPPER
+	RET
+
+// func weighAVX2(w *float32, p *float32, v *byte, lines int, n int)
+// Requires: AVX, AVX2, F16C
+TEXT ·weighAVX2(SB), NOSPLIT, $64-40
+	MOVQ         w+0(FP), AX
+	MOVQ         p+8(FP), CX
+	MOVQ         v+16(FP), DX
+	MOVQ         lines+24(FP), BX
+	MOVL         $0x0d7fffff, SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x46fffe00, SI
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Y1
+	IMUL3Q       $0x00000080, BX, SI
+	ADDQ         AX, SI
+	MOVQ         n+32(FP), DI
+	VMOVD        DI, X3
+	VPBROADCASTB X3, Y3
+	VPCMPGTB     counted<>+0(SB), Y3, Y2
+	VMOVDQU      Y2, (SP)
+	VPCMPGTB     counted<>+32(SB), Y3, Y2
+	VMOVDQU      Y2, 32(SP)
+
+lines1:
+	CMPQ         BX, $0x00000001
+	JLT          lesslines1
+	VPMOVSXBD    (SP), Y2
+	VCVTPH2PS    (DX), Y3
+	VANDPS       Y3, Y2, Y2
+	VMULPS       (CX), Y2, Y2
+	VPMOVSXBD    8(SP), Y3
+	VCVTPH2PS    16(DX), Y4
+	VANDPS       Y4, Y3, Y3
+	VMULPS       32(CX), Y3, Y3
+	VPMAXSD      Y2, Y3, Y10
+	VPMOVSXBD    16(SP), Y4
+	VCVTPH2PS    32(DX), Y5
+	VANDPS       Y5, Y4, Y4
+	VMULPS       64(CX), Y4, Y4
+	VPMAXSD      Y4, Y10, Y10
+	VPMOVSXBD    24(SP), Y5
+	VCVTPH2PS    48(DX), Y6
+	VANDPS       Y6, Y5, Y5
+	VMULPS       96(CX), Y5, Y5
+	VPMAXSD      Y5, Y10, Y10
+	VPMOVSXBD    32(SP), Y6
+	VCVTPH2PS    64(DX), Y7
+	VANDPS       Y7, Y6, Y6
+	VMULPS       128(CX), Y6, Y6
+	VPMAXSD      Y6, Y10, Y10
+	VPMOVSXBD    40(SP), Y7
+	VCVTPH2PS    80(DX), Y8
+	VANDPS       Y8, Y7, Y7
+	VMULPS       160(CX), Y7, Y7
+	VPMAXSD      Y7, Y10, Y10
+	VPMOVSXBD    48(SP), Y8
+	VCVTPH2PS    96(DX), Y9
+	VANDPS       Y9, Y8, Y8
+	VMULPS       192(CX), Y8, Y8
+	VPMAXSD      Y8, Y10, Y10
+	VPMOVSXBD    56(SP), Y9
+	VCVTPH2PS    112(DX), Y11
+	VANDPS       Y11, Y9, Y9
+	VMULPS       224(CX), Y9, Y9
+	VPMAXSD      Y9, Y10, Y10
+	VEXTRACTF128 $0x01, Y10, X11
+	VPMAXSD      X11, X10, X10
+	VPSHUFD      $0x4e, X10, X11
+	VPMAXSD      X11, X10, X10
+	VPSHUFD      $0xb1, X10, X11
+	VPMAXSD      X11, X10, X10
+	VPCMPGTD     X0, X10, X12
+	VPAND        X12, X10, X10
+	VDIVSS       X10, X1, X11
+	VPAND        X12, X11, X11
+	VDIVSS       X1, X10, X10
+	VBROADCASTSS X11, Y11
+	VMOVSS       X10, (SI)
+	ADDQ         $0x00000004, SI
+	VMULPS       Y11, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VMULPS       Y11, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VMULPS       Y11, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VPSLLD       $0x10, Y4, Y4
+	VPOR         Y4, Y2, Y2
+	VMOVUPS      Y2, (AX)
+	VMULPS       Y11, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPOR         Y5, Y3, Y3
+	VMOVUPS      Y3, 32(AX)
+	VMULPS       Y11, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VMULPS       Y11, Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VMULPS       Y11, Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPSLLD       $0x10, Y8, Y8
+	VPOR         Y8, Y6, Y6
+	VMOVUPS      Y6, 64(AX)
+	VMULPS       Y11, Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPSLLD       $0x10, Y9, Y9
+	VPOR         Y9, Y7, Y7
+	VMOVUPS      Y7, 96(AX)
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000400, CX
+	SUBQ         $0x00000001, BX
+	JMP          lines1
+
+lesslines1:
+	VZEROUPPER
+	RET
+
+// func scoreQ8AVX2(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·scoreQ8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), AX
+	MOVQ   q+8(FP), CX
+	MOVQ   k+16(FP), DX
+	MOVQ   next+24(FP), BX
+	MOVQ   lines+32(FP), SI
+	MOVQ   dim+40(FP), DI
+	IMUL3Q $0x00000004, DI, R8
+	IMUL3Q $0x0000000c, DI, R9
+	SHRQ   $0x05, DI
+
+lines4:
+	CMPQ    SI, $0x00000004
+	JLT     lesslines4
+	MOVQ    BX, R13
+	VXORPS  Y0, Y0, Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y0, 32(AX)
+	VMOVUPS Y0, 1024(AX)
+	VMOVUPS Y0, 1056(AX)
+	VMOVUPS Y0, 2048(AX)
+	VMOVUPS Y0, 2080(AX)
+	VMOVUPS Y0, 3072(AX)
+	VMOVUPS Y0, 3104(AX)
+	MOVQ    CX, R10
+	LEAQ    (DX), R11
+	MOVQ    DI, R12
+
+blocks4from0:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   $0x00000010, R14
+
+pairs4from0:
+	VPMOVSXBW    128(R11), Y8
+	VPMOVSXBW    144(R11), Y9
+	VBROADCASTSS (R10), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y1, Y1
+	VBROADCASTSS (R10)(R8*1), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y3, Y3
+	VBROADCASTSS (R10)(R8*2), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y5, Y5
+	VBROADCASTSS (R10)(R9*1), Y10
+	VPMADDWD     Y10, Y8, Y8
+	VPADDD       Y8, Y6, Y6
+	VPMADDWD     Y10, Y9, Y8
+	VPADDD       Y8, Y7, Y7
+	PREFETCHT1   (R13)
+	PREFETCHT0   1152(R11)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x00000020, R13
+	DECQ         R14
+	JNZ          pairs4from0
+	VCVTPH2PS    -2048(R11), Y8
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  (AX), Y8, Y0
+	VMOVUPS      Y0, (AX)
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  1024(AX), Y8, Y2
+	VMOVUPS      Y2, 1024(AX)
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  2048(AX), Y8, Y4
+	VMOVUPS      Y4, 2048(AX)
+	VCVTDQ2PS    Y6, Y6
+	VFMADD213PS  3072(AX), Y8, Y6
+	VMOVUPS      Y6, 3072(AX)
+	VCVTPH2PS    -2032(R11), Y0
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  32(AX), Y0, Y1
+	VMOVUPS      Y1, 32(AX)
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  1056(AX), Y0, Y3
+	VMOVUPS      Y3, 1056(AX)
+	VCVTDQ2PS    Y5, Y5
+	VFMADD213PS  2080(AX), Y0, Y5
+	VMOVUPS      Y5, 2080(AX)
+	VCVTDQ2PS    Y7, Y7
+	VFMADD213PS  3104(AX), Y0, Y7
+	VMOVUPS      Y7, 3104(AX)
+	ADDQ         $0x00000080, R11
+	DECQ         R12
+	JNZ          blocks4from0
+	VBROADCASTSS (R10), Y0
+	VMULPS       (AX), Y0, Y1
+	VMOVUPS      Y1, (AX)
+	VMULPS       32(AX), Y0, Y0
+	VMOVUPS      Y0, 32(AX)
+	VBROADCASTSS (R10)(R8*1), Y0
+	VMULPS       1024(AX), Y0, Y1
+	VMOVUPS      Y1, 1024(AX)
+	VMULPS       1056(AX), Y0, Y0
+	VMOVUPS      Y0, 1056(AX)
+	VBROADCASTSS (R10)(R8*2), Y0
+	VMULPS       2048(AX), Y0, Y1
+	VMOVUPS      Y1, 2048(AX)
+	VMULPS       2080(AX), Y0, Y0
+	VMOVUPS      Y0, 2080(AX)
+	VBROADCASTSS (R10)(R9*1), Y0
+	VMULPS       3072(AX), Y0, Y1
+	VMOVUPS      Y1, 3072(AX)
+	VMULPS       3104(AX), Y0, Y0
+	VMOVUPS      Y0, 3104(AX)
+	VXORPS       Y0, Y0, Y0
+	VMOVUPS      Y0, 64(AX)
+	VMOVUPS      Y0, 96(AX)
+	VMOVUPS      Y0, 1088(AX)
+	VMOVUPS      Y0, 1120(AX)
+	VMOVUPS      Y0, 2112(AX)
+	VMOVUPS      Y0, 2144(AX)
+	VMOVUPS      Y0, 3136(AX)
+	VMOVUPS      Y0, 3168(AX)
+	MOVQ         CX, R10
+	LEAQ         32(DX), R11
+	MOVQ         DI, R12
+
+blocks4from16:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   $0x00000010, R14
+
+pairs4from16:
+	VPMOVSXBW    128(R11), Y8
+	VPMOVSXBW    144(R11), Y9
+	VBROADCASTSS (R10), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y1, Y1
+	VBROADCASTSS (R10)(R8*1), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y3, Y3
+	VBROADCASTSS (R10)(R8*2), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y5, Y5
+	VBROADCASTSS (R10)(R9*1), Y10
+	VPMADDWD     Y10, Y8, Y8
+	VPADDD       Y8, Y6, Y6
+	VPMADDWD     Y10, Y9, Y8
+	VPADDD       Y8, Y7, Y7
+	PREFETCHT1   (R13)
+	PREFETCHT0   1152(R11)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x00000020, R13
+	DECQ         R14
+	JNZ          pairs4from16
+	VCVTPH2PS    -2048(R11), Y8
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  64(AX), Y8, Y0
+	VMOVUPS      Y0, 64(AX)
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  1088(AX), Y8, Y2
+	VMOVUPS      Y2, 1088(AX)
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  2112(AX), Y8, Y4
+	VMOVUPS      Y4, 2112(AX)
+	VCVTDQ2PS    Y6, Y6
+	VFMADD213PS  3136(AX), Y8, Y6
+	VMOVUPS      Y6, 3136(AX)
+	VCVTPH2PS    -2032(R11), Y0
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  96(AX), Y0, Y1
+	VMOVUPS      Y1, 96(AX)
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  1120(AX), Y0, Y3
+	VMOVUPS      Y3, 1120(AX)
+	VCVTDQ2PS    Y5, Y5
+	VFMADD213PS  2144(AX), Y0, Y5
+	VMOVUPS      Y5, 2144(AX)
+	VCVTDQ2PS    Y7, Y7
+	VFMADD213PS  3168(AX), Y0, Y7
+	VMOVUPS      Y7, 3168(AX)
+	ADDQ         $0x00000080, R11
+	DECQ         R12
+	JNZ          blocks4from16
+	VBROADCASTSS (R10), Y0
+	VMULPS       64(AX), Y0, Y1
+	VMOVUPS      Y1, 64(AX)
+	VMULPS       96(AX), Y0, Y0
+	VMOVUPS      Y0, 96(AX)
+	VBROADCASTSS (R10)(R8*1), Y0
+	VMULPS       1088(AX), Y0, Y1
+	VMOVUPS      Y1, 1088(AX)
+	VMULPS       1120(AX), Y0, Y0
+	VMOVUPS      Y0, 1120(AX)
+	VBROADCASTSS (R10)(R8*2), Y0
+	VMULPS       2112(AX), Y0, Y1
+	VMOVUPS      Y1, 2112(AX)
+	VMULPS       2144(AX), Y0, Y0
+	VMOVUPS      Y0, 2144(AX)
+	VBROADCASTSS (R10)(R9*1), Y0
+	VMULPS       3136(AX), Y0, Y1
+	VMOVUPS      Y1, 3136(AX)
+	VMULPS       3168(AX), Y0, Y0
+	VMOVUPS      Y0, 3168(AX)
+	VXORPS       Y0, Y0, Y0
+	VMOVUPS      Y0, 128(AX)
+	VMOVUPS      Y0, 160(AX)
+	VMOVUPS      Y0, 1152(AX)
+	VMOVUPS      Y0, 1184(AX)
+	VMOVUPS      Y0, 2176(AX)
+	VMOVUPS      Y0, 2208(AX)
+	VMOVUPS      Y0, 3200(AX)
+	VMOVUPS      Y0, 3232(AX)
+	MOVQ         CX, R10
+	LEAQ         64(DX), R11
+	MOVQ         DI, R12
+
+blocks4from32:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   $0x00000010, R14
+
+pairs4from32:
+	VPMOVSXBW    128(R11), Y8
+	VPMOVSXBW    144(R11), Y9
+	VBROADCASTSS (R10), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y1, Y1
+	VBROADCASTSS (R10)(R8*1), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y3, Y3
+	VBROADCASTSS (R10)(R8*2), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y5, Y5
+	VBROADCASTSS (R10)(R9*1), Y10
+	VPMADDWD     Y10, Y8, Y8
+	VPADDD       Y8, Y6, Y6
+	VPMADDWD     Y10, Y9, Y8
+	VPADDD       Y8, Y7, Y7
+	PREFETCHT1   (R13)
+	PREFETCHT0   1152(R11)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x00000020, R13
+	DECQ         R14
+	JNZ          pairs4from32
+	VCVTPH2PS    -2048(R11), Y8
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  128(AX), Y8, Y0
+	VMOVUPS      Y0, 128(AX)
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  1152(AX), Y8, Y2
+	VMOVUPS      Y2, 1152(AX)
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  2176(AX), Y8, Y4
+	VMOVUPS      Y4, 2176(AX)
+	VCVTDQ2PS    Y6, Y6
+	VFMADD213PS  3200(AX), Y8, Y6
+	VMOVUPS      Y6, 3200(AX)
+	VCVTPH2PS    -2032(R11), Y0
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  160(AX), Y0, Y1
+	VMOVUPS      Y1, 160(AX)
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  1184(AX), Y0, Y3
+	VMOVUPS      Y3, 1184(AX)
+	VCVTDQ2PS    Y5, Y5
+	VFMADD213PS  2208(AX), Y0, Y5
+	VMOVUPS      Y5, 2208(AX)
+	VCVTDQ2PS    Y7, Y7
+	VFMADD213PS  3232(AX), Y0, Y7
+	VMOVUPS      Y7, 3232(AX)
+	ADDQ         $0x00000080, R11
+	DECQ         R12
+	JNZ          blocks4from32
+	VBROADCASTSS (R10), Y0
+	VMULPS       128(AX), Y0, Y1
+	VMOVUPS      Y1, 128(AX)
+	VMULPS       160(AX), Y0, Y0
+	VMOVUPS      Y0, 160(AX)
+	VBROADCASTSS (R10)(R8*1), Y0
+	VMULPS       1152(AX), Y0, Y1
+	VMOVUPS      Y1, 1152(AX)
+	VMULPS       1184(AX), Y0, Y0
+	VMOVUPS      Y0, 1184(AX)
+	VBROADCASTSS (R10)(R8*2), Y0
+	VMULPS       2176(AX), Y0, Y1
+	VMOVUPS      Y1, 2176(AX)
+	VMULPS       2208(AX), Y0, Y0
+	VMOVUPS      Y0, 2208(AX)
+	VBROADCASTSS (R10)(R9*1), Y0
+	VMULPS       3200(AX), Y0, Y1
+	VMOVUPS      Y1, 3200(AX)
+	VMULPS       3232(AX), Y0, Y0
+	VMOVUPS      Y0, 3232(AX)
+	VXORPS       Y0, Y0, Y0
+	VMOVUPS      Y0, 192(AX)
+	VMOVUPS      Y0, 224(AX)
+	VMOVUPS      Y0, 1216(AX)
+	VMOVUPS      Y0, 1248(AX)
+	VMOVUPS      Y0, 2240(AX)
+	VMOVUPS      Y0, 2272(AX)
+	VMOVUPS      Y0, 3264(AX)
+	VMOVUPS      Y0, 3296(AX)
+	MOVQ         CX, R10
+	LEAQ         96(DX), R11
+	MOVQ         DI, R12
+
+blocks4from48:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   $0x00000010, R14
+
+pairs4from48:
+	VPMOVSXBW    128(R11), Y8
+	VPMOVSXBW    144(R11), Y9
+	VBROADCASTSS (R10), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y1, Y1
+	VBROADCASTSS (R10)(R8*1), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y3, Y3
+	VBROADCASTSS (R10)(R8*2), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y5, Y5
+	VBROADCASTSS (R10)(R9*1), Y10
+	VPMADDWD     Y10, Y8, Y8
+	VPADDD       Y8, Y6, Y6
+	VPMADDWD     Y10, Y9, Y8
+	VPADDD       Y8, Y7, Y7
+	PREFETCHT1   (R13)
+	PREFETCHT0   1152(R11)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x00000020, R13
+	DECQ         R14
+	JNZ          pairs4from48
+	VCVTPH2PS    -2048(R11), Y8
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  192(AX), Y8, Y0
+	VMOVUPS      Y0, 192(AX)
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  1216(AX), Y8, Y2
+	VMOVUPS      Y2, 1216(AX)
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  2240(AX), Y8, Y4
+	VMOVUPS      Y4, 2240(AX)
+	VCVTDQ2PS    Y6, Y6
+	VFMADD213PS  3264(AX), Y8, Y6
+	VMOVUPS      Y6, 3264(AX)
+	VCVTPH2PS    -2032(R11), Y0
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  224(AX), Y0, Y1
+	VMOVUPS      Y1, 224(AX)
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  1248(AX), Y0, Y3
+	VMOVUPS      Y3, 1248(AX)
+	VCVTDQ2PS    Y5, Y5
+	VFMADD213PS  2272(AX), Y0, Y5
+	VMOVUPS      Y5, 2272(AX)
+	VCVTDQ2PS    Y7, Y7
+	VFMADD213PS  3296(AX), Y0, Y7
+	VMOVUPS      Y7, 3296(AX)
+	ADDQ         $0x00000080, R11
+	DECQ         R12
+	JNZ          blocks4from48
+	VBROADCASTSS (R10), Y0
+	VMULPS       192(AX), Y0, Y1
+	VMOVUPS      Y1, 192(AX)
+	VMULPS       224(AX), Y0, Y0
+	VMOVUPS      Y0, 224(AX)
+	VBROADCASTSS (R10)(R8*1), Y0
+	VMULPS       1216(AX), Y0, Y1
+	VMOVUPS      Y1, 1216(AX)
+	VMULPS       1248(AX), Y0, Y0
+	VMOVUPS      Y0, 1248(AX)
+	VBROADCASTSS (R10)(R8*2), Y0
+	VMULPS       2240(AX), Y0, Y1
+	VMOVUPS      Y1, 2240(AX)
+	VMULPS       2272(AX), Y0, Y0
+	VMOVUPS      Y0, 2272(AX)
+	VBROADCASTSS (R10)(R9*1), Y0
+	VMULPS       3264(AX), Y0, Y1
+	VMOVUPS      Y1, 3264(AX)
+	VMULPS       3296(AX), Y0, Y0
+	VMOVUPS      Y0, 3296(AX)
+	ADDQ         $0x00001000, AX
+	LEAQ         (CX)(R8*4), CX
+	SUBQ         $0x00000004, SI
+	JMP          lines4
+
+lesslines4:
+lines1:
+	CMPQ    SI, $0x00000001
+	JLT     lesslines1
+	MOVQ    BX, R13
+	VXORPS  Y0, Y0, Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y0, 32(AX)
+	VMOVUPS Y0, 64(AX)
+	VMOVUPS Y0, 96(AX)
+	MOVQ    CX, R10
+	LEAQ    (DX), R11
+	MOVQ    DI, R12
+
+blocks1from0:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   $0x00000010, R9
+
+pairs1from0:
+	VPMOVSXBW    128(R11), Y4
+	VPMOVSXBW    144(R11), Y5
+	VPMOVSXBW    160(R11), Y6
+	VPMOVSXBW    176(R11), Y7
+	VBROADCASTSS (R10), Y8
+	VPMADDWD     Y8, Y4, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     Y8, Y5, Y4
+	VPADDD       Y4, Y1, Y1
+	VPMADDWD     Y8, Y6, Y4
+	VPADDD       Y4, Y2, Y2
+	VPMADDWD     Y8, Y7, Y4
+	VPADDD       Y4, Y3, Y3
+	PREFETCHT1   (R13)
+	PREFETCHT0   1152(R11)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x00000040, R13
+	DECQ         R9
+	JNZ          pairs1from0
+	VCVTPH2PS    -2048(R11), Y4
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  (AX), Y4, Y0
+	VMOVUPS      Y0, (AX)
+	VCVTPH2PS    -2032(R11), Y0
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  32(AX), Y0, Y1
+	VMOVUPS      Y1, 32(AX)
+	VCVTPH2PS    -2016(R11), Y0
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  64(AX), Y0, Y2
+	VMOVUPS      Y2, 64(AX)
+	VCVTPH2PS    -2000(R11), Y0
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  96(AX), Y0, Y3
+	VMOVUPS      Y3, 96(AX)
+	ADDQ         $0x00000080, R11
+	DECQ         R12
+	JNZ          blocks1from0
+	VBROADCASTSS (R10), Y0
+	VMULPS       (AX), Y0, Y1
+	VMOVUPS      Y1, (AX)
+	VMULPS       32(AX), Y0, Y1
+	VMOVUPS      Y1, 32(AX)
+	VMULPS       64(AX), Y0, Y1
+	VMOVUPS      Y1, 64(AX)
+	VMULPS       96(AX), Y0, Y0
+	VMOVUPS      Y0, 96(AX)
+	VXORPS       Y0, Y0, Y0
+	VMOVUPS      Y0, 128(AX)
+	VMOVUPS      Y0, 160(AX)
+	VMOVUPS      Y0, 192(AX)
+	VMOVUPS      Y0, 224(AX)
+	MOVQ         CX, R10
+	LEAQ         64(DX), R11
+	MOVQ         DI, R12
+
+blocks1from32:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   $0x00000010, R9
+
+pairs1from32:
+	VPMOVSXBW    128(R11), Y4
+	VPMOVSXBW    144(R11), Y5
+	VPMOVSXBW    160(R11), Y6
+	VPMOVSXBW    176(R11), Y7
+	VBROADCASTSS (R10), Y8
+	VPMADDWD     Y8, Y4, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     Y8, Y5, Y4
+	VPADDD       Y4, Y1, Y1
+	VPMADDWD     Y8, Y6, Y4
+	VPADDD       Y4, Y2, Y2
+	VPMADDWD     Y8, Y7, Y4
+	VPADDD       Y4, Y3, Y3
+	PREFETCHT1   (R13)
+	PREFETCHT0   1152(R11)
+	ADDQ         $0x00000004, R10
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x00000040, R13
+	DECQ         R9
+	JNZ          pairs1from32
+	VCVTPH2PS    -2048(R11), Y4
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  128(AX), Y4, Y0
+	VMOVUPS      Y0, 128(AX)
+	VCVTPH2PS    -2032(R11), Y0
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  160(AX), Y0, Y1
+	VMOVUPS      Y1, 160(AX)
+	VCVTPH2PS    -2016(R11), Y0
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  192(AX), Y0, Y2
+	VMOVUPS      Y2, 192(AX)
+	VCVTPH2PS    -2000(R11), Y0
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  224(AX), Y0, Y3
+	VMOVUPS      Y3, 224(AX)
+	ADDQ         $0x00000080, R11
+	DECQ         R12
+	JNZ          blocks1from32
+	VBROADCASTSS (R10), Y0
+	VMULPS       128(AX), Y0, Y1
+	VMOVUPS      Y1, 128(AX)
+	VMULPS       160(AX), Y0, Y1
+	VMOVUPS      Y1, 160(AX)
+	VMULPS       192(AX), Y0, Y1
+	VMOVUPS      Y1, 192(AX)
+	VMULPS       224(AX), Y0, Y0
+	VMOVUPS      Y0, 224(AX)
+	ADDQ         $0x00000400, AX
+	ADDQ         R8, CX
+	SUBQ         $0x00000001, SI
+	JMP          lines1
+
+lesslines1:
+	VZEROUPPER
+	RET
+
+// func accumQ8AVX2(acc *float32, w *float32, v *byte, next *byte, lines int, dim int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·accumQ8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   w+8(FP), CX
+	MOVQ   lines+32(FP), DX
+	MOVQ   dim+40(FP), BX
+	SHLQ   $0x02, BX
+	IMUL3Q $0x00000080, DX, SI
+	ADDQ   CX, SI
+
+lines4:
+	CMPQ   DX, $0x00000004
+	JLT    lesslines4
+	MOVQ   next+24(FP), R9
+	MOVQ   v+16(FP), R8
+	MOVQ   CX, DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   $0x00000020, R10
+
+pairs4from0:
+	VPMOVSXBW    128(R8), Y8
+	VPMOVSXBW    144(R8), Y9
+	VBROADCASTSS (DI), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y1, Y1
+	VBROADCASTSS 128(DI), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y3, Y3
+	VBROADCASTSS 256(DI), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y5, Y5
+	VBROADCASTSS 384(DI), Y10
+	VPMADDWD     Y10, Y8, Y8
+	VPADDD       Y8, Y6, Y6
+	VPMADDWD     Y10, Y9, Y8
+	VPADDD       Y8, Y7, Y7
+	PREFETCHT1   (R9)
+	PREFETCHT0   1152(R8)
+	ADDQ         $0x00000004, DI
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000020, R9
+	DECQ         R10
+	JNZ          pairs4from0
+	SUBQ         $0x00000800, R8
+	MOVQ         AX, DI
+	VBROADCASTSS (SI), Y8
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  (DI), Y8, Y0
+	VMOVUPS      Y0, (DI)
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  32(DI), Y8, Y1
+	VMOVUPS      Y1, 32(DI)
+	ADDQ         BX, DI
+	VBROADCASTSS 4(SI), Y0
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  (DI), Y0, Y2
+	VMOVUPS      Y2, (DI)
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  32(DI), Y0, Y3
+	VMOVUPS      Y3, 32(DI)
+	ADDQ         BX, DI
+	VBROADCASTSS 8(SI), Y0
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  (DI), Y0, Y4
+	VMOVUPS      Y4, (DI)
+	VCVTDQ2PS    Y5, Y5
+	VFMADD213PS  32(DI), Y0, Y5
+	VMOVUPS      Y5, 32(DI)
+	ADDQ         BX, DI
+	VBROADCASTSS 12(SI), Y0
+	VCVTDQ2PS    Y6, Y6
+	VFMADD213PS  (DI), Y0, Y6
+	VMOVUPS      Y6, (DI)
+	VCVTDQ2PS    Y7, Y7
+	VFMADD213PS  32(DI), Y0, Y7
+	VMOVUPS      Y7, 32(DI)
+	ADDQ         BX, DI
+	MOVQ         CX, DI
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	MOVQ         $0x00000020, R10
+
+pairs4from16:
+	VPMOVSXBW    160(R8), Y8
+	VPMOVSXBW    176(R8), Y9
+	VBROADCASTSS (DI), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y1, Y1
+	VBROADCASTSS 128(DI), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y3, Y3
+	VBROADCASTSS 256(DI), Y10
+	VPMADDWD     Y10, Y8, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y10, Y9, Y10
+	VPADDD       Y10, Y5, Y5
+	VBROADCASTSS 384(DI), Y10
+	VPMADDWD     Y10, Y8, Y8
+	VPADDD       Y8, Y6, Y6
+	VPMADDWD     Y10, Y9, Y8
+	VPADDD       Y8, Y7, Y7
+	PREFETCHT1   (R9)
+	PREFETCHT0   1152(R8)
+	ADDQ         $0x00000004, DI
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000020, R9
+	DECQ         R10
+	JNZ          pairs4from16
+	SUBQ         $0x00000800, R8
+	MOVQ         AX, DI
+	VBROADCASTSS (SI), Y8
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  64(DI), Y8, Y0
+	VMOVUPS      Y0, 64(DI)
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  96(DI), Y8, Y1
+	VMOVUPS      Y1, 96(DI)
+	ADDQ         BX, DI
+	VBROADCASTSS 4(SI), Y0
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  64(DI), Y0, Y2
+	VMOVUPS      Y2, 64(DI)
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  96(DI), Y0, Y3
+	VMOVUPS      Y3, 96(DI)
+	ADDQ         BX, DI
+	VBROADCASTSS 8(SI), Y0
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  64(DI), Y0, Y4
+	VMOVUPS      Y4, 64(DI)
+	VCVTDQ2PS    Y5, Y5
+	VFMADD213PS  96(DI), Y0, Y5
+	VMOVUPS      Y5, 96(DI)
+	ADDQ         BX, DI
+	VBROADCASTSS 12(SI), Y0
+	VCVTDQ2PS    Y6, Y6
+	VFMADD213PS  64(DI), Y0, Y6
+	VMOVUPS      Y6, 64(DI)
+	VCVTDQ2PS    Y7, Y7
+	VFMADD213PS  96(DI), Y0, Y7
+	VMOVUPS      Y7, 96(DI)
+	ADDQ         BX, DI
+	LEAQ         (AX)(BX*4), AX
+	ADDQ         $0x00000200, CX
+	ADDQ         $0x00000010, SI
+	SUBQ         $0x00000004, DX
+	JMP          lines4
+
+lesslines4:
+lines1:
+	CMPQ   DX, $0x00000001
+	JLT    lesslines1
+	MOVQ   next+24(FP), R9
+	MOVQ   v+16(FP), R8
+	MOVQ   CX, DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   $0x00000020, R10
+
+pairs1from0:
+	VPMOVSXBW    128(R8), Y4
+	VPMOVSXBW    144(R8), Y5
+	VPMOVSXBW    160(R8), Y6
+	VPMOVSXBW    176(R8), Y7
+	VBROADCASTSS (DI), Y8
+	VPMADDWD     Y8, Y4, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     Y8, Y5, Y4
+	VPADDD       Y4, Y1, Y1
+	VPMADDWD     Y8, Y6, Y4
+	VPADDD       Y4, Y2, Y2
+	VPMADDWD     Y8, Y7, Y4
+	VPADDD       Y4, Y3, Y3
+	PREFETCHT1   (R9)
+	PREFETCHT0   1152(R8)
+	ADDQ         $0x00000004, DI
+	ADDQ         $0x00000040, R8
+	ADDQ         $0x00000040, R9
+	DECQ         R10
+	JNZ          pairs1from0
+	SUBQ         $0x00000800, R8
+	MOVQ         AX, DI
+	VBROADCASTSS (SI), Y4
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  (DI), Y4, Y0
+	VMOVUPS      Y0, (DI)
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  32(DI), Y4, Y1
+	VMOVUPS      Y1, 32(DI)
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  64(DI), Y4, Y2
+	VMOVUPS      Y2, 64(DI)
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  96(DI), Y4, Y3
+	VMOVUPS      Y3, 96(DI)
+	ADDQ         BX, DI
+	ADDQ         BX, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000004, SI
+	SUBQ         $0x00000001, DX
+	JMP          lines1
+
+lesslines1:
 	VZEROUPPER
 	RET
 
@@ -17805,6 +18153,25 @@ line:
 	MOVQ         CX, SI
 	MOVQ         DX, DI
 	VBROADCASTSS (SI), Y0
+	VBROADCASTSS (SI), Y1
+	VBROADCASTSS (SI), Y2
+	VBROADCASTSS (SI), Y3
+
+severalMost:
+	CMPQ   DI, $0x00000020
+	JLT    fewerMost
+	VMAXPS (SI), Y0, Y0
+	VMAXPS 32(SI), Y1, Y1
+	VMAXPS 64(SI), Y2, Y2
+	VMAXPS 96(SI), Y3, Y3
+	ADDQ   $0x00000080, SI
+	SUBQ   $0x00000020, DI
+	JMP    severalMost
+
+fewerMost:
+	VMAXPS Y1, Y0, Y0
+	VMAXPS Y2, Y0, Y0
+	VMAXPS Y3, Y0, Y0
 
 vectorsMost:
 	CMPQ    DI, $0x08

@@ -414,16 +414,6 @@ func scoreF16AVX512(dst *float32, q *float32, k *byte, next *byte, lines int, di
 //go:noescape
 func accumF16AVX512(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
 
-// scoreQ8AVX512: scoreQ8Generic.
-//
-//go:noescape
-func scoreQ8AVX512(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
-
-// accumQ8AVX512: accumQ8Generic.
-//
-//go:noescape
-func accumQ8AVX512(acc *float32, p *float32, v *byte, next *byte, lines int, n int, dim int)
-
 // widenF16AVX512: widenF16Generic.
 //
 //go:noescape
@@ -439,20 +429,30 @@ func widenBF16AVX512(dst *float32, src *byte, n int)
 //go:noescape
 func narrowF16AVX512(dst *byte, src *float32, n int)
 
-// widenKeysQ8AVX512: widenKeysQ8Generic.
-//
-//go:noescape
-func widenKeysQ8AVX512(dst *float32, src *byte, dim int)
-
-// widenQ8AVX512: widenQ8Generic.
-//
-//go:noescape
-func widenQ8AVX512(dst *float32, src *byte, n int)
-
 // combineAVX512: combineGeneric, to the bit.
 //
 //go:noescape
 func combineAVX512(dst *float32, x *float32, old float32, now float32, n int)
+
+// fixAVX512: fixGeneric, to the bit.
+//
+//go:noescape
+func fixAVX512(x *float32, lines int, n int)
+
+// weighAVX512: weighGeneric, to the bit.
+//
+//go:noescape
+func weighAVX512(w *float32, p *float32, v *byte, lines int, n int)
+
+// scoreQ8AVX512: scoreQ8Generic.
+//
+//go:noescape
+func scoreQ8AVX512(dst *float32, q *float32, k *byte, next *byte, lines int, dim int)
+
+// accumQ8AVX512: accumQ8Generic.
+//
+//go:noescape
+func accumQ8AVX512(acc *float32, w *float32, v *byte, next *byte, lines int, dim int)
 
 // quantizeAVX512: quantizeGeneric, to the bit.
 //

@@ -22,20 +22,16 @@ func (s *stage) prepare(threads int, cpus places) {
 	s.tasks = tasks{s.prepRows, s.ropeRows, s.attendUnits, s.resultRows, s.gatherRows, s.claimUnits, s.multiplyShares}
 	s.freq, s.mscale = s.config.Rope.Frequencies()
 	s.attnScale = float32(1 / math.Sqrt(float64(s.config.HeadDim)))
-	hd := s.config.HeadDim
-	page := backend.PageRows * hd
+	page := backend.PageRows * s.config.HeadDim
 	s.score, s.accum = s.k.scoreF32, s.k.accumF32
 	switch s.limits.K {
 	case quant.F16:
 		s.score, s.widenKeys = s.k.scoreF16, func(dst *float32, k *byte) { s.k.widenF16(dst, k, page) }
 	case quant.Q8_0:
-		s.score, s.widenKeys = s.k.scoreQ8, func(dst *float32, k *byte) { s.k.widenKeysQ8(dst, k, hd) }
+		s.score = s.k.scoreQ8
 	}
-	switch s.limits.V {
-	case quant.F16:
+	if s.limits.V == quant.F16 {
 		s.accum, s.widenValues = s.k.accumF16, func(dst *float32, v *byte) { s.k.widenF16(dst, v, page) }
-	case quant.Q8_0:
-		s.accum, s.widenValues = s.k.accumQ8, func(dst *float32, v *byte) { s.k.widenQ8(dst, v, page/blockCols) }
 	}
 	s.layersByBlock()
 	if s.k.prefetch != nil {

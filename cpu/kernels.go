@@ -228,15 +228,34 @@ type kernels struct {
 
 	// score: dst[l*cutRows+i] = sum over d of q[l*dim+d]*k[d][i], in order, one fma each, for lines l and
 	// every position i of a page of keys (see attention.go). next is the page that is wanted after it.
-	scoreF32, scoreF16, scoreQ8 func(dst, q *float32, k, next *byte, lines, dim int)
+	scoreF32, scoreF16 func(dst, q *float32, k, next *byte, lines, dim int)
 
 	// accumulate: acc[l*dim+d] += p[l*cutRows+i]*v[i][d] for i = 0..n-1, in order, one fma each; v is rows
 	// of a page of values.
-	accumF32, accumF16, accumQ8 func(acc, p *float32, v, next *byte, lines, n, dim int)
+	accumF32, accumF16 func(acc, p *float32, v, next *byte, lines, n, dim int)
 
-	// widenF16 makes float32 of n f16, a multiple of 64; widenKeysQ8 a float32 page of keys of a q8_0 one;
-	// widenQ8 32*n values of n blocks.
-	widenF16, widenKeysQ8, widenQ8 func(dst *float32, src *byte, n int)
+	// A q8_0 cache is multiplied in integers, whose sums are exact: queries, and weights times the scales of values, become
+	// int16 with a scale, an error of 2^-16 of the largest of them.
+	//
+	// fix makes, in place, of lines of n float32 each, a multiple of 32: n int16, round to nearest even of
+	// x*(32767/max|x|), and behind them the float32 max|x|/32767; both 0 where max|x| < tiny.
+	fix func(x *float32, lines, n int)
+
+	// scoreQ8 is score of lines that fix made: block of 32 dimensions after block, in order, with one fma each,
+	// sum = fma(float32(isum), k's scale, sum), from 0; then sum*line's scale.
+	scoreQ8 func(dst, q *float32, k, next *byte, lines, dim int)
+
+	// weigh makes the weights of a block of a page of q8_0 values, of lines p cutRows apart: for each of them PageRows int16 as
+	// fix makes them, of p[i] times the scale of position i, in the order of pairedPosition, and behind those of all
+	// lines their scales. From position n on p counts as 0.
+	weigh func(w, p *float32, v *byte, lines, n int)
+
+	// accumQ8: acc[l*dim+d] = fma(float32(isum), line's scale, acc[l*dim+d]), of the 32 dimensions of a block of
+	// a page of q8_0 values, with weights that weigh made of so many lines.
+	accumQ8 func(acc, w *float32, v, next *byte, lines, dim int)
+
+	// widenF16 makes float32 of n f16, a multiple of 64.
+	widenF16 func(dst *float32, src *byte, n int)
 
 	// narrowF16 makes f16 of n float32, rounded to nearest even.
 	narrowF16 func(dst *byte, src *float32, n int)
@@ -269,9 +288,9 @@ type kernels struct {
 // generic is the kernel set every CPU has.
 func generic() *kernels {
 	k := &kernels{isa: "generic", few: oneByOneRows, quantize: quantizeGeneric,
-		scoreF32: scoreF32Generic, scoreF16: scoreF16Generic, scoreQ8: scoreQ8Generic,
-		accumF32: accumF32Generic, accumF16: accumF16Generic, accumQ8: accumQ8Generic,
-		widenF16: widenF16Generic, widenKeysQ8: widenKeysQ8Generic, widenQ8: widenQ8Generic, narrowF16: narrowF16Generic, combine: combineGeneric,
+		scoreF32: scoreF32Generic, scoreF16: scoreF16Generic, scoreQ8: scoreQ8Generic, fix: fixGeneric,
+		accumF32: accumF32Generic, accumF16: accumF16Generic, accumQ8: accumQ8Generic, weigh: weighGeneric,
+		widenF16: widenF16Generic, narrowF16: narrowF16Generic, combine: combineGeneric,
 		rotate: rotateGeneric, rotateHalves: rotateHalvesGeneric,
 		softmax: softmaxGeneric, siluMul: siluMulGeneric,
 		sumSquares: sumSquaresGeneric, scaleMul: scaleMulGeneric, add: addGeneric}
@@ -367,5 +386,7 @@ func (k *kernels) multiplyRows(p panelKind, dst *float32, ld int, a, b, act *byt
 func at[T any](p *byte, off, n int) []T {
 	return unsafe.Slice((*T)(unsafe.Add(unsafe.Pointer(p), off)), n)
 }
+
+func skipBytes(p *byte, n int) *byte { return (*byte)(unsafe.Add(unsafe.Pointer(p), n)) }
 
 func floats(p *float32, n int) []float32 { return unsafe.Slice(p, n) }

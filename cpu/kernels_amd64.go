@@ -115,9 +115,9 @@ func avx512() *kernels {
 	k.scoreF32, k.scoreF16, k.scoreQ8 = scoreF32AVX512, scoreF16AVX512, scoreQ8AVX512
 	k.accumF32 = byDim(16, accumF32AVX512, narrow.accumF32)
 	k.accumF16 = byDim(16, accumF16AVX512, narrow.accumF16)
-	k.accumQ8 = accumQ8AVX512
+	k.fix, k.weigh, k.accumQ8 = fixAVX512, weighAVX512, accumQ8AVX512
 	k.widen[kindF16], k.widen[kindBF16] = widenF16AVX512, widenBF16AVX512
-	k.widenF16, k.widenKeysQ8, k.widenQ8, k.combine = widenF16AVX512, widenKeysQ8AVX512, widenQ8AVX512, combineAVX512
+	k.widenF16, k.combine = widenF16AVX512, combineAVX512
 	k.narrowF16 = narrowF16AVX512
 	k.rotate, k.rotateHalves, k.prefetch = byPairs(8, rotateAVX512, rotateGeneric), rotateHalvesAVX512, prefetchAVX512
 	k.softmax, k.siluMul = softmaxAVX512, siluMulAVX512
@@ -176,9 +176,9 @@ func avx2() *kernels {
 	k.scoreF32, k.scoreF16, k.scoreQ8 = scoreF32AVX2, scoreF16AVX2, scoreQ8AVX2
 	k.accumF32 = byDim(8, accumF32AVX2, accumF32Generic)
 	k.accumF16 = byDim(8, accumF16AVX2, accumF16Generic)
-	k.accumQ8 = accumQ8AVX2
+	k.fix, k.weigh, k.accumQ8 = fixAVX2, weighAVX2, accumQ8AVX2
 	k.widen[kindF16], k.widen[kindBF16] = widenF16AVX2, widenBF16AVX2
-	k.widenF16, k.widenKeysQ8, k.widenQ8, k.combine = widenF16AVX2, widenKeysQ8AVX2, widenQ8AVX2, combineAVX2
+	k.widenF16, k.combine = widenF16AVX2, combineAVX2
 	k.narrowF16 = narrowF16AVX2
 	k.rotate, k.rotateHalves, k.prefetch = byPairs(4, rotateAVX2, rotateGeneric), rotateHalvesAVX2, prefetchAVX2
 	k.softmax, k.siluMul = softmaxAVX2, siluMulAVX2

@@ -61,9 +61,9 @@ func neon() *kernels {
 	k.scoreF32, k.scoreF16, k.scoreQ8 = scoreF32NEON, scoreF16NEON, scoreQ8NEON
 	k.accumF32 = byDim(4, accumF32NEON, accumF32Generic)
 	k.accumF16 = byDim(4, accumF16NEON, accumF16Generic)
-	k.accumQ8 = accumQ8NEON
+	k.fix, k.weigh, k.accumQ8 = fixNEON, weighNEON, accumQ8NEON
 	k.widen[kindF16], k.widen[kindBF16] = widenF16NEON, nil
-	k.widenF16, k.widenKeysQ8, k.widenQ8, k.combine = widenF16NEON, widenKeysQ8NEON, widenQ8NEON, combineNEON
+	k.widenF16, k.combine = widenF16NEON, combineNEON
 	k.softmax, k.siluMul = softmaxNEON, siluMulNEON
 	k.sumSquares, k.scaleMul, k.add = sumSquaresNEON, scaleMulNEON, addNEON
 	return k
@@ -259,16 +259,16 @@ func accumF16NEON(acc, p *float32, v, next *byte, lines, n, dim int)
 func scoreQ8NEON(dst, q *float32, k, next *byte, lines, dim int)
 
 //go:noescape
-func accumQ8NEON(acc, p *float32, v, next *byte, lines, n, dim int)
+func fixNEON(x *float32, lines, n int)
+
+//go:noescape
+func weighNEON(w, p *float32, v *byte, lines, n int)
+
+//go:noescape
+func accumQ8NEON(acc, w *float32, v, next *byte, lines, dim int)
 
 //go:noescape
 func widenF16NEON(dst *float32, src *byte, n int)
-
-//go:noescape
-func widenKeysQ8NEON(dst *float32, src *byte, dim int)
-
-//go:noescape
-func widenQ8NEON(dst *float32, src *byte, n int)
 
 //go:noescape
 func combineNEON(dst, x *float32, old, now float32, n int)

@@ -329,8 +329,6 @@ func BenchmarkVectors(b *testing.B) {
 			{"quantize1", n * 4, func() { k.quantize(&act[0], &x[0], n/32, 1, 0, 64) }},
 			{"quantize6", n * 4, func() { k.quantize(&act[0], &x[0], n/32, panelRows, 3, 64*panelRows) }},
 			{"widenF16", page * 2, func() { k.widenF16(&z[0], &cache[0], page) }},
-			{"widenKeysQ8", page / 32 * 34, func() { k.widenKeysQ8(&z[0], &cache[0], dim) }},
-			{"widenQ8", page / 32 * 34, func() { k.widenQ8(&z[0], &cache[0], page/32) }},
 			{"softmax", cutRows * 4, func() { k.softmax(&y[0], &z[0], cutRows, 1) }},
 			{"siluMul", n * 8, func() { k.siluMul(&z[0], &x[0], &y[0], n) }},
 			{"sumSquares", n * 4, func() { k.sumSquares(&x[0], n) }},
@@ -354,7 +352,8 @@ func BenchmarkLines(b *testing.B) {
 	eachSet(b, func(b *testing.B, t *bed) {
 		k := t.k
 		cache := make([]byte, page*4)
-		q, x, acc := values(most*dim), values(most*cutRows), make([]float32, most*dim)
+		q, x, acc, w := values(most*dim), values(most*cutRows), make([]float32, most*dim), make([]float32, weightsSize(most))
+		z, parts := make([]float32, most*cutRows), make([]part, most)
 		for _, lines := range []int{1, most} {
 			for _, c := range []struct {
 				name string
@@ -365,7 +364,18 @@ func BenchmarkLines(b *testing.B) {
 				{"scoreQ8", func() { k.scoreQ8(&x[0], &q[0], &cache[0], &cache[0], lines, dim) }},
 				{"accumF32", func() { k.accumF32(&acc[0], &x[0], &cache[0], &cache[0], lines, backend.PageRows, dim) }},
 				{"accumF16", func() { k.accumF16(&acc[0], &x[0], &cache[0], &cache[0], lines, backend.PageRows, dim) }},
-				{"accumQ8", func() { k.accumQ8(&acc[0], &x[0], &cache[0], &cache[0], lines, backend.PageRows, dim) }},
+				{"softmax", func() { k.softmax(&parts[0].most, &z[0], cutRows, lines) }},
+				{"weigh", func() {
+					for range dim / blockCols {
+						k.weigh(&w[0], &x[0], &cache[0], lines, backend.PageRows)
+					}
+				}},
+				{"accumQ8", func() {
+					for i := range dim / blockCols {
+						v := &cache[i*34*backend.PageRows]
+						k.accumQ8(&acc[i*blockCols], &w[0], v, v, lines, dim)
+					}
+				}},
 			} {
 				b.Run(fmt.Sprintf("%s/%d", c.name, lines), func(b *testing.B) {
 					fastest(b, 2*lines*page, "GOP/s", t.float32, timed(c.f))

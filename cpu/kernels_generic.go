@@ -501,13 +501,86 @@ func scoreF16Generic(dst, q *float32, k, _ *byte, lines, dim int) {
 	}
 }
 
+// scoreQ8Generic: a key's bytes of dimensions d and d+1 lie side by side.
 func scoreQ8Generic(dst, q *float32, k, _ *byte, lines, dim int) {
-	var x [blockCols][backend.PageRows]float32
-	for d := range dim {
-		if d%blockCols == 0 {
-			widenKeysQ8Generic(&x[0][0], &at[byte](k, d/blockCols*34*backend.PageRows, 1)[0], blockCols)
+	for l := range lines {
+		fixed, out := at[int16](bytesOf(q), l*dim*4, dim), at[float32](bytesOf(dst), l*cutRows*4, backend.PageRows)
+		scale := at[float32](bytesOf(q), l*dim*4+2*dim, 1)[0]
+		for i := range out {
+			sum := float32(0)
+			for b := range dim / blockCols {
+				block, isum := at[byte](k, b*34*backend.PageRows, 34*backend.PageRows), int32(0)
+				for d, w := range fixed[b*blockCols:][:blockCols] {
+					isum += int32(w) * int32(int8(block[2*backend.PageRows+(d/2*backend.PageRows+i)*2+d%2]))
+				}
+				sum += float32(float32(isum) * halves(block, i))
+			}
+			out[i] = sum * scale
 		}
-		scores(dst, q, &x[d%blockCols], lines, dim, d)
+	}
+}
+
+// fixedScale is what values are multiplied by so that the largest becomes the greatest int16, and its inverse.
+func fixedScale(most float32) (factor, scale float32) {
+	if most < tiny {
+		return 0, 0
+	}
+	return math.MaxInt16 / most, most / math.MaxInt16
+}
+
+func fixGeneric(x *float32, lines, n int) {
+	for l := range lines {
+		v, most := at[float32](bytesOf(x), l*n*4, n), float32(0)
+		for _, f := range v {
+			most = max(most, float32(math.Abs(float64(f))))
+		}
+		factor, scale := fixedScale(most)
+		for i, f := range v { // an int16 ends before the float32 that comes next
+			at[int16](bytesOf(x), l*n*4, n)[i] = int16(math.RoundToEven(float64(f * factor)))
+		}
+		v[n/2] = scale
+	}
+}
+
+// weightsSize is the float32 of lines' weights of a page: PageRows int16 and a scale each.
+func weightsSize(lines int) int { return lines * (backend.PageRows/2 + 1) }
+
+// pairedPosition is where a position's values lie in a block of a page of values, or weights: those of positions
+// 16 apart are side by side.
+func pairedPosition(i int) (pair, which int) { return i/32*16 + i%16, i / 16 % 2 }
+
+func weighGeneric(w, p *float32, v *byte, lines, n int) {
+	block := at[byte](v, 0, 34*backend.PageRows)
+	for l := range lines {
+		var x [backend.PageRows]float32
+		most := float32(0)
+		for i, f := range at[float32](bytesOf(p), l*cutRows*4, n) {
+			x[i] = f * halves(block, i)
+			most = max(most, x[i])
+		}
+		factor, scale := fixedScale(most)
+		row := at[int16](bytesOf(w), l*2*backend.PageRows, backend.PageRows)
+		for i, f := range x {
+			pair, which := pairedPosition(i)
+			row[2*pair+which] = int16(math.RoundToEven(float64(f * factor)))
+		}
+		at[float32](bytesOf(w), lines*2*backend.PageRows, lines)[l] = scale
+	}
+}
+
+func accumQ8Generic(acc, w *float32, v, _ *byte, lines, dim int) {
+	block := at[byte](v, 2*backend.PageRows, 32*backend.PageRows)
+	for l := range lines {
+		row := at[int16](bytesOf(w), l*2*backend.PageRows, backend.PageRows)
+		scale := at[float32](bytesOf(w), lines*2*backend.PageRows, lines)[l]
+		out := at[float32](bytesOf(acc), l*dim*4, blockCols)
+		for d := range out {
+			isum := int32(0)
+			for i, f := range row {
+				isum += int32(f) * int32(int8(block[(i/2*blockCols+d)*2+i%2]))
+			}
+			out[d] += float32(float32(isum) * scale)
+		}
 	}
 }
 
@@ -538,16 +611,6 @@ func accumF16Generic(acc, p *float32, v, _ *byte, lines, n, dim int) {
 	}
 }
 
-func accumQ8Generic(acc, p *float32, v, _ *byte, lines, n, dim int) {
-	var x [blockCols]float32
-	for i := range n {
-		for d := 0; d < dim; d += blockCols {
-			widenQ8Generic(&x[0], &at[byte](v, (i*dim+d)/blockCols*34, 1)[0], 1)
-			sums(acc, p, x[:], lines, dim, i, d)
-		}
-	}
-}
-
 func widenF16Generic(dst *float32, src *byte, n int) {
 	out := floats(dst, n)
 	for i, h := range at[uint16](src, 0, n) {
@@ -566,26 +629,6 @@ func narrowF16Generic(dst *byte, src *float32, n int) {
 	out := at[uint16](dst, 0, n)
 	for i, v := range floats(src, n) {
 		out[i] = quant.F32ToF16(v)
-	}
-}
-
-func widenKeysQ8Generic(dst *float32, src *byte, dim int) {
-	for d := range dim {
-		block := at[byte](src, d/blockCols*34*backend.PageRows, 34*backend.PageRows)
-		for i, q := range block[(2+d%blockCols)*backend.PageRows:][:backend.PageRows] {
-			floats(dst, dim*backend.PageRows)[d*backend.PageRows+i] = halves(block, i) * float32(int8(q))
-		}
-	}
-}
-
-func widenQ8Generic(dst *float32, src *byte, n int) {
-	out := floats(dst, n*blockCols)
-	for b := range n {
-		block := at[byte](src, b*34, 34)
-		d := halves(block, 0)
-		for i, q := range block[2:] {
-			out[b*blockCols+i] = d * float32(int8(q))
-		}
 	}
 }
 

@@ -32,13 +32,6 @@ var cacheFormats = []cacheFormat{
 			k.widenF16(keys, k0, backend.PageRows*dim)
 			k.widenF16(values, v0, backend.PageRows*dim)
 		}},
-	{"q8_0", quant.Q8_0,
-		func(k *kernels) func(dst, q *float32, k, next *byte, lines, dim int) { return k.scoreQ8 },
-		func(k *kernels) func(acc, p *float32, v, next *byte, lines, n, dim int) { return k.accumQ8 },
-		func(k *kernels, keys, values *float32, k0, v0 *byte, dim int) {
-			k.widenKeysQ8(keys, k0, dim)
-			k.widenQ8(values, v0, backend.PageRows*dim/blockCols)
-		}},
 }
 
 // TestAttentionKernels compares with float64 sums, lines and rows alone with
@@ -49,9 +42,6 @@ func TestAttentionKernels(t *testing.T) {
 	for _, k := range kernelSets() {
 		for _, f := range cacheFormats {
 			for _, dim := range []int{2, 8, 16, 20, 24, 32, 40, 64, 80, 96, 128, 160, 192, 256} {
-				if f.typ == quant.Q8_0 && dim%32 != 0 {
-					continue
-				}
 				for _, lines := range []int{1, 2, 3, 4, 5, 7, 8, 13} {
 					c := newAttentionCase(t, r, k, f, lines, dim)
 					c.scores()
@@ -171,6 +161,181 @@ func (c *attentionCase) sums(n int) {
 			c.t.Fatalf("%s accum %s, line %d of %d, column %d of %d: got %g, want %g", c.k.isa, c.f.name, l, c.lines, d, c.dim, got, want)
 		}
 	}
+}
+
+// TestAttentionQ8 holds the kernels of q8_0 caches to their definitions: what is in integers to the bit, lines alone to
+// those among others, and sums to float64.
+func TestAttentionQ8(t *testing.T) {
+	const seed = 25
+	r := rand.New(rand.NewPCG(seed, 0))
+	for _, k := range kernelSets() {
+		for _, dim := range []int{32, 64, 96, 128, 160, 256} {
+			for _, lines := range []int{1, 2, 3, 4, 5, 7, 8, 13, 20} {
+				c := q8Case{t: t, r: r, k: k, lines: lines, dim: dim}
+				c.scores()
+				for _, seen := range []span{{0, backend.PageRows}, {0, 1}, {5, 6}, {17, 40}, {0, 63}, {1, 64}} {
+					c.sums(seen)
+				}
+			}
+		}
+	}
+}
+
+type q8Case struct {
+	t          *testing.T
+	r          *rand.Rand
+	k          *kernels
+	lines, dim int
+}
+
+// page is one of q8_0 that store fills, and the float32 (PageRows, dim) that it holds.
+func (c *q8Case) page(store func(t quant.Type, page []byte, at int, x []float32, space []byte)) (page []byte, held []float32) {
+	row := quant.Q8_0.RowBytes(c.dim)
+	page, held = guarded(c.t, backend.PageRows*row), make([]float32, backend.PageRows*c.dim)
+	space, x := make([]byte, row), make([]float32, c.dim)
+	for i := range backend.PageRows {
+		for d := range x {
+			x[d] = float32(c.r.NormFloat64() * math.Exp(c.r.NormFloat64()))
+		}
+		if i%7 == 3 { // a block at its extremes, one of zeros
+			for d := range blockCols {
+				x[d] = []float32{1, -1}[d%2]
+			}
+			clear(x[c.dim-blockCols:])
+		}
+		store(quant.Q8_0, page, i, x, space)
+		if err := quant.Quantize(quant.Q8_0, space, x); err != nil {
+			c.t.Fatal(err)
+		}
+		quant.Dequantize(quant.Q8_0, held[i*c.dim:(i+1)*c.dim], space)
+	}
+	return page, held
+}
+
+// fixed is n int16 and their scale as float64.
+func fixed(q []float32, scale float32, n int) []float64 {
+	x := make([]float64, n)
+	for i, v := range at[int16](bytesOf(&q[0]), 0, n) {
+		x[i] = float64(v) * float64(scale)
+	}
+	return x
+}
+
+// near says that got is a sum of products whose sizes add up to size.
+func (c *q8Case) near(what string, got float32, want, size float64) {
+	c.t.Helper()
+	if !(math.Abs(float64(got)-want) <= 1e-6*size) {
+		c.t.Fatalf("%s %s, %d lines of %d: got %g, want %g", c.k.isa, what, c.lines, c.dim, got, want)
+	}
+}
+
+func (c *q8Case) scores() {
+	c.t.Helper()
+	keys, held := c.page(c.k.storeKey)
+	q := guardedFloats(c.t, c.lines*c.dim)
+	for i := range q {
+		q[i] = float32(c.r.NormFloat64())
+		switch l := i / c.dim; {
+		case l%5 == 4 && i%c.dim > 0: // one great dimension
+			q[i] *= 1e-4
+		case l%11 == 3:
+			q[i] = 0
+		}
+	}
+	before, want := append([]float32(nil), q...), append([]float32(nil), q...)
+	c.k.fix(&q[0], c.lines, c.dim)
+	fixGeneric(&want[0], c.lines, c.dim)
+	size := (c.lines-1)*cutRows + backend.PageRows
+	got, alone := guardedFloats(c.t, size), guardedFloats(c.t, backend.PageRows)
+	c.k.scoreQ8(&got[0], &q[0], &keys[0], &keys[0], c.lines, c.dim)
+	for l := range c.lines {
+		line := q[l*c.dim:][:c.dim]
+		same(c.t, c.k.isa+" fix", line[:c.dim/2+1], want[l*c.dim:][:c.dim/2+1])
+		scale := line[c.dim/2]
+		x := fixed(line, scale, c.dim)
+		for d, v := range before[l*c.dim:][:c.dim] {
+			if !(math.Abs(x[d]-float64(v)) <= 0.505*float64(scale)) {
+				c.t.Fatalf("%s fix: %g became %g, with a scale of %g", c.k.isa, v, x[d], scale)
+			}
+		}
+		c.k.scoreQ8(&alone[0], &line[0], &keys[0], &keys[0], 1, c.dim)
+		same(c.t, c.k.isa+" score q8_0 alone", alone, got[l*cutRows:][:backend.PageRows])
+		for i, v := range alone {
+			var want, size float64
+			for d, w := range x {
+				y := w * float64(held[i*c.dim+d])
+				want, size = want+y, size+math.Abs(y)
+			}
+			c.near("score q8_0", v, want, size)
+		}
+	}
+}
+
+func (c *q8Case) sums(seen span) {
+	c.t.Helper()
+	values, held := c.page(c.k.storeValue)
+	p, acc := guardedFloats(c.t, (c.lines-1)*cutRows+backend.PageRows), guardedFloats(c.t, c.lines*c.dim)
+	for i := range acc {
+		acc[i] = float32(c.r.NormFloat64())
+	}
+	for l := range c.lines {
+		for i := seen.lo; i < seen.hi; i++ {
+			p[l*cutRows+i] = c.r.Float32()
+			switch l % 4 {
+			case 1:
+				p[l*cutRows+i] *= 0x1p-50
+			case 2:
+				p[l*cutRows+i] *= float32(math.Exp2(-80 * c.r.Float64()))
+			case 3:
+				p[l*cutRows+i] = 0
+			}
+		}
+	}
+	for i := range backend.PageRows { // what comes behind may hold anything
+		if i >= seen.hi {
+			for b := range c.dim / blockCols {
+				le.PutUint16(values[b*34*backend.PageRows+2*i:], 0x7e00)
+			}
+		}
+	}
+	before, alone := append([]float32(nil), acc...), append([]float32(nil), acc...)
+	size := weightsSize(c.lines)
+	w, single, want := guardedFloats(c.t, size), guardedFloats(c.t, weightsSize(1)), make([]float32, size)
+	for b := range c.dim / blockCols {
+		block, cols := &values[b*34*backend.PageRows], b*blockCols
+		c.k.weigh(&w[0], &p[0], block, c.lines, seen.hi)
+		weighGeneric(&want[0], &p[0], block, c.lines, seen.hi)
+		same(c.t, c.k.isa+" weigh", w, want)
+		c.k.accumQ8(&acc[cols], &w[0], block, block, c.lines, c.dim)
+		for l := range c.lines {
+			c.k.weigh(&single[0], &p[l*cutRows], block, 1, seen.hi)
+			c.k.accumQ8(&alone[l*c.dim+cols], &single[0], block, block, 1, c.dim)
+			scale := w[c.lines*backend.PageRows/2+l]
+			x := fixed(w[l*backend.PageRows/2:], scale, backend.PageRows)
+			for d := cols; d < cols+blockCols; d++ {
+				want := float64(before[l*c.dim+d])
+				size := math.Abs(want)
+				exact, off := want, 1e-6*size
+				for i := seen.lo; i < seen.hi; i++ {
+					pair, which := pairedPosition(i)
+					f, v := float64(p[l*cutRows+i]), float64(held[i*c.dim+d])
+					s := float64(quant.F16ToF32(le.Uint16(values[b*34*backend.PageRows+2*i:])))
+					y := 0.0
+					if s > 0 {
+						y = x[2*pair+which] * (v / s)
+						off += 0.505 * float64(scale) * math.Abs(v/s)
+					}
+					want, size = want+y, size+math.Abs(y)
+					exact += f * v
+				}
+				c.near("accum q8_0", acc[l*c.dim+d], want, size)
+				if off += 1e-6*size + 0x1p-90; !(math.Abs(float64(acc[l*c.dim+d])-exact) <= off) {
+					c.t.Fatalf("%s weigh and accum q8_0: got %g, exactly %g, not within %g", c.k.isa, acc[l*c.dim+d], exact, off)
+				}
+			}
+		}
+	}
+	same(c.t, c.k.isa+" accum q8_0 alone", alone, acc)
 }
 
 // lengths are the vectors' lengths: every rest, and long ones.

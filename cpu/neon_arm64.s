@@ -20127,1004 +20127,6 @@ accumF16NEON_by1_cols1_end:
 accumF16NEON_by1_end:
 	RET
 
-// scoreQ8NEON: see kernels.go.
-TEXT ·scoreQ8NEON(SB), NOSPLIT, $0-48
-	MOVD dst+0(FP), R0
-	MOVD q+8(FP), R1
-	MOVD k+16(FP), R2
-	MOVD next+24(FP), R3
-	MOVD lines+32(FP), R4
-	MOVD dim+40(FP), R5
-	LSL $2, R5, R6
-scoreQ8NEON_by4:
-	CMP $4, R4
-	BLT scoreQ8NEON_by4_end
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x6f00e408 // movi v8, #0
-	WORD $0x6f00e409 // movi v9, #0
-	WORD $0x6f00e40a // movi v10, #0
-	WORD $0x6f00e40b // movi v11, #0
-	WORD $0x6f00e40c // movi v12, #0
-	WORD $0x6f00e40d // movi v13, #0
-	WORD $0x6f00e40e // movi v14, #0
-	WORD $0x6f00e40f // movi v15, #0
-	MOVD R1, R7
-	ADD R6, R7, R8
-	ADD R6, R8, R9
-	ADD R6, R9, R10
-	ADD $0, R2, R14
-	ADD $0, R3, R15
-	MOVD R5, R20
-	LSR $5, R5, R19
-scoreQ8NEON_by4_0_block:
-	WORD $0x3cc001d8 // ldur q24, [x14, #0]
-	WORD $0x4e217b19 // fcvtl2 v25, v24
-	WORD $0x0e217b18 // fcvtl v24, v24
-	WORD $0x3cc101da // ldur q26, [x14, #16]
-	WORD $0x4e217b5b // fcvtl2 v27, v26
-	WORD $0x0e217b5a // fcvtl v26, v26
-	ADD $128, R14
-	ADD $128, R15
-	MOVD $32, R20
-scoreQ8NEON_by4_0_dim:
-	FMOVS.P 4(R7), F16
-	FMOVS.P 4(R8), F17
-	FMOVS.P 4(R9), F18
-	FMOVS.P 4(R10), F19
-	WORD $0x3cc001d4 // ldur q20, [x14, #0]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e38de94 // fmul.4s v20, v20, v24
-	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
-	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
-	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
-	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
-	WORD $0x6e39deb5 // fmul.4s v21, v21, v25
-	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
-	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
-	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
-	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
-	WORD $0x6e3aded6 // fmul.4s v22, v22, v26
-	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
-	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
-	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
-	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
-	WORD $0x6e3bdef7 // fmul.4s v23, v23, v27
-	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
-	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
-	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
-	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
-	PRFM 0(R15), PLDL1KEEP
-	ADD $64, R14
-	ADD $64, R15
-	SUBS $1, R20
-	BNE scoreQ8NEON_by4_0_dim
-	SUBS $1, R19
-	BNE scoreQ8NEON_by4_0_block
-	WORD $0x3d800000 // str q0, [x0, #0]
-	WORD $0x3d800401 // str q1, [x0, #16]
-	WORD $0x3d800802 // str q2, [x0, #32]
-	WORD $0x3d800c03 // str q3, [x0, #48]
-	WORD $0x3d810004 // str q4, [x0, #1024]
-	WORD $0x3d810405 // str q5, [x0, #1040]
-	WORD $0x3d810806 // str q6, [x0, #1056]
-	WORD $0x3d810c07 // str q7, [x0, #1072]
-	WORD $0x3d820008 // str q8, [x0, #2048]
-	WORD $0x3d820409 // str q9, [x0, #2064]
-	WORD $0x3d82080a // str q10, [x0, #2080]
-	WORD $0x3d820c0b // str q11, [x0, #2096]
-	WORD $0x3d83000c // str q12, [x0, #3072]
-	WORD $0x3d83040d // str q13, [x0, #3088]
-	WORD $0x3d83080e // str q14, [x0, #3104]
-	WORD $0x3d830c0f // str q15, [x0, #3120]
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x6f00e408 // movi v8, #0
-	WORD $0x6f00e409 // movi v9, #0
-	WORD $0x6f00e40a // movi v10, #0
-	WORD $0x6f00e40b // movi v11, #0
-	WORD $0x6f00e40c // movi v12, #0
-	WORD $0x6f00e40d // movi v13, #0
-	WORD $0x6f00e40e // movi v14, #0
-	WORD $0x6f00e40f // movi v15, #0
-	MOVD R1, R7
-	ADD R6, R7, R8
-	ADD R6, R8, R9
-	ADD R6, R9, R10
-	ADD $16, R2, R14
-	ADD $16, R3, R15
-	MOVD R5, R20
-	LSR $5, R5, R19
-scoreQ8NEON_by4_16_block:
-	WORD $0x3cc101d8 // ldur q24, [x14, #16]
-	WORD $0x4e217b19 // fcvtl2 v25, v24
-	WORD $0x0e217b18 // fcvtl v24, v24
-	WORD $0x3cc201da // ldur q26, [x14, #32]
-	WORD $0x4e217b5b // fcvtl2 v27, v26
-	WORD $0x0e217b5a // fcvtl v26, v26
-	ADD $128, R14
-	ADD $128, R15
-	MOVD $32, R20
-scoreQ8NEON_by4_16_dim:
-	FMOVS.P 4(R7), F16
-	FMOVS.P 4(R8), F17
-	FMOVS.P 4(R9), F18
-	FMOVS.P 4(R10), F19
-	WORD $0x3cc001d4 // ldur q20, [x14, #0]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e38de94 // fmul.4s v20, v20, v24
-	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
-	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
-	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
-	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
-	WORD $0x6e39deb5 // fmul.4s v21, v21, v25
-	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
-	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
-	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
-	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
-	WORD $0x6e3aded6 // fmul.4s v22, v22, v26
-	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
-	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
-	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
-	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
-	WORD $0x6e3bdef7 // fmul.4s v23, v23, v27
-	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
-	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
-	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
-	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
-	PRFM 0(R15), PLDL1KEEP
-	ADD $64, R14
-	ADD $64, R15
-	SUBS $1, R20
-	BNE scoreQ8NEON_by4_16_dim
-	SUBS $1, R19
-	BNE scoreQ8NEON_by4_16_block
-	WORD $0x3d801000 // str q0, [x0, #64]
-	WORD $0x3d801401 // str q1, [x0, #80]
-	WORD $0x3d801802 // str q2, [x0, #96]
-	WORD $0x3d801c03 // str q3, [x0, #112]
-	WORD $0x3d811004 // str q4, [x0, #1088]
-	WORD $0x3d811405 // str q5, [x0, #1104]
-	WORD $0x3d811806 // str q6, [x0, #1120]
-	WORD $0x3d811c07 // str q7, [x0, #1136]
-	WORD $0x3d821008 // str q8, [x0, #2112]
-	WORD $0x3d821409 // str q9, [x0, #2128]
-	WORD $0x3d82180a // str q10, [x0, #2144]
-	WORD $0x3d821c0b // str q11, [x0, #2160]
-	WORD $0x3d83100c // str q12, [x0, #3136]
-	WORD $0x3d83140d // str q13, [x0, #3152]
-	WORD $0x3d83180e // str q14, [x0, #3168]
-	WORD $0x3d831c0f // str q15, [x0, #3184]
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x6f00e408 // movi v8, #0
-	WORD $0x6f00e409 // movi v9, #0
-	WORD $0x6f00e40a // movi v10, #0
-	WORD $0x6f00e40b // movi v11, #0
-	WORD $0x6f00e40c // movi v12, #0
-	WORD $0x6f00e40d // movi v13, #0
-	WORD $0x6f00e40e // movi v14, #0
-	WORD $0x6f00e40f // movi v15, #0
-	MOVD R1, R7
-	ADD R6, R7, R8
-	ADD R6, R8, R9
-	ADD R6, R9, R10
-	ADD $32, R2, R14
-	ADD $32, R3, R15
-	MOVD R5, R20
-	LSR $5, R5, R19
-scoreQ8NEON_by4_32_block:
-	WORD $0x3cc201d8 // ldur q24, [x14, #32]
-	WORD $0x4e217b19 // fcvtl2 v25, v24
-	WORD $0x0e217b18 // fcvtl v24, v24
-	WORD $0x3cc301da // ldur q26, [x14, #48]
-	WORD $0x4e217b5b // fcvtl2 v27, v26
-	WORD $0x0e217b5a // fcvtl v26, v26
-	ADD $128, R14
-	ADD $128, R15
-	MOVD $32, R20
-scoreQ8NEON_by4_32_dim:
-	FMOVS.P 4(R7), F16
-	FMOVS.P 4(R8), F17
-	FMOVS.P 4(R9), F18
-	FMOVS.P 4(R10), F19
-	WORD $0x3cc001d4 // ldur q20, [x14, #0]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e38de94 // fmul.4s v20, v20, v24
-	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
-	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
-	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
-	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
-	WORD $0x6e39deb5 // fmul.4s v21, v21, v25
-	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
-	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
-	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
-	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
-	WORD $0x6e3aded6 // fmul.4s v22, v22, v26
-	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
-	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
-	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
-	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
-	WORD $0x6e3bdef7 // fmul.4s v23, v23, v27
-	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
-	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
-	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
-	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
-	PRFM 0(R15), PLDL1KEEP
-	ADD $64, R14
-	ADD $64, R15
-	SUBS $1, R20
-	BNE scoreQ8NEON_by4_32_dim
-	SUBS $1, R19
-	BNE scoreQ8NEON_by4_32_block
-	WORD $0x3d802000 // str q0, [x0, #128]
-	WORD $0x3d802401 // str q1, [x0, #144]
-	WORD $0x3d802802 // str q2, [x0, #160]
-	WORD $0x3d802c03 // str q3, [x0, #176]
-	WORD $0x3d812004 // str q4, [x0, #1152]
-	WORD $0x3d812405 // str q5, [x0, #1168]
-	WORD $0x3d812806 // str q6, [x0, #1184]
-	WORD $0x3d812c07 // str q7, [x0, #1200]
-	WORD $0x3d822008 // str q8, [x0, #2176]
-	WORD $0x3d822409 // str q9, [x0, #2192]
-	WORD $0x3d82280a // str q10, [x0, #2208]
-	WORD $0x3d822c0b // str q11, [x0, #2224]
-	WORD $0x3d83200c // str q12, [x0, #3200]
-	WORD $0x3d83240d // str q13, [x0, #3216]
-	WORD $0x3d83280e // str q14, [x0, #3232]
-	WORD $0x3d832c0f // str q15, [x0, #3248]
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	WORD $0x6f00e408 // movi v8, #0
-	WORD $0x6f00e409 // movi v9, #0
-	WORD $0x6f00e40a // movi v10, #0
-	WORD $0x6f00e40b // movi v11, #0
-	WORD $0x6f00e40c // movi v12, #0
-	WORD $0x6f00e40d // movi v13, #0
-	WORD $0x6f00e40e // movi v14, #0
-	WORD $0x6f00e40f // movi v15, #0
-	MOVD R1, R7
-	ADD R6, R7, R8
-	ADD R6, R8, R9
-	ADD R6, R9, R10
-	ADD $48, R2, R14
-	ADD $48, R3, R15
-	MOVD R5, R20
-	LSR $5, R5, R19
-scoreQ8NEON_by4_48_block:
-	WORD $0x3cc301d8 // ldur q24, [x14, #48]
-	WORD $0x4e217b19 // fcvtl2 v25, v24
-	WORD $0x0e217b18 // fcvtl v24, v24
-	WORD $0x3cc401da // ldur q26, [x14, #64]
-	WORD $0x4e217b5b // fcvtl2 v27, v26
-	WORD $0x0e217b5a // fcvtl v26, v26
-	ADD $128, R14
-	ADD $128, R15
-	MOVD $32, R20
-scoreQ8NEON_by4_48_dim:
-	FMOVS.P 4(R7), F16
-	FMOVS.P 4(R8), F17
-	FMOVS.P 4(R9), F18
-	FMOVS.P 4(R10), F19
-	WORD $0x3cc001d4 // ldur q20, [x14, #0]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e38de94 // fmul.4s v20, v20, v24
-	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
-	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
-	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
-	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
-	WORD $0x6e39deb5 // fmul.4s v21, v21, v25
-	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
-	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
-	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
-	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
-	WORD $0x6e3aded6 // fmul.4s v22, v22, v26
-	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
-	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
-	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
-	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
-	WORD $0x6e3bdef7 // fmul.4s v23, v23, v27
-	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
-	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
-	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
-	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
-	PRFM 0(R15), PLDL1KEEP
-	ADD $64, R14
-	ADD $64, R15
-	SUBS $1, R20
-	BNE scoreQ8NEON_by4_48_dim
-	SUBS $1, R19
-	BNE scoreQ8NEON_by4_48_block
-	WORD $0x3d803000 // str q0, [x0, #192]
-	WORD $0x3d803401 // str q1, [x0, #208]
-	WORD $0x3d803802 // str q2, [x0, #224]
-	WORD $0x3d803c03 // str q3, [x0, #240]
-	WORD $0x3d813004 // str q4, [x0, #1216]
-	WORD $0x3d813405 // str q5, [x0, #1232]
-	WORD $0x3d813806 // str q6, [x0, #1248]
-	WORD $0x3d813c07 // str q7, [x0, #1264]
-	WORD $0x3d823008 // str q8, [x0, #2240]
-	WORD $0x3d823409 // str q9, [x0, #2256]
-	WORD $0x3d82380a // str q10, [x0, #2272]
-	WORD $0x3d823c0b // str q11, [x0, #2288]
-	WORD $0x3d83300c // str q12, [x0, #3264]
-	WORD $0x3d83340d // str q13, [x0, #3280]
-	WORD $0x3d83380e // str q14, [x0, #3296]
-	WORD $0x3d833c0f // str q15, [x0, #3312]
-	ADD $4096, R0
-	MOVD $4, R20
-	MADD R6, R1, R20, R1
-	SUB $4, R4
-	B scoreQ8NEON_by4
-scoreQ8NEON_by4_end:
-scoreQ8NEON_by1:
-	CMP $1, R4
-	BLT scoreQ8NEON_by1_end
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	MOVD R1, R7
-	ADD $0, R2, R14
-	ADD $0, R3, R15
-	MOVD R5, R20
-	LSR $5, R5, R19
-scoreQ8NEON_by1_0_block:
-	WORD $0x3cc001d8 // ldur q24, [x14, #0]
-	WORD $0x4e217b19 // fcvtl2 v25, v24
-	WORD $0x0e217b18 // fcvtl v24, v24
-	WORD $0x3cc101da // ldur q26, [x14, #16]
-	WORD $0x4e217b5b // fcvtl2 v27, v26
-	WORD $0x0e217b5a // fcvtl v26, v26
-	WORD $0x3cc201dc // ldur q28, [x14, #32]
-	WORD $0x4e217b9d // fcvtl2 v29, v28
-	WORD $0x0e217b9c // fcvtl v28, v28
-	WORD $0x3cc301de // ldur q30, [x14, #48]
-	WORD $0x4e217bdf // fcvtl2 v31, v30
-	WORD $0x0e217bde // fcvtl v30, v30
-	ADD $128, R14
-	ADD $128, R15
-	MOVD $32, R20
-scoreQ8NEON_by1_0_dim:
-	FMOVS.P 4(R7), F16
-	WORD $0x3cc001d4 // ldur q20, [x14, #0]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e38de94 // fmul.4s v20, v20, v24
-	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
-	WORD $0x6e39deb5 // fmul.4s v21, v21, v25
-	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
-	WORD $0x6e3aded6 // fmul.4s v22, v22, v26
-	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
-	WORD $0x6e3bdef7 // fmul.4s v23, v23, v27
-	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
-	WORD $0x3cc101d4 // ldur q20, [x14, #16]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e3cde94 // fmul.4s v20, v20, v28
-	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
-	WORD $0x6e3ddeb5 // fmul.4s v21, v21, v29
-	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
-	WORD $0x6e3eded6 // fmul.4s v22, v22, v30
-	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
-	WORD $0x6e3fdef7 // fmul.4s v23, v23, v31
-	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
-	PRFM 0(R15), PLDL1KEEP
-	ADD $64, R14
-	ADD $64, R15
-	SUBS $1, R20
-	BNE scoreQ8NEON_by1_0_dim
-	SUBS $1, R19
-	BNE scoreQ8NEON_by1_0_block
-	WORD $0x3d800000 // str q0, [x0, #0]
-	WORD $0x3d800401 // str q1, [x0, #16]
-	WORD $0x3d800802 // str q2, [x0, #32]
-	WORD $0x3d800c03 // str q3, [x0, #48]
-	WORD $0x3d801004 // str q4, [x0, #64]
-	WORD $0x3d801405 // str q5, [x0, #80]
-	WORD $0x3d801806 // str q6, [x0, #96]
-	WORD $0x3d801c07 // str q7, [x0, #112]
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
-	WORD $0x6f00e404 // movi v4, #0
-	WORD $0x6f00e405 // movi v5, #0
-	WORD $0x6f00e406 // movi v6, #0
-	WORD $0x6f00e407 // movi v7, #0
-	MOVD R1, R7
-	ADD $32, R2, R14
-	ADD $32, R3, R15
-	MOVD R5, R20
-	LSR $5, R5, R19
-scoreQ8NEON_by1_32_block:
-	WORD $0x3cc201d8 // ldur q24, [x14, #32]
-	WORD $0x4e217b19 // fcvtl2 v25, v24
-	WORD $0x0e217b18 // fcvtl v24, v24
-	WORD $0x3cc301da // ldur q26, [x14, #48]
-	WORD $0x4e217b5b // fcvtl2 v27, v26
-	WORD $0x0e217b5a // fcvtl v26, v26
-	WORD $0x3cc401dc // ldur q28, [x14, #64]
-	WORD $0x4e217b9d // fcvtl2 v29, v28
-	WORD $0x0e217b9c // fcvtl v28, v28
-	WORD $0x3cc501de // ldur q30, [x14, #80]
-	WORD $0x4e217bdf // fcvtl2 v31, v30
-	WORD $0x0e217bde // fcvtl v30, v30
-	ADD $128, R14
-	ADD $128, R15
-	MOVD $32, R20
-scoreQ8NEON_by1_32_dim:
-	FMOVS.P 4(R7), F16
-	WORD $0x3cc001d4 // ldur q20, [x14, #0]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e38de94 // fmul.4s v20, v20, v24
-	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
-	WORD $0x6e39deb5 // fmul.4s v21, v21, v25
-	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
-	WORD $0x6e3aded6 // fmul.4s v22, v22, v26
-	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
-	WORD $0x6e3bdef7 // fmul.4s v23, v23, v27
-	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
-	WORD $0x3cc101d4 // ldur q20, [x14, #16]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e3cde94 // fmul.4s v20, v20, v28
-	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
-	WORD $0x6e3ddeb5 // fmul.4s v21, v21, v29
-	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
-	WORD $0x6e3eded6 // fmul.4s v22, v22, v30
-	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
-	WORD $0x6e3fdef7 // fmul.4s v23, v23, v31
-	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
-	PRFM 0(R15), PLDL1KEEP
-	ADD $64, R14
-	ADD $64, R15
-	SUBS $1, R20
-	BNE scoreQ8NEON_by1_32_dim
-	SUBS $1, R19
-	BNE scoreQ8NEON_by1_32_block
-	WORD $0x3d802000 // str q0, [x0, #128]
-	WORD $0x3d802401 // str q1, [x0, #144]
-	WORD $0x3d802802 // str q2, [x0, #160]
-	WORD $0x3d802c03 // str q3, [x0, #176]
-	WORD $0x3d803004 // str q4, [x0, #192]
-	WORD $0x3d803405 // str q5, [x0, #208]
-	WORD $0x3d803806 // str q6, [x0, #224]
-	WORD $0x3d803c07 // str q7, [x0, #240]
-	ADD $1024, R0
-	MOVD $1, R20
-	MADD R6, R1, R20, R1
-	SUB $1, R4
-	B scoreQ8NEON_by1
-scoreQ8NEON_by1_end:
-	RET
-
-// accumQ8NEON: see kernels.go.
-TEXT ·accumQ8NEON(SB), NOSPLIT, $0-56
-	MOVD acc+0(FP), R0
-	MOVD p+8(FP), R1
-	MOVD v+16(FP), R2
-	MOVD next+24(FP), R3
-	MOVD lines+32(FP), R4
-	MOVD n+40(FP), R5
-	MOVD dim+48(FP), R6
-	CBNZ R5, accumQ8NEON_some
-	RET
-accumQ8NEON_some:
-	LSL $2, R6, R7
-	LSR $5, R6, R8
-	MOVD $34, R19
-	MUL R19, R8, R8
-accumQ8NEON_by4:
-	CMP $4, R4
-	BLT accumQ8NEON_by4_end
-	MOVD R0, R9
-	ADD R7, R9, R20
-	ADD R7, R20, R21
-	ADD R7, R21, R22
-	MOVD R2, R10
-	MOVD R3, R11
-	MOVD R6, R12
-accumQ8NEON_by4_cols8:
-	CMP $32, R12
-	BLT accumQ8NEON_by4_cols8_end
-	WORD $0x3dc00120 // ldr q0, [x9, #0]
-	WORD $0x3dc00521 // ldr q1, [x9, #16]
-	WORD $0x3dc00922 // ldr q2, [x9, #32]
-	WORD $0x3dc00d23 // ldr q3, [x9, #48]
-	WORD $0x3dc00284 // ldr q4, [x20, #0]
-	WORD $0x3dc00685 // ldr q5, [x20, #16]
-	WORD $0x3dc00a86 // ldr q6, [x20, #32]
-	WORD $0x3dc00e87 // ldr q7, [x20, #48]
-	WORD $0x3dc002a8 // ldr q8, [x21, #0]
-	WORD $0x3dc006a9 // ldr q9, [x21, #16]
-	WORD $0x3dc00aaa // ldr q10, [x21, #32]
-	WORD $0x3dc00eab // ldr q11, [x21, #48]
-	WORD $0x3dc002cc // ldr q12, [x22, #0]
-	WORD $0x3dc006cd // ldr q13, [x22, #16]
-	WORD $0x3dc00ace // ldr q14, [x22, #32]
-	WORD $0x3dc00ecf // ldr q15, [x22, #48]
-	MOVD R1, R13
-	MOVD R10, R14
-	MOVD R11, R15
-	MOVD R5, R19
-accumQ8NEON_by4_cols8_0_row:
-	WORD $0xbd4001b0 // ldr s16, [x13, #0]
-	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
-	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
-	WORD $0xbd4c01b3 // ldr s19, [x13, #3072]
-	WORD $0x7d4001d8 // ldr h24, [x14, #0]
-	WORD $0x1ee24318 // fcvt.s.h v24, v24
-	WORD $0x3cc021d4 // ldur q20, [x14, #2]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
-	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
-	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
-	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
-	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
-	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
-	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
-	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
-	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
-	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
-	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
-	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
-	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
-	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
-	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
-	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
-	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
-	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
-	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
-	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
-	PRFM 0(R15), PLDL1KEEP
-	ADD $4, R13
-	ADD R8, R14
-	ADD R8, R15
-	SUBS $1, R19
-	BNE accumQ8NEON_by4_cols8_0_row
-	WORD $0x3d800120 // str q0, [x9, #0]
-	WORD $0x3d800521 // str q1, [x9, #16]
-	WORD $0x3d800922 // str q2, [x9, #32]
-	WORD $0x3d800d23 // str q3, [x9, #48]
-	WORD $0x3d800284 // str q4, [x20, #0]
-	WORD $0x3d800685 // str q5, [x20, #16]
-	WORD $0x3d800a86 // str q6, [x20, #32]
-	WORD $0x3d800e87 // str q7, [x20, #48]
-	WORD $0x3d8002a8 // str q8, [x21, #0]
-	WORD $0x3d8006a9 // str q9, [x21, #16]
-	WORD $0x3d800aaa // str q10, [x21, #32]
-	WORD $0x3d800eab // str q11, [x21, #48]
-	WORD $0x3d8002cc // str q12, [x22, #0]
-	WORD $0x3d8006cd // str q13, [x22, #16]
-	WORD $0x3d800ace // str q14, [x22, #32]
-	WORD $0x3d800ecf // str q15, [x22, #48]
-	WORD $0x3dc01120 // ldr q0, [x9, #64]
-	WORD $0x3dc01521 // ldr q1, [x9, #80]
-	WORD $0x3dc01922 // ldr q2, [x9, #96]
-	WORD $0x3dc01d23 // ldr q3, [x9, #112]
-	WORD $0x3dc01284 // ldr q4, [x20, #64]
-	WORD $0x3dc01685 // ldr q5, [x20, #80]
-	WORD $0x3dc01a86 // ldr q6, [x20, #96]
-	WORD $0x3dc01e87 // ldr q7, [x20, #112]
-	WORD $0x3dc012a8 // ldr q8, [x21, #64]
-	WORD $0x3dc016a9 // ldr q9, [x21, #80]
-	WORD $0x3dc01aaa // ldr q10, [x21, #96]
-	WORD $0x3dc01eab // ldr q11, [x21, #112]
-	WORD $0x3dc012cc // ldr q12, [x22, #64]
-	WORD $0x3dc016cd // ldr q13, [x22, #80]
-	WORD $0x3dc01ace // ldr q14, [x22, #96]
-	WORD $0x3dc01ecf // ldr q15, [x22, #112]
-	MOVD R1, R13
-	MOVD R10, R14
-	MOVD R11, R15
-	MOVD R5, R19
-accumQ8NEON_by4_cols8_4_row:
-	WORD $0xbd4001b0 // ldr s16, [x13, #0]
-	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
-	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
-	WORD $0xbd4c01b3 // ldr s19, [x13, #3072]
-	WORD $0x7d4001d8 // ldr h24, [x14, #0]
-	WORD $0x1ee24318 // fcvt.s.h v24, v24
-	WORD $0x3cc121d4 // ldur q20, [x14, #18]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
-	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
-	WORD $0x4f911284 // fmla.4s v4, v20, v17[0]
-	WORD $0x4f921288 // fmla.4s v8, v20, v18[0]
-	WORD $0x4f93128c // fmla.4s v12, v20, v19[0]
-	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
-	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
-	WORD $0x4f9112a5 // fmla.4s v5, v21, v17[0]
-	WORD $0x4f9212a9 // fmla.4s v9, v21, v18[0]
-	WORD $0x4f9312ad // fmla.4s v13, v21, v19[0]
-	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
-	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
-	WORD $0x4f9112c6 // fmla.4s v6, v22, v17[0]
-	WORD $0x4f9212ca // fmla.4s v10, v22, v18[0]
-	WORD $0x4f9312ce // fmla.4s v14, v22, v19[0]
-	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
-	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
-	WORD $0x4f9112e7 // fmla.4s v7, v23, v17[0]
-	WORD $0x4f9212eb // fmla.4s v11, v23, v18[0]
-	WORD $0x4f9312ef // fmla.4s v15, v23, v19[0]
-	PRFM 0(R15), PLDL1KEEP
-	ADD $4, R13
-	ADD R8, R14
-	ADD R8, R15
-	SUBS $1, R19
-	BNE accumQ8NEON_by4_cols8_4_row
-	WORD $0x3d801120 // str q0, [x9, #64]
-	WORD $0x3d801521 // str q1, [x9, #80]
-	WORD $0x3d801922 // str q2, [x9, #96]
-	WORD $0x3d801d23 // str q3, [x9, #112]
-	WORD $0x3d801284 // str q4, [x20, #64]
-	WORD $0x3d801685 // str q5, [x20, #80]
-	WORD $0x3d801a86 // str q6, [x20, #96]
-	WORD $0x3d801e87 // str q7, [x20, #112]
-	WORD $0x3d8012a8 // str q8, [x21, #64]
-	WORD $0x3d8016a9 // str q9, [x21, #80]
-	WORD $0x3d801aaa // str q10, [x21, #96]
-	WORD $0x3d801eab // str q11, [x21, #112]
-	WORD $0x3d8012cc // str q12, [x22, #64]
-	WORD $0x3d8016cd // str q13, [x22, #80]
-	WORD $0x3d801ace // str q14, [x22, #96]
-	WORD $0x3d801ecf // str q15, [x22, #112]
-	ADD $128, R9
-	ADD $128, R20
-	ADD $128, R21
-	ADD $128, R22
-	ADD $34, R10
-	ADD $34, R11
-	SUB $32, R12
-	B accumQ8NEON_by4_cols8
-accumQ8NEON_by4_cols8_end:
-	ADD $4096, R1
-	MOVD $4, R19
-	MADD R7, R0, R19, R0
-	SUB $4, R4
-	B accumQ8NEON_by4
-accumQ8NEON_by4_end:
-accumQ8NEON_by1:
-	CMP $1, R4
-	BLT accumQ8NEON_by1_end
-	MOVD R0, R9
-	MOVD R2, R10
-	MOVD R3, R11
-	MOVD R6, R12
-accumQ8NEON_by1_cols16:
-	CMP $64, R12
-	BLT accumQ8NEON_by1_cols16_end
-	WORD $0x3dc00120 // ldr q0, [x9, #0]
-	WORD $0x3dc00521 // ldr q1, [x9, #16]
-	WORD $0x3dc00922 // ldr q2, [x9, #32]
-	WORD $0x3dc00d23 // ldr q3, [x9, #48]
-	WORD $0x3dc01124 // ldr q4, [x9, #64]
-	WORD $0x3dc01525 // ldr q5, [x9, #80]
-	WORD $0x3dc01926 // ldr q6, [x9, #96]
-	WORD $0x3dc01d27 // ldr q7, [x9, #112]
-	WORD $0x3dc02128 // ldr q8, [x9, #128]
-	WORD $0x3dc02529 // ldr q9, [x9, #144]
-	WORD $0x3dc0292a // ldr q10, [x9, #160]
-	WORD $0x3dc02d2b // ldr q11, [x9, #176]
-	WORD $0x3dc0312c // ldr q12, [x9, #192]
-	WORD $0x3dc0352d // ldr q13, [x9, #208]
-	WORD $0x3dc0392e // ldr q14, [x9, #224]
-	WORD $0x3dc03d2f // ldr q15, [x9, #240]
-	MOVD R1, R13
-	MOVD R10, R14
-	MOVD R11, R15
-	MOVD R5, R19
-accumQ8NEON_by1_cols16_0_row:
-	WORD $0xbd4001b0 // ldr s16, [x13, #0]
-	WORD $0x7d4001d8 // ldr h24, [x14, #0]
-	WORD $0x1ee24318 // fcvt.s.h v24, v24
-	WORD $0x3cc021d4 // ldur q20, [x14, #2]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
-	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
-	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
-	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
-	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
-	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
-	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
-	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
-	WORD $0x3cc121d4 // ldur q20, [x14, #18]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
-	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
-	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
-	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
-	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
-	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
-	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
-	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
-	WORD $0x7d4045d8 // ldr h24, [x14, #34]
-	WORD $0x1ee24318 // fcvt.s.h v24, v24
-	WORD $0x3cc241d4 // ldur q20, [x14, #36]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
-	WORD $0x4f901288 // fmla.4s v8, v20, v16[0]
-	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
-	WORD $0x4f9012a9 // fmla.4s v9, v21, v16[0]
-	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
-	WORD $0x4f9012ca // fmla.4s v10, v22, v16[0]
-	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
-	WORD $0x4f9012eb // fmla.4s v11, v23, v16[0]
-	WORD $0x3cc341d4 // ldur q20, [x14, #52]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
-	WORD $0x4f90128c // fmla.4s v12, v20, v16[0]
-	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
-	WORD $0x4f9012ad // fmla.4s v13, v21, v16[0]
-	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
-	WORD $0x4f9012ce // fmla.4s v14, v22, v16[0]
-	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
-	WORD $0x4f9012ef // fmla.4s v15, v23, v16[0]
-	PRFM 0(R15), PLDL1KEEP
-	ADD $4, R13
-	ADD R8, R14
-	ADD R8, R15
-	SUBS $1, R19
-	BNE accumQ8NEON_by1_cols16_0_row
-	WORD $0x3d800120 // str q0, [x9, #0]
-	WORD $0x3d800521 // str q1, [x9, #16]
-	WORD $0x3d800922 // str q2, [x9, #32]
-	WORD $0x3d800d23 // str q3, [x9, #48]
-	WORD $0x3d801124 // str q4, [x9, #64]
-	WORD $0x3d801525 // str q5, [x9, #80]
-	WORD $0x3d801926 // str q6, [x9, #96]
-	WORD $0x3d801d27 // str q7, [x9, #112]
-	WORD $0x3d802128 // str q8, [x9, #128]
-	WORD $0x3d802529 // str q9, [x9, #144]
-	WORD $0x3d80292a // str q10, [x9, #160]
-	WORD $0x3d802d2b // str q11, [x9, #176]
-	WORD $0x3d80312c // str q12, [x9, #192]
-	WORD $0x3d80352d // str q13, [x9, #208]
-	WORD $0x3d80392e // str q14, [x9, #224]
-	WORD $0x3d803d2f // str q15, [x9, #240]
-	ADD $256, R9
-	ADD $68, R10
-	ADD $68, R11
-	SUB $64, R12
-	B accumQ8NEON_by1_cols16
-accumQ8NEON_by1_cols16_end:
-accumQ8NEON_by1_cols8:
-	CMP $32, R12
-	BLT accumQ8NEON_by1_cols8_end
-	WORD $0x3dc00120 // ldr q0, [x9, #0]
-	WORD $0x3dc00521 // ldr q1, [x9, #16]
-	WORD $0x3dc00922 // ldr q2, [x9, #32]
-	WORD $0x3dc00d23 // ldr q3, [x9, #48]
-	WORD $0x3dc01124 // ldr q4, [x9, #64]
-	WORD $0x3dc01525 // ldr q5, [x9, #80]
-	WORD $0x3dc01926 // ldr q6, [x9, #96]
-	WORD $0x3dc01d27 // ldr q7, [x9, #112]
-	MOVD R1, R13
-	MOVD R10, R14
-	MOVD R11, R15
-	MOVD R5, R19
-accumQ8NEON_by1_cols8_0_row:
-	WORD $0xbd4001b0 // ldr s16, [x13, #0]
-	WORD $0x7d4001d8 // ldr h24, [x14, #0]
-	WORD $0x1ee24318 // fcvt.s.h v24, v24
-	WORD $0x3cc021d4 // ldur q20, [x14, #2]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
-	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
-	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
-	WORD $0x4f9012a1 // fmla.4s v1, v21, v16[0]
-	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
-	WORD $0x4f9012c2 // fmla.4s v2, v22, v16[0]
-	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
-	WORD $0x4f9012e3 // fmla.4s v3, v23, v16[0]
-	WORD $0x3cc121d4 // ldur q20, [x14, #18]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
-	WORD $0x4f901284 // fmla.4s v4, v20, v16[0]
-	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
-	WORD $0x4f9012a5 // fmla.4s v5, v21, v16[0]
-	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
-	WORD $0x4f9012c6 // fmla.4s v6, v22, v16[0]
-	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
-	WORD $0x4f9012e7 // fmla.4s v7, v23, v16[0]
-	PRFM 0(R15), PLDL1KEEP
-	ADD $4, R13
-	ADD R8, R14
-	ADD R8, R15
-	SUBS $1, R19
-	BNE accumQ8NEON_by1_cols8_0_row
-	WORD $0x3d800120 // str q0, [x9, #0]
-	WORD $0x3d800521 // str q1, [x9, #16]
-	WORD $0x3d800922 // str q2, [x9, #32]
-	WORD $0x3d800d23 // str q3, [x9, #48]
-	WORD $0x3d801124 // str q4, [x9, #64]
-	WORD $0x3d801525 // str q5, [x9, #80]
-	WORD $0x3d801926 // str q6, [x9, #96]
-	WORD $0x3d801d27 // str q7, [x9, #112]
-	ADD $128, R9
-	ADD $34, R10
-	ADD $34, R11
-	SUB $32, R12
-	B accumQ8NEON_by1_cols8
-accumQ8NEON_by1_cols8_end:
-	ADD $1024, R1
-	MOVD $1, R19
-	MADD R7, R0, R19, R0
-	SUB $1, R4
-	B accumQ8NEON_by1
-accumQ8NEON_by1_end:
-	RET
-
 // widenF16NEON: see kernels.go.
 TEXT ·widenF16NEON(SB), NOSPLIT, $0-24
 	MOVD dst+0(FP), R0
@@ -21175,175 +20177,6 @@ widenF16NEON_values:
 	ADD $256, R0
 	SUBS $64, R9
 	BNE widenF16NEON_values
-	RET
-
-// widenKeysQ8NEON: see kernels.go.
-TEXT ·widenKeysQ8NEON(SB), NOSPLIT, $0-24
-	MOVD dst+0(FP), R0
-	MOVD src+8(FP), R1
-	MOVD dim+16(FP), R9
-widenKeysQ8NEON_block:
-	WORD $0x3dc00034 // ldr q20, [x1, #0]
-	WORD $0x3dc00435 // ldr q21, [x1, #16]
-	WORD $0x0e217a80 // fcvtl v0, v20
-	WORD $0x4e217a81 // fcvtl2 v1, v20
-	WORD $0x0e217aa2 // fcvtl v2, v21
-	WORD $0x4e217aa3 // fcvtl2 v3, v21
-	WORD $0x3dc00834 // ldr q20, [x1, #32]
-	WORD $0x3dc00c35 // ldr q21, [x1, #48]
-	WORD $0x0e217a84 // fcvtl v4, v20
-	WORD $0x4e217a85 // fcvtl2 v5, v20
-	WORD $0x0e217aa6 // fcvtl v6, v21
-	WORD $0x4e217aa7 // fcvtl2 v7, v21
-	WORD $0x3dc01034 // ldr q20, [x1, #64]
-	WORD $0x3dc01435 // ldr q21, [x1, #80]
-	WORD $0x0e217a88 // fcvtl v8, v20
-	WORD $0x4e217a89 // fcvtl2 v9, v20
-	WORD $0x0e217aaa // fcvtl v10, v21
-	WORD $0x4e217aab // fcvtl2 v11, v21
-	WORD $0x3dc01834 // ldr q20, [x1, #96]
-	WORD $0x3dc01c35 // ldr q21, [x1, #112]
-	WORD $0x0e217a8c // fcvtl v12, v20
-	WORD $0x4e217a8d // fcvtl2 v13, v20
-	WORD $0x0e217aae // fcvtl v14, v21
-	WORD $0x4e217aaf // fcvtl2 v15, v21
-	ADD $128, R1
-	MOVD $32, R10
-widenKeysQ8NEON_dim:
-	WORD $0x3cc00034 // ldur q20, [x1, #0]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e20de94 // fmul.4s v20, v20, v0
-	WORD $0x6e21deb5 // fmul.4s v21, v21, v1
-	WORD $0x6e22ded6 // fmul.4s v22, v22, v2
-	WORD $0x6e23def7 // fmul.4s v23, v23, v3
-	WORD $0x3d800014 // str q20, [x0, #0]
-	WORD $0x3d800415 // str q21, [x0, #16]
-	WORD $0x3d800816 // str q22, [x0, #32]
-	WORD $0x3d800c17 // str q23, [x0, #48]
-	WORD $0x3cc10034 // ldur q20, [x1, #16]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e24de94 // fmul.4s v20, v20, v4
-	WORD $0x6e25deb5 // fmul.4s v21, v21, v5
-	WORD $0x6e26ded6 // fmul.4s v22, v22, v6
-	WORD $0x6e27def7 // fmul.4s v23, v23, v7
-	WORD $0x3d801014 // str q20, [x0, #64]
-	WORD $0x3d801415 // str q21, [x0, #80]
-	WORD $0x3d801816 // str q22, [x0, #96]
-	WORD $0x3d801c17 // str q23, [x0, #112]
-	WORD $0x3cc20034 // ldur q20, [x1, #32]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e28de94 // fmul.4s v20, v20, v8
-	WORD $0x6e29deb5 // fmul.4s v21, v21, v9
-	WORD $0x6e2aded6 // fmul.4s v22, v22, v10
-	WORD $0x6e2bdef7 // fmul.4s v23, v23, v11
-	WORD $0x3d802014 // str q20, [x0, #128]
-	WORD $0x3d802415 // str q21, [x0, #144]
-	WORD $0x3d802816 // str q22, [x0, #160]
-	WORD $0x3d802c17 // str q23, [x0, #176]
-	WORD $0x3cc30034 // ldur q20, [x1, #48]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x6e2cde94 // fmul.4s v20, v20, v12
-	WORD $0x6e2ddeb5 // fmul.4s v21, v21, v13
-	WORD $0x6e2eded6 // fmul.4s v22, v22, v14
-	WORD $0x6e2fdef7 // fmul.4s v23, v23, v15
-	WORD $0x3d803014 // str q20, [x0, #192]
-	WORD $0x3d803415 // str q21, [x0, #208]
-	WORD $0x3d803816 // str q22, [x0, #224]
-	WORD $0x3d803c17 // str q23, [x0, #240]
-	ADD $64, R1
-	ADD $256, R0
-	SUBS $1, R10
-	BNE widenKeysQ8NEON_dim
-	SUBS $32, R9
-	BNE widenKeysQ8NEON_block
-	RET
-
-// widenQ8NEON: see kernels.go.
-TEXT ·widenQ8NEON(SB), NOSPLIT, $0-24
-	MOVD dst+0(FP), R0
-	MOVD src+8(FP), R1
-	MOVD n+16(FP), R9
-widenQ8NEON_block:
-	WORD $0x7d400038 // ldr h24, [x1, #0]
-	WORD $0x1ee24318 // fcvt.s.h v24, v24
-	WORD $0x3cc02034 // ldur q20, [x1, #2]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
-	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
-	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
-	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
-	WORD $0x3d800014 // str q20, [x0, #0]
-	WORD $0x3d800415 // str q21, [x0, #16]
-	WORD $0x3d800816 // str q22, [x0, #32]
-	WORD $0x3d800c17 // str q23, [x0, #48]
-	WORD $0x3cc12034 // ldur q20, [x1, #18]
-	WORD $0x4f08a696 // sxtl2.8h v22, v20
-	WORD $0x0f08a694 // sxtl.8h v20, v20
-	WORD $0x4f10a695 // sxtl2.4s v21, v20
-	WORD $0x0f10a694 // sxtl.4s v20, v20
-	WORD $0x4f10a6d7 // sxtl2.4s v23, v22
-	WORD $0x0f10a6d6 // sxtl.4s v22, v22
-	WORD $0x4e21da94 // scvtf.4s v20, v20
-	WORD $0x4e21dab5 // scvtf.4s v21, v21
-	WORD $0x4e21dad6 // scvtf.4s v22, v22
-	WORD $0x4e21daf7 // scvtf.4s v23, v23
-	WORD $0x4f989294 // fmul.4s v20, v20, v24[0]
-	WORD $0x4f9892b5 // fmul.4s v21, v21, v24[0]
-	WORD $0x4f9892d6 // fmul.4s v22, v22, v24[0]
-	WORD $0x4f9892f7 // fmul.4s v23, v23, v24[0]
-	WORD $0x3d801014 // str q20, [x0, #64]
-	WORD $0x3d801415 // str q21, [x0, #80]
-	WORD $0x3d801816 // str q22, [x0, #96]
-	WORD $0x3d801c17 // str q23, [x0, #112]
-	ADD $34, R1
-	ADD $128, R0
-	SUBS $1, R9
-	BNE widenQ8NEON_block
 	RET
 
 // combineNEON: see kernels.go.
@@ -21416,6 +20249,1972 @@ combineNEON_2:
 	CMP $1, R9
 	BGE combineNEON_2
 combineNEON_less2:
+	RET
+
+// fixNEON: see kernels.go.
+TEXT ·fixNEON(SB), NOSPLIT, $0-24
+	MOVD x+0(FP), R0
+	MOVD lines+8(FP), R1
+	MOVD n+16(FP), R2
+	LSR $5, R2
+	MOVD $0x0d800000, R12
+	WORD $0x4e040d9d // dup v29.4s, w12
+	MOVD $0x46fffe00, R12
+	WORD $0x4e040d9e // dup v30.4s, w12
+fixNEON_line:
+	WORD $0x6f00e408 // movi v8, #0
+	MOVD R0, R6
+	MOVD R2, R9
+fixNEON_largest:
+	WORD $0x3dc000c0 // ldr q0, [x6, #0]
+	WORD $0x4ea0f800 // fabs.4s v0, v0
+	WORD $0x3dc004c1 // ldr q1, [x6, #16]
+	WORD $0x4ea0f821 // fabs.4s v1, v1
+	WORD $0x3dc008c2 // ldr q2, [x6, #32]
+	WORD $0x4ea0f842 // fabs.4s v2, v2
+	WORD $0x3dc00cc3 // ldr q3, [x6, #48]
+	WORD $0x4ea0f863 // fabs.4s v3, v3
+	WORD $0x3dc010c4 // ldr q4, [x6, #64]
+	WORD $0x4ea0f884 // fabs.4s v4, v4
+	WORD $0x3dc014c5 // ldr q5, [x6, #80]
+	WORD $0x4ea0f8a5 // fabs.4s v5, v5
+	WORD $0x3dc018c6 // ldr q6, [x6, #96]
+	WORD $0x4ea0f8c6 // fabs.4s v6, v6
+	WORD $0x3dc01cc7 // ldr q7, [x6, #112]
+	WORD $0x4ea0f8e7 // fabs.4s v7, v7
+	WORD $0x4e24f400 // fmax.4s v0, v0, v4
+	WORD $0x4e25f421 // fmax.4s v1, v1, v5
+	WORD $0x4e26f442 // fmax.4s v2, v2, v6
+	WORD $0x4e27f463 // fmax.4s v3, v3, v7
+	WORD $0x4e22f400 // fmax.4s v0, v0, v2
+	WORD $0x4e23f421 // fmax.4s v1, v1, v3
+	WORD $0x4e21f400 // fmax.4s v0, v0, v1
+	WORD $0x4e20f508 // fmax.4s v8, v8, v0
+	ADD $128, R6
+	SUBS $1, R9
+	BNE fixNEON_largest
+	WORD $0x6e30f908 // fmaxv.4s v8, v8
+	WORD $0x1e281bc9 // fdiv.s v9, v30, v8
+	WORD $0x6ea8e7aa // fcmgt.4s v10, v29, v8
+	WORD $0x1e3e1908 // fdiv.s v8, v8, v30
+	WORD $0x4e6a1d29 // bic.16b v9, v9, v10
+	WORD $0x4e6a1d08 // bic.16b v8, v8, v10
+	MOVD R0, R6
+	MOVD R0, R7
+	MOVD R2, R9
+fixNEON_values:
+	WORD $0x3dc000c0 // ldr q0, [x6, #0]
+	WORD $0x4f899000 // fmul.4s v0, v0, v9[0]
+	WORD $0x4e21a800 // fcvtns.4s v0, v0
+	WORD $0x3dc004c1 // ldr q1, [x6, #16]
+	WORD $0x4f899021 // fmul.4s v1, v1, v9[0]
+	WORD $0x4e21a821 // fcvtns.4s v1, v1
+	WORD $0x3dc008c2 // ldr q2, [x6, #32]
+	WORD $0x4f899042 // fmul.4s v2, v2, v9[0]
+	WORD $0x4e21a842 // fcvtns.4s v2, v2
+	WORD $0x3dc00cc3 // ldr q3, [x6, #48]
+	WORD $0x4f899063 // fmul.4s v3, v3, v9[0]
+	WORD $0x4e21a863 // fcvtns.4s v3, v3
+	WORD $0x3dc010c4 // ldr q4, [x6, #64]
+	WORD $0x4f899084 // fmul.4s v4, v4, v9[0]
+	WORD $0x4e21a884 // fcvtns.4s v4, v4
+	WORD $0x3dc014c5 // ldr q5, [x6, #80]
+	WORD $0x4f8990a5 // fmul.4s v5, v5, v9[0]
+	WORD $0x4e21a8a5 // fcvtns.4s v5, v5
+	WORD $0x3dc018c6 // ldr q6, [x6, #96]
+	WORD $0x4f8990c6 // fmul.4s v6, v6, v9[0]
+	WORD $0x4e21a8c6 // fcvtns.4s v6, v6
+	WORD $0x3dc01cc7 // ldr q7, [x6, #112]
+	WORD $0x4f8990e7 // fmul.4s v7, v7, v9[0]
+	WORD $0x4e21a8e7 // fcvtns.4s v7, v7
+	WORD $0x4e411800 // uzp1.8h v0, v0, v1
+	WORD $0x3d8000e0 // str q0, [x7, #0]
+	WORD $0x4e431841 // uzp1.8h v1, v2, v3
+	WORD $0x3d8004e1 // str q1, [x7, #16]
+	WORD $0x4e451882 // uzp1.8h v2, v4, v5
+	WORD $0x3d8008e2 // str q2, [x7, #32]
+	WORD $0x4e4718c3 // uzp1.8h v3, v6, v7
+	WORD $0x3d800ce3 // str q3, [x7, #48]
+	ADD $128, R6
+	ADD $64, R7
+	SUBS $1, R9
+	BNE fixNEON_values
+	WORD $0xbd0000e8 // str s8, [x7, #0]
+	MOVD R6, R0
+	SUBS $1, R1
+	BNE fixNEON_line
+	RET
+
+DATA counted<>+0(SB)/4, $-1
+DATA counted<>+4(SB)/4, $-1
+DATA counted<>+8(SB)/4, $-1
+DATA counted<>+12(SB)/4, $-1
+DATA counted<>+16(SB)/4, $-1
+DATA counted<>+20(SB)/4, $-1
+DATA counted<>+24(SB)/4, $-1
+DATA counted<>+28(SB)/4, $-1
+DATA counted<>+32(SB)/4, $-1
+DATA counted<>+36(SB)/4, $-1
+DATA counted<>+40(SB)/4, $-1
+DATA counted<>+44(SB)/4, $-1
+DATA counted<>+48(SB)/4, $-1
+DATA counted<>+52(SB)/4, $-1
+DATA counted<>+56(SB)/4, $-1
+DATA counted<>+60(SB)/4, $-1
+DATA counted<>+64(SB)/4, $-1
+DATA counted<>+68(SB)/4, $-1
+DATA counted<>+72(SB)/4, $-1
+DATA counted<>+76(SB)/4, $-1
+DATA counted<>+80(SB)/4, $-1
+DATA counted<>+84(SB)/4, $-1
+DATA counted<>+88(SB)/4, $-1
+DATA counted<>+92(SB)/4, $-1
+DATA counted<>+96(SB)/4, $-1
+DATA counted<>+100(SB)/4, $-1
+DATA counted<>+104(SB)/4, $-1
+DATA counted<>+108(SB)/4, $-1
+DATA counted<>+112(SB)/4, $-1
+DATA counted<>+116(SB)/4, $-1
+DATA counted<>+120(SB)/4, $-1
+DATA counted<>+124(SB)/4, $-1
+DATA counted<>+128(SB)/4, $-1
+DATA counted<>+132(SB)/4, $-1
+DATA counted<>+136(SB)/4, $-1
+DATA counted<>+140(SB)/4, $-1
+DATA counted<>+144(SB)/4, $-1
+DATA counted<>+148(SB)/4, $-1
+DATA counted<>+152(SB)/4, $-1
+DATA counted<>+156(SB)/4, $-1
+DATA counted<>+160(SB)/4, $-1
+DATA counted<>+164(SB)/4, $-1
+DATA counted<>+168(SB)/4, $-1
+DATA counted<>+172(SB)/4, $-1
+DATA counted<>+176(SB)/4, $-1
+DATA counted<>+180(SB)/4, $-1
+DATA counted<>+184(SB)/4, $-1
+DATA counted<>+188(SB)/4, $-1
+DATA counted<>+192(SB)/4, $-1
+DATA counted<>+196(SB)/4, $-1
+DATA counted<>+200(SB)/4, $-1
+DATA counted<>+204(SB)/4, $-1
+DATA counted<>+208(SB)/4, $-1
+DATA counted<>+212(SB)/4, $-1
+DATA counted<>+216(SB)/4, $-1
+DATA counted<>+220(SB)/4, $-1
+DATA counted<>+224(SB)/4, $-1
+DATA counted<>+228(SB)/4, $-1
+DATA counted<>+232(SB)/4, $-1
+DATA counted<>+236(SB)/4, $-1
+DATA counted<>+240(SB)/4, $-1
+DATA counted<>+244(SB)/4, $-1
+DATA counted<>+248(SB)/4, $-1
+DATA counted<>+252(SB)/4, $-1
+DATA counted<>+256(SB)/4, $0
+DATA counted<>+260(SB)/4, $0
+DATA counted<>+264(SB)/4, $0
+DATA counted<>+268(SB)/4, $0
+DATA counted<>+272(SB)/4, $0
+DATA counted<>+276(SB)/4, $0
+DATA counted<>+280(SB)/4, $0
+DATA counted<>+284(SB)/4, $0
+DATA counted<>+288(SB)/4, $0
+DATA counted<>+292(SB)/4, $0
+DATA counted<>+296(SB)/4, $0
+DATA counted<>+300(SB)/4, $0
+DATA counted<>+304(SB)/4, $0
+DATA counted<>+308(SB)/4, $0
+DATA counted<>+312(SB)/4, $0
+DATA counted<>+316(SB)/4, $0
+DATA counted<>+320(SB)/4, $0
+DATA counted<>+324(SB)/4, $0
+DATA counted<>+328(SB)/4, $0
+DATA counted<>+332(SB)/4, $0
+DATA counted<>+336(SB)/4, $0
+DATA counted<>+340(SB)/4, $0
+DATA counted<>+344(SB)/4, $0
+DATA counted<>+348(SB)/4, $0
+DATA counted<>+352(SB)/4, $0
+DATA counted<>+356(SB)/4, $0
+DATA counted<>+360(SB)/4, $0
+DATA counted<>+364(SB)/4, $0
+DATA counted<>+368(SB)/4, $0
+DATA counted<>+372(SB)/4, $0
+DATA counted<>+376(SB)/4, $0
+DATA counted<>+380(SB)/4, $0
+DATA counted<>+384(SB)/4, $0
+DATA counted<>+388(SB)/4, $0
+DATA counted<>+392(SB)/4, $0
+DATA counted<>+396(SB)/4, $0
+DATA counted<>+400(SB)/4, $0
+DATA counted<>+404(SB)/4, $0
+DATA counted<>+408(SB)/4, $0
+DATA counted<>+412(SB)/4, $0
+DATA counted<>+416(SB)/4, $0
+DATA counted<>+420(SB)/4, $0
+DATA counted<>+424(SB)/4, $0
+DATA counted<>+428(SB)/4, $0
+DATA counted<>+432(SB)/4, $0
+DATA counted<>+436(SB)/4, $0
+DATA counted<>+440(SB)/4, $0
+DATA counted<>+444(SB)/4, $0
+DATA counted<>+448(SB)/4, $0
+DATA counted<>+452(SB)/4, $0
+DATA counted<>+456(SB)/4, $0
+DATA counted<>+460(SB)/4, $0
+DATA counted<>+464(SB)/4, $0
+DATA counted<>+468(SB)/4, $0
+DATA counted<>+472(SB)/4, $0
+DATA counted<>+476(SB)/4, $0
+DATA counted<>+480(SB)/4, $0
+DATA counted<>+484(SB)/4, $0
+DATA counted<>+488(SB)/4, $0
+DATA counted<>+492(SB)/4, $0
+DATA counted<>+496(SB)/4, $0
+DATA counted<>+500(SB)/4, $0
+DATA counted<>+504(SB)/4, $0
+DATA counted<>+508(SB)/4, $0
+GLOBL counted<>(SB), RODATA|NOPTR, $512
+
+// weighNEON: see kernels.go.
+TEXT ·weighNEON(SB), NOSPLIT, $0-40
+	MOVD w+0(FP), R0
+	MOVD p+8(FP), R1
+	MOVD v+16(FP), R2
+	MOVD lines+24(FP), R3
+	MOVD n+32(FP), R8
+	MOVD $counted<>+256(SB), R7
+	SUB R8<<2, R7
+	MOVD $128, R8
+	MADD R8, R0, R3, R6
+	MOVD $0x0d800000, R12
+	WORD $0x4e040d9d // dup v29.4s, w12
+	MOVD $0x46fffe00, R12
+	WORD $0x4e040d9e // dup v30.4s, w12
+weighNEON_line:
+	WORD $0x3dc00058 // ldr q24, [x2, #0]
+	WORD $0x3dc00459 // ldr q25, [x2, #16]
+	WORD $0x0e217b10 // fcvtl v16, v24
+	WORD $0x4e217b11 // fcvtl2 v17, v24
+	WORD $0x0e217b32 // fcvtl v18, v25
+	WORD $0x4e217b33 // fcvtl2 v19, v25
+	WORD $0x3dc00020 // ldr q0, [x1, #0]
+	WORD $0x3dc000f9 // ldr q25, [x7, #0]
+	WORD $0x4e391e10 // and.16b v16, v16, v25
+	WORD $0x6e30dc00 // fmul.4s v0, v0, v16
+	WORD $0x4ea01c14 // mov.16b v20, v0
+	WORD $0x3dc00421 // ldr q1, [x1, #16]
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x4e391e31 // and.16b v17, v17, v25
+	WORD $0x6e31dc21 // fmul.4s v1, v1, v17
+	WORD $0x4ea11c35 // mov.16b v21, v1
+	WORD $0x3dc00822 // ldr q2, [x1, #32]
+	WORD $0x3dc008f9 // ldr q25, [x7, #32]
+	WORD $0x4e391e52 // and.16b v18, v18, v25
+	WORD $0x6e32dc42 // fmul.4s v2, v2, v18
+	WORD $0x4ea21c56 // mov.16b v22, v2
+	WORD $0x3dc00c23 // ldr q3, [x1, #48]
+	WORD $0x3dc00cf9 // ldr q25, [x7, #48]
+	WORD $0x4e391e73 // and.16b v19, v19, v25
+	WORD $0x6e33dc63 // fmul.4s v3, v3, v19
+	WORD $0x4ea31c77 // mov.16b v23, v3
+	WORD $0x3dc00858 // ldr q24, [x2, #32]
+	WORD $0x3dc00c59 // ldr q25, [x2, #48]
+	WORD $0x0e217b10 // fcvtl v16, v24
+	WORD $0x4e217b11 // fcvtl2 v17, v24
+	WORD $0x0e217b32 // fcvtl v18, v25
+	WORD $0x4e217b33 // fcvtl2 v19, v25
+	WORD $0x3dc01024 // ldr q4, [x1, #64]
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x4e391e10 // and.16b v16, v16, v25
+	WORD $0x6e30dc84 // fmul.4s v4, v4, v16
+	WORD $0x4e24f694 // fmax.4s v20, v20, v4
+	WORD $0x3dc01425 // ldr q5, [x1, #80]
+	WORD $0x3dc014f9 // ldr q25, [x7, #80]
+	WORD $0x4e391e31 // and.16b v17, v17, v25
+	WORD $0x6e31dca5 // fmul.4s v5, v5, v17
+	WORD $0x4e25f6b5 // fmax.4s v21, v21, v5
+	WORD $0x3dc01826 // ldr q6, [x1, #96]
+	WORD $0x3dc018f9 // ldr q25, [x7, #96]
+	WORD $0x4e391e52 // and.16b v18, v18, v25
+	WORD $0x6e32dcc6 // fmul.4s v6, v6, v18
+	WORD $0x4e26f6d6 // fmax.4s v22, v22, v6
+	WORD $0x3dc01c27 // ldr q7, [x1, #112]
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x4e391e73 // and.16b v19, v19, v25
+	WORD $0x6e33dce7 // fmul.4s v7, v7, v19
+	WORD $0x4e27f6f7 // fmax.4s v23, v23, v7
+	WORD $0x3dc01058 // ldr q24, [x2, #64]
+	WORD $0x3dc01459 // ldr q25, [x2, #80]
+	WORD $0x0e217b10 // fcvtl v16, v24
+	WORD $0x4e217b11 // fcvtl2 v17, v24
+	WORD $0x0e217b32 // fcvtl v18, v25
+	WORD $0x4e217b33 // fcvtl2 v19, v25
+	WORD $0x3dc02028 // ldr q8, [x1, #128]
+	WORD $0x3dc020f9 // ldr q25, [x7, #128]
+	WORD $0x4e391e10 // and.16b v16, v16, v25
+	WORD $0x6e30dd08 // fmul.4s v8, v8, v16
+	WORD $0x4e28f694 // fmax.4s v20, v20, v8
+	WORD $0x3dc02429 // ldr q9, [x1, #144]
+	WORD $0x3dc024f9 // ldr q25, [x7, #144]
+	WORD $0x4e391e31 // and.16b v17, v17, v25
+	WORD $0x6e31dd29 // fmul.4s v9, v9, v17
+	WORD $0x4e29f6b5 // fmax.4s v21, v21, v9
+	WORD $0x3dc0282a // ldr q10, [x1, #160]
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x4e391e52 // and.16b v18, v18, v25
+	WORD $0x6e32dd4a // fmul.4s v10, v10, v18
+	WORD $0x4e2af6d6 // fmax.4s v22, v22, v10
+	WORD $0x3dc02c2b // ldr q11, [x1, #176]
+	WORD $0x3dc02cf9 // ldr q25, [x7, #176]
+	WORD $0x4e391e73 // and.16b v19, v19, v25
+	WORD $0x6e33dd6b // fmul.4s v11, v11, v19
+	WORD $0x4e2bf6f7 // fmax.4s v23, v23, v11
+	WORD $0x3dc01858 // ldr q24, [x2, #96]
+	WORD $0x3dc01c59 // ldr q25, [x2, #112]
+	WORD $0x0e217b10 // fcvtl v16, v24
+	WORD $0x4e217b11 // fcvtl2 v17, v24
+	WORD $0x0e217b32 // fcvtl v18, v25
+	WORD $0x4e217b33 // fcvtl2 v19, v25
+	WORD $0x3dc0302c // ldr q12, [x1, #192]
+	WORD $0x3dc030f9 // ldr q25, [x7, #192]
+	WORD $0x4e391e10 // and.16b v16, v16, v25
+	WORD $0x6e30dd8c // fmul.4s v12, v12, v16
+	WORD $0x4e2cf694 // fmax.4s v20, v20, v12
+	WORD $0x3dc0342d // ldr q13, [x1, #208]
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x4e391e31 // and.16b v17, v17, v25
+	WORD $0x6e31ddad // fmul.4s v13, v13, v17
+	WORD $0x4e2df6b5 // fmax.4s v21, v21, v13
+	WORD $0x3dc0382e // ldr q14, [x1, #224]
+	WORD $0x3dc038f9 // ldr q25, [x7, #224]
+	WORD $0x4e391e52 // and.16b v18, v18, v25
+	WORD $0x6e32ddce // fmul.4s v14, v14, v18
+	WORD $0x4e2ef6d6 // fmax.4s v22, v22, v14
+	WORD $0x3dc03c2f // ldr q15, [x1, #240]
+	WORD $0x3dc03cf9 // ldr q25, [x7, #240]
+	WORD $0x4e391e73 // and.16b v19, v19, v25
+	WORD $0x6e33ddef // fmul.4s v15, v15, v19
+	WORD $0x4e2ff6f7 // fmax.4s v23, v23, v15
+	WORD $0x4e36f694 // fmax.4s v20, v20, v22
+	WORD $0x4e37f6b5 // fmax.4s v21, v21, v23
+	WORD $0x4e35f694 // fmax.4s v20, v20, v21
+	WORD $0x6e30fa94 // fmaxv.4s v20, v20
+	WORD $0x1e341bd8 // fdiv.s v24, v30, v20
+	WORD $0x6eb4e7b9 // fcmgt.4s v25, v29, v20
+	WORD $0x1e3e1a94 // fdiv.s v20, v20, v30
+	WORD $0x4e791f18 // bic.16b v24, v24, v25
+	WORD $0x4e791e94 // bic.16b v20, v20, v25
+	WORD $0x4f989000 // fmul.4s v0, v0, v24[0]
+	WORD $0x4e21a800 // fcvtns.4s v0, v0
+	WORD $0x4f989021 // fmul.4s v1, v1, v24[0]
+	WORD $0x4e21a821 // fcvtns.4s v1, v1
+	WORD $0x4f989042 // fmul.4s v2, v2, v24[0]
+	WORD $0x4e21a842 // fcvtns.4s v2, v2
+	WORD $0x4f989063 // fmul.4s v3, v3, v24[0]
+	WORD $0x4e21a863 // fcvtns.4s v3, v3
+	WORD $0x4f989084 // fmul.4s v4, v4, v24[0]
+	WORD $0x4e21a884 // fcvtns.4s v4, v4
+	WORD $0x4f9890a5 // fmul.4s v5, v5, v24[0]
+	WORD $0x4e21a8a5 // fcvtns.4s v5, v5
+	WORD $0x4f9890c6 // fmul.4s v6, v6, v24[0]
+	WORD $0x4e21a8c6 // fcvtns.4s v6, v6
+	WORD $0x4f9890e7 // fmul.4s v7, v7, v24[0]
+	WORD $0x4e21a8e7 // fcvtns.4s v7, v7
+	WORD $0x4f989108 // fmul.4s v8, v8, v24[0]
+	WORD $0x4e21a908 // fcvtns.4s v8, v8
+	WORD $0x4f989129 // fmul.4s v9, v9, v24[0]
+	WORD $0x4e21a929 // fcvtns.4s v9, v9
+	WORD $0x4f98914a // fmul.4s v10, v10, v24[0]
+	WORD $0x4e21a94a // fcvtns.4s v10, v10
+	WORD $0x4f98916b // fmul.4s v11, v11, v24[0]
+	WORD $0x4e21a96b // fcvtns.4s v11, v11
+	WORD $0x4f98918c // fmul.4s v12, v12, v24[0]
+	WORD $0x4e21a98c // fcvtns.4s v12, v12
+	WORD $0x4f9891ad // fmul.4s v13, v13, v24[0]
+	WORD $0x4e21a9ad // fcvtns.4s v13, v13
+	WORD $0x4f9891ce // fmul.4s v14, v14, v24[0]
+	WORD $0x4e21a9ce // fcvtns.4s v14, v14
+	WORD $0x4f9891ef // fmul.4s v15, v15, v24[0]
+	WORD $0x4e21a9ef // fcvtns.4s v15, v15
+	WORD $0x6f305480 // sli.4s #16 v0, v4
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x6f3054a1 // sli.4s #16 v1, v5
+	WORD $0x3d800401 // str q1, [x0, #16]
+	WORD $0x6f3054c2 // sli.4s #16 v2, v6
+	WORD $0x3d800802 // str q2, [x0, #32]
+	WORD $0x6f3054e3 // sli.4s #16 v3, v7
+	WORD $0x3d800c03 // str q3, [x0, #48]
+	WORD $0x6f305588 // sli.4s #16 v8, v12
+	WORD $0x3d801008 // str q8, [x0, #64]
+	WORD $0x6f3055a9 // sli.4s #16 v9, v13
+	WORD $0x3d801409 // str q9, [x0, #80]
+	WORD $0x6f3055ca // sli.4s #16 v10, v14
+	WORD $0x3d80180a // str q10, [x0, #96]
+	WORD $0x6f3055eb // sli.4s #16 v11, v15
+	WORD $0x3d801c0b // str q11, [x0, #112]
+	WORD $0xbd0000d4 // str s20, [x6, #0]
+	ADD $1024, R1
+	ADD $128, R0
+	ADD $4, R6
+	SUBS $1, R3
+	BNE weighNEON_line
+	RET
+
+// scoreQ8NEON: see kernels.go.
+TEXT ·scoreQ8NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD q+8(FP), R1
+	MOVD k+16(FP), R2
+	MOVD next+24(FP), R3
+	MOVD lines+32(FP), R4
+	MOVD dim+40(FP), R5
+	LSL $2, R5, R6
+scoreQ8NEON_by4:
+	CMP $4, R4
+	BLT scoreQ8NEON_by4_end
+	MOVD R3, R15
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800400 // str q0, [x0, #16]
+	WORD $0x3d800800 // str q0, [x0, #32]
+	WORD $0x3d800c00 // str q0, [x0, #48]
+	WORD $0x3d810000 // str q0, [x0, #1024]
+	WORD $0x3d810400 // str q0, [x0, #1040]
+	WORD $0x3d810800 // str q0, [x0, #1056]
+	WORD $0x3d810c00 // str q0, [x0, #1072]
+	WORD $0x3d820000 // str q0, [x0, #2048]
+	WORD $0x3d820400 // str q0, [x0, #2064]
+	WORD $0x3d820800 // str q0, [x0, #2080]
+	WORD $0x3d820c00 // str q0, [x0, #2096]
+	WORD $0x3d830000 // str q0, [x0, #3072]
+	WORD $0x3d830400 // str q0, [x0, #3088]
+	WORD $0x3d830800 // str q0, [x0, #3104]
+	WORD $0x3d830c00 // str q0, [x0, #3120]
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $0, R2, R14
+	LSR $5, R5, R19
+scoreQ8NEON_by4_0_block:
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x6f00e418 // movi v24, #0
+	WORD $0x6f00e419 // movi v25, #0
+	WORD $0x6f00e41a // movi v26, #0
+	WORD $0x6f00e41b // movi v27, #0
+	WORD $0x6f00e41c // movi v28, #0
+	WORD $0x6f00e41d // movi v29, #0
+	WORD $0x6f00e41e // movi v30, #0
+	WORD $0x6f00e41f // movi v31, #0
+	MOVD $16, R24
+scoreQ8NEON_by4_0_pair:
+	FMOVS.P 4(R7), F0
+	FMOVS.P 4(R8), F1
+	FMOVS.P 4(R9), F2
+	FMOVS.P 4(R10), F3
+	WORD $0x3dc021c4 // ldr q4, [x14, #128]
+	WORD $0x3dc025c5 // ldr q5, [x14, #144]
+	WORD $0x4e051886 // uzp1.16b v6, v4, v5
+	WORD $0x4e055887 // uzp2.16b v7, v4, v5
+	WORD $0x0f08a4c8 // sxtl.8h v8, v6
+	WORD $0x4f08a4c9 // sxtl2.8h v9, v6
+	WORD $0x0f08a4ea // sxtl.8h v10, v7
+	WORD $0x4f08a4eb // sxtl2.8h v11, v7
+	WORD $0x0f402110 // smlal.4s [0] v16, v8, v0
+	WORD $0x4f402111 // smlal2.4s [0] v17, v8, v0
+	WORD $0x0f402132 // smlal.4s [0] v18, v9, v0
+	WORD $0x4f402133 // smlal2.4s [0] v19, v9, v0
+	WORD $0x0f412114 // smlal.4s [0] v20, v8, v1
+	WORD $0x4f412115 // smlal2.4s [0] v21, v8, v1
+	WORD $0x0f412136 // smlal.4s [0] v22, v9, v1
+	WORD $0x4f412137 // smlal2.4s [0] v23, v9, v1
+	WORD $0x0f422118 // smlal.4s [0] v24, v8, v2
+	WORD $0x4f422119 // smlal2.4s [0] v25, v8, v2
+	WORD $0x0f42213a // smlal.4s [0] v26, v9, v2
+	WORD $0x4f42213b // smlal2.4s [0] v27, v9, v2
+	WORD $0x0f43211c // smlal.4s [0] v28, v8, v3
+	WORD $0x4f43211d // smlal2.4s [0] v29, v8, v3
+	WORD $0x0f43213e // smlal.4s [0] v30, v9, v3
+	WORD $0x4f43213f // smlal2.4s [0] v31, v9, v3
+	WORD $0x0f502150 // smlal.4s [1] v16, v10, v0
+	WORD $0x4f502151 // smlal2.4s [1] v17, v10, v0
+	WORD $0x0f502172 // smlal.4s [1] v18, v11, v0
+	WORD $0x4f502173 // smlal2.4s [1] v19, v11, v0
+	WORD $0x0f512154 // smlal.4s [1] v20, v10, v1
+	WORD $0x4f512155 // smlal2.4s [1] v21, v10, v1
+	WORD $0x0f512176 // smlal.4s [1] v22, v11, v1
+	WORD $0x4f512177 // smlal2.4s [1] v23, v11, v1
+	WORD $0x0f522158 // smlal.4s [1] v24, v10, v2
+	WORD $0x4f522159 // smlal2.4s [1] v25, v10, v2
+	WORD $0x0f52217a // smlal.4s [1] v26, v11, v2
+	WORD $0x4f52217b // smlal2.4s [1] v27, v11, v2
+	WORD $0x0f53215c // smlal.4s [1] v28, v10, v3
+	WORD $0x4f53215d // smlal2.4s [1] v29, v10, v3
+	WORD $0x0f53217e // smlal.4s [1] v30, v11, v3
+	WORD $0x4f53217f // smlal2.4s [1] v31, v11, v3
+	PRFM 0(R15), PLDL1KEEP
+	ADD $32, R15
+	ADD $128, R14
+	SUBS $1, R24
+	BNE scoreQ8NEON_by4_0_pair
+	SUB $2048, R14
+	WORD $0x3dc001cc // ldr q12, [x14, #0]
+	WORD $0x3dc005cd // ldr q13, [x14, #16]
+	WORD $0x0e217984 // fcvtl v4, v12
+	WORD $0x4e217985 // fcvtl2 v5, v12
+	WORD $0x0e2179a6 // fcvtl v6, v13
+	WORD $0x4e2179a7 // fcvtl2 v7, v13
+	WORD $0x3dc00008 // ldr q8, [x0, #0]
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e24ce08 // fmla.4s v8, v16, v4
+	WORD $0x3d800008 // str q8, [x0, #0]
+	WORD $0x3dc00409 // ldr q9, [x0, #16]
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e25ce29 // fmla.4s v9, v17, v5
+	WORD $0x3d800409 // str q9, [x0, #16]
+	WORD $0x3dc0080a // ldr q10, [x0, #32]
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e26ce4a // fmla.4s v10, v18, v6
+	WORD $0x3d80080a // str q10, [x0, #32]
+	WORD $0x3dc00c0b // ldr q11, [x0, #48]
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e27ce6b // fmla.4s v11, v19, v7
+	WORD $0x3d800c0b // str q11, [x0, #48]
+	WORD $0x3dc10008 // ldr q8, [x0, #1024]
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e24ce88 // fmla.4s v8, v20, v4
+	WORD $0x3d810008 // str q8, [x0, #1024]
+	WORD $0x3dc10409 // ldr q9, [x0, #1040]
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e25cea9 // fmla.4s v9, v21, v5
+	WORD $0x3d810409 // str q9, [x0, #1040]
+	WORD $0x3dc1080a // ldr q10, [x0, #1056]
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e26ceca // fmla.4s v10, v22, v6
+	WORD $0x3d81080a // str q10, [x0, #1056]
+	WORD $0x3dc10c0b // ldr q11, [x0, #1072]
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e27ceeb // fmla.4s v11, v23, v7
+	WORD $0x3d810c0b // str q11, [x0, #1072]
+	WORD $0x3dc20008 // ldr q8, [x0, #2048]
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x4e24cf08 // fmla.4s v8, v24, v4
+	WORD $0x3d820008 // str q8, [x0, #2048]
+	WORD $0x3dc20409 // ldr q9, [x0, #2064]
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x4e25cf29 // fmla.4s v9, v25, v5
+	WORD $0x3d820409 // str q9, [x0, #2064]
+	WORD $0x3dc2080a // ldr q10, [x0, #2080]
+	WORD $0x4e21db5a // scvtf.4s v26, v26
+	WORD $0x4e26cf4a // fmla.4s v10, v26, v6
+	WORD $0x3d82080a // str q10, [x0, #2080]
+	WORD $0x3dc20c0b // ldr q11, [x0, #2096]
+	WORD $0x4e21db7b // scvtf.4s v27, v27
+	WORD $0x4e27cf6b // fmla.4s v11, v27, v7
+	WORD $0x3d820c0b // str q11, [x0, #2096]
+	WORD $0x3dc30008 // ldr q8, [x0, #3072]
+	WORD $0x4e21db9c // scvtf.4s v28, v28
+	WORD $0x4e24cf88 // fmla.4s v8, v28, v4
+	WORD $0x3d830008 // str q8, [x0, #3072]
+	WORD $0x3dc30409 // ldr q9, [x0, #3088]
+	WORD $0x4e21dbbd // scvtf.4s v29, v29
+	WORD $0x4e25cfa9 // fmla.4s v9, v29, v5
+	WORD $0x3d830409 // str q9, [x0, #3088]
+	WORD $0x3dc3080a // ldr q10, [x0, #3104]
+	WORD $0x4e21dbde // scvtf.4s v30, v30
+	WORD $0x4e26cfca // fmla.4s v10, v30, v6
+	WORD $0x3d83080a // str q10, [x0, #3104]
+	WORD $0x3dc30c0b // ldr q11, [x0, #3120]
+	WORD $0x4e21dbff // scvtf.4s v31, v31
+	WORD $0x4e27cfeb // fmla.4s v11, v31, v7
+	WORD $0x3d830c0b // str q11, [x0, #3120]
+	ADD $2176, R14
+	SUBS $1, R19
+	BNE scoreQ8NEON_by4_0_block
+	WORD $0xbd4000e0 // ldr s0, [x7, #0]
+	WORD $0x3dc00004 // ldr q4, [x0, #0]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d800004 // str q4, [x0, #0]
+	WORD $0x3dc00404 // ldr q4, [x0, #16]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d800404 // str q4, [x0, #16]
+	WORD $0x3dc00804 // ldr q4, [x0, #32]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d800804 // str q4, [x0, #32]
+	WORD $0x3dc00c04 // ldr q4, [x0, #48]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d800c04 // str q4, [x0, #48]
+	WORD $0xbd400100 // ldr s0, [x8, #0]
+	WORD $0x3dc10004 // ldr q4, [x0, #1024]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d810004 // str q4, [x0, #1024]
+	WORD $0x3dc10404 // ldr q4, [x0, #1040]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d810404 // str q4, [x0, #1040]
+	WORD $0x3dc10804 // ldr q4, [x0, #1056]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d810804 // str q4, [x0, #1056]
+	WORD $0x3dc10c04 // ldr q4, [x0, #1072]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d810c04 // str q4, [x0, #1072]
+	WORD $0xbd400120 // ldr s0, [x9, #0]
+	WORD $0x3dc20004 // ldr q4, [x0, #2048]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d820004 // str q4, [x0, #2048]
+	WORD $0x3dc20404 // ldr q4, [x0, #2064]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d820404 // str q4, [x0, #2064]
+	WORD $0x3dc20804 // ldr q4, [x0, #2080]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d820804 // str q4, [x0, #2080]
+	WORD $0x3dc20c04 // ldr q4, [x0, #2096]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d820c04 // str q4, [x0, #2096]
+	WORD $0xbd400140 // ldr s0, [x10, #0]
+	WORD $0x3dc30004 // ldr q4, [x0, #3072]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d830004 // str q4, [x0, #3072]
+	WORD $0x3dc30404 // ldr q4, [x0, #3088]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d830404 // str q4, [x0, #3088]
+	WORD $0x3dc30804 // ldr q4, [x0, #3104]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d830804 // str q4, [x0, #3104]
+	WORD $0x3dc30c04 // ldr q4, [x0, #3120]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d830c04 // str q4, [x0, #3120]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x3d801000 // str q0, [x0, #64]
+	WORD $0x3d801400 // str q0, [x0, #80]
+	WORD $0x3d801800 // str q0, [x0, #96]
+	WORD $0x3d801c00 // str q0, [x0, #112]
+	WORD $0x3d811000 // str q0, [x0, #1088]
+	WORD $0x3d811400 // str q0, [x0, #1104]
+	WORD $0x3d811800 // str q0, [x0, #1120]
+	WORD $0x3d811c00 // str q0, [x0, #1136]
+	WORD $0x3d821000 // str q0, [x0, #2112]
+	WORD $0x3d821400 // str q0, [x0, #2128]
+	WORD $0x3d821800 // str q0, [x0, #2144]
+	WORD $0x3d821c00 // str q0, [x0, #2160]
+	WORD $0x3d831000 // str q0, [x0, #3136]
+	WORD $0x3d831400 // str q0, [x0, #3152]
+	WORD $0x3d831800 // str q0, [x0, #3168]
+	WORD $0x3d831c00 // str q0, [x0, #3184]
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $32, R2, R14
+	LSR $5, R5, R19
+scoreQ8NEON_by4_16_block:
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x6f00e418 // movi v24, #0
+	WORD $0x6f00e419 // movi v25, #0
+	WORD $0x6f00e41a // movi v26, #0
+	WORD $0x6f00e41b // movi v27, #0
+	WORD $0x6f00e41c // movi v28, #0
+	WORD $0x6f00e41d // movi v29, #0
+	WORD $0x6f00e41e // movi v30, #0
+	WORD $0x6f00e41f // movi v31, #0
+	MOVD $16, R24
+scoreQ8NEON_by4_16_pair:
+	FMOVS.P 4(R7), F0
+	FMOVS.P 4(R8), F1
+	FMOVS.P 4(R9), F2
+	FMOVS.P 4(R10), F3
+	WORD $0x3dc021c4 // ldr q4, [x14, #128]
+	WORD $0x3dc025c5 // ldr q5, [x14, #144]
+	WORD $0x4e051886 // uzp1.16b v6, v4, v5
+	WORD $0x4e055887 // uzp2.16b v7, v4, v5
+	WORD $0x0f08a4c8 // sxtl.8h v8, v6
+	WORD $0x4f08a4c9 // sxtl2.8h v9, v6
+	WORD $0x0f08a4ea // sxtl.8h v10, v7
+	WORD $0x4f08a4eb // sxtl2.8h v11, v7
+	WORD $0x0f402110 // smlal.4s [0] v16, v8, v0
+	WORD $0x4f402111 // smlal2.4s [0] v17, v8, v0
+	WORD $0x0f402132 // smlal.4s [0] v18, v9, v0
+	WORD $0x4f402133 // smlal2.4s [0] v19, v9, v0
+	WORD $0x0f412114 // smlal.4s [0] v20, v8, v1
+	WORD $0x4f412115 // smlal2.4s [0] v21, v8, v1
+	WORD $0x0f412136 // smlal.4s [0] v22, v9, v1
+	WORD $0x4f412137 // smlal2.4s [0] v23, v9, v1
+	WORD $0x0f422118 // smlal.4s [0] v24, v8, v2
+	WORD $0x4f422119 // smlal2.4s [0] v25, v8, v2
+	WORD $0x0f42213a // smlal.4s [0] v26, v9, v2
+	WORD $0x4f42213b // smlal2.4s [0] v27, v9, v2
+	WORD $0x0f43211c // smlal.4s [0] v28, v8, v3
+	WORD $0x4f43211d // smlal2.4s [0] v29, v8, v3
+	WORD $0x0f43213e // smlal.4s [0] v30, v9, v3
+	WORD $0x4f43213f // smlal2.4s [0] v31, v9, v3
+	WORD $0x0f502150 // smlal.4s [1] v16, v10, v0
+	WORD $0x4f502151 // smlal2.4s [1] v17, v10, v0
+	WORD $0x0f502172 // smlal.4s [1] v18, v11, v0
+	WORD $0x4f502173 // smlal2.4s [1] v19, v11, v0
+	WORD $0x0f512154 // smlal.4s [1] v20, v10, v1
+	WORD $0x4f512155 // smlal2.4s [1] v21, v10, v1
+	WORD $0x0f512176 // smlal.4s [1] v22, v11, v1
+	WORD $0x4f512177 // smlal2.4s [1] v23, v11, v1
+	WORD $0x0f522158 // smlal.4s [1] v24, v10, v2
+	WORD $0x4f522159 // smlal2.4s [1] v25, v10, v2
+	WORD $0x0f52217a // smlal.4s [1] v26, v11, v2
+	WORD $0x4f52217b // smlal2.4s [1] v27, v11, v2
+	WORD $0x0f53215c // smlal.4s [1] v28, v10, v3
+	WORD $0x4f53215d // smlal2.4s [1] v29, v10, v3
+	WORD $0x0f53217e // smlal.4s [1] v30, v11, v3
+	WORD $0x4f53217f // smlal2.4s [1] v31, v11, v3
+	PRFM 0(R15), PLDL1KEEP
+	ADD $32, R15
+	ADD $128, R14
+	SUBS $1, R24
+	BNE scoreQ8NEON_by4_16_pair
+	SUB $2048, R14
+	WORD $0x3dc001cc // ldr q12, [x14, #0]
+	WORD $0x3dc005cd // ldr q13, [x14, #16]
+	WORD $0x0e217984 // fcvtl v4, v12
+	WORD $0x4e217985 // fcvtl2 v5, v12
+	WORD $0x0e2179a6 // fcvtl v6, v13
+	WORD $0x4e2179a7 // fcvtl2 v7, v13
+	WORD $0x3dc01008 // ldr q8, [x0, #64]
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e24ce08 // fmla.4s v8, v16, v4
+	WORD $0x3d801008 // str q8, [x0, #64]
+	WORD $0x3dc01409 // ldr q9, [x0, #80]
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e25ce29 // fmla.4s v9, v17, v5
+	WORD $0x3d801409 // str q9, [x0, #80]
+	WORD $0x3dc0180a // ldr q10, [x0, #96]
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e26ce4a // fmla.4s v10, v18, v6
+	WORD $0x3d80180a // str q10, [x0, #96]
+	WORD $0x3dc01c0b // ldr q11, [x0, #112]
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e27ce6b // fmla.4s v11, v19, v7
+	WORD $0x3d801c0b // str q11, [x0, #112]
+	WORD $0x3dc11008 // ldr q8, [x0, #1088]
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e24ce88 // fmla.4s v8, v20, v4
+	WORD $0x3d811008 // str q8, [x0, #1088]
+	WORD $0x3dc11409 // ldr q9, [x0, #1104]
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e25cea9 // fmla.4s v9, v21, v5
+	WORD $0x3d811409 // str q9, [x0, #1104]
+	WORD $0x3dc1180a // ldr q10, [x0, #1120]
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e26ceca // fmla.4s v10, v22, v6
+	WORD $0x3d81180a // str q10, [x0, #1120]
+	WORD $0x3dc11c0b // ldr q11, [x0, #1136]
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e27ceeb // fmla.4s v11, v23, v7
+	WORD $0x3d811c0b // str q11, [x0, #1136]
+	WORD $0x3dc21008 // ldr q8, [x0, #2112]
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x4e24cf08 // fmla.4s v8, v24, v4
+	WORD $0x3d821008 // str q8, [x0, #2112]
+	WORD $0x3dc21409 // ldr q9, [x0, #2128]
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x4e25cf29 // fmla.4s v9, v25, v5
+	WORD $0x3d821409 // str q9, [x0, #2128]
+	WORD $0x3dc2180a // ldr q10, [x0, #2144]
+	WORD $0x4e21db5a // scvtf.4s v26, v26
+	WORD $0x4e26cf4a // fmla.4s v10, v26, v6
+	WORD $0x3d82180a // str q10, [x0, #2144]
+	WORD $0x3dc21c0b // ldr q11, [x0, #2160]
+	WORD $0x4e21db7b // scvtf.4s v27, v27
+	WORD $0x4e27cf6b // fmla.4s v11, v27, v7
+	WORD $0x3d821c0b // str q11, [x0, #2160]
+	WORD $0x3dc31008 // ldr q8, [x0, #3136]
+	WORD $0x4e21db9c // scvtf.4s v28, v28
+	WORD $0x4e24cf88 // fmla.4s v8, v28, v4
+	WORD $0x3d831008 // str q8, [x0, #3136]
+	WORD $0x3dc31409 // ldr q9, [x0, #3152]
+	WORD $0x4e21dbbd // scvtf.4s v29, v29
+	WORD $0x4e25cfa9 // fmla.4s v9, v29, v5
+	WORD $0x3d831409 // str q9, [x0, #3152]
+	WORD $0x3dc3180a // ldr q10, [x0, #3168]
+	WORD $0x4e21dbde // scvtf.4s v30, v30
+	WORD $0x4e26cfca // fmla.4s v10, v30, v6
+	WORD $0x3d83180a // str q10, [x0, #3168]
+	WORD $0x3dc31c0b // ldr q11, [x0, #3184]
+	WORD $0x4e21dbff // scvtf.4s v31, v31
+	WORD $0x4e27cfeb // fmla.4s v11, v31, v7
+	WORD $0x3d831c0b // str q11, [x0, #3184]
+	ADD $2176, R14
+	SUBS $1, R19
+	BNE scoreQ8NEON_by4_16_block
+	WORD $0xbd4000e0 // ldr s0, [x7, #0]
+	WORD $0x3dc01004 // ldr q4, [x0, #64]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d801004 // str q4, [x0, #64]
+	WORD $0x3dc01404 // ldr q4, [x0, #80]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d801404 // str q4, [x0, #80]
+	WORD $0x3dc01804 // ldr q4, [x0, #96]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d801804 // str q4, [x0, #96]
+	WORD $0x3dc01c04 // ldr q4, [x0, #112]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d801c04 // str q4, [x0, #112]
+	WORD $0xbd400100 // ldr s0, [x8, #0]
+	WORD $0x3dc11004 // ldr q4, [x0, #1088]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d811004 // str q4, [x0, #1088]
+	WORD $0x3dc11404 // ldr q4, [x0, #1104]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d811404 // str q4, [x0, #1104]
+	WORD $0x3dc11804 // ldr q4, [x0, #1120]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d811804 // str q4, [x0, #1120]
+	WORD $0x3dc11c04 // ldr q4, [x0, #1136]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d811c04 // str q4, [x0, #1136]
+	WORD $0xbd400120 // ldr s0, [x9, #0]
+	WORD $0x3dc21004 // ldr q4, [x0, #2112]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d821004 // str q4, [x0, #2112]
+	WORD $0x3dc21404 // ldr q4, [x0, #2128]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d821404 // str q4, [x0, #2128]
+	WORD $0x3dc21804 // ldr q4, [x0, #2144]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d821804 // str q4, [x0, #2144]
+	WORD $0x3dc21c04 // ldr q4, [x0, #2160]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d821c04 // str q4, [x0, #2160]
+	WORD $0xbd400140 // ldr s0, [x10, #0]
+	WORD $0x3dc31004 // ldr q4, [x0, #3136]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d831004 // str q4, [x0, #3136]
+	WORD $0x3dc31404 // ldr q4, [x0, #3152]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d831404 // str q4, [x0, #3152]
+	WORD $0x3dc31804 // ldr q4, [x0, #3168]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d831804 // str q4, [x0, #3168]
+	WORD $0x3dc31c04 // ldr q4, [x0, #3184]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d831c04 // str q4, [x0, #3184]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x3d802000 // str q0, [x0, #128]
+	WORD $0x3d802400 // str q0, [x0, #144]
+	WORD $0x3d802800 // str q0, [x0, #160]
+	WORD $0x3d802c00 // str q0, [x0, #176]
+	WORD $0x3d812000 // str q0, [x0, #1152]
+	WORD $0x3d812400 // str q0, [x0, #1168]
+	WORD $0x3d812800 // str q0, [x0, #1184]
+	WORD $0x3d812c00 // str q0, [x0, #1200]
+	WORD $0x3d822000 // str q0, [x0, #2176]
+	WORD $0x3d822400 // str q0, [x0, #2192]
+	WORD $0x3d822800 // str q0, [x0, #2208]
+	WORD $0x3d822c00 // str q0, [x0, #2224]
+	WORD $0x3d832000 // str q0, [x0, #3200]
+	WORD $0x3d832400 // str q0, [x0, #3216]
+	WORD $0x3d832800 // str q0, [x0, #3232]
+	WORD $0x3d832c00 // str q0, [x0, #3248]
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $64, R2, R14
+	LSR $5, R5, R19
+scoreQ8NEON_by4_32_block:
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x6f00e418 // movi v24, #0
+	WORD $0x6f00e419 // movi v25, #0
+	WORD $0x6f00e41a // movi v26, #0
+	WORD $0x6f00e41b // movi v27, #0
+	WORD $0x6f00e41c // movi v28, #0
+	WORD $0x6f00e41d // movi v29, #0
+	WORD $0x6f00e41e // movi v30, #0
+	WORD $0x6f00e41f // movi v31, #0
+	MOVD $16, R24
+scoreQ8NEON_by4_32_pair:
+	FMOVS.P 4(R7), F0
+	FMOVS.P 4(R8), F1
+	FMOVS.P 4(R9), F2
+	FMOVS.P 4(R10), F3
+	WORD $0x3dc021c4 // ldr q4, [x14, #128]
+	WORD $0x3dc025c5 // ldr q5, [x14, #144]
+	WORD $0x4e051886 // uzp1.16b v6, v4, v5
+	WORD $0x4e055887 // uzp2.16b v7, v4, v5
+	WORD $0x0f08a4c8 // sxtl.8h v8, v6
+	WORD $0x4f08a4c9 // sxtl2.8h v9, v6
+	WORD $0x0f08a4ea // sxtl.8h v10, v7
+	WORD $0x4f08a4eb // sxtl2.8h v11, v7
+	WORD $0x0f402110 // smlal.4s [0] v16, v8, v0
+	WORD $0x4f402111 // smlal2.4s [0] v17, v8, v0
+	WORD $0x0f402132 // smlal.4s [0] v18, v9, v0
+	WORD $0x4f402133 // smlal2.4s [0] v19, v9, v0
+	WORD $0x0f412114 // smlal.4s [0] v20, v8, v1
+	WORD $0x4f412115 // smlal2.4s [0] v21, v8, v1
+	WORD $0x0f412136 // smlal.4s [0] v22, v9, v1
+	WORD $0x4f412137 // smlal2.4s [0] v23, v9, v1
+	WORD $0x0f422118 // smlal.4s [0] v24, v8, v2
+	WORD $0x4f422119 // smlal2.4s [0] v25, v8, v2
+	WORD $0x0f42213a // smlal.4s [0] v26, v9, v2
+	WORD $0x4f42213b // smlal2.4s [0] v27, v9, v2
+	WORD $0x0f43211c // smlal.4s [0] v28, v8, v3
+	WORD $0x4f43211d // smlal2.4s [0] v29, v8, v3
+	WORD $0x0f43213e // smlal.4s [0] v30, v9, v3
+	WORD $0x4f43213f // smlal2.4s [0] v31, v9, v3
+	WORD $0x0f502150 // smlal.4s [1] v16, v10, v0
+	WORD $0x4f502151 // smlal2.4s [1] v17, v10, v0
+	WORD $0x0f502172 // smlal.4s [1] v18, v11, v0
+	WORD $0x4f502173 // smlal2.4s [1] v19, v11, v0
+	WORD $0x0f512154 // smlal.4s [1] v20, v10, v1
+	WORD $0x4f512155 // smlal2.4s [1] v21, v10, v1
+	WORD $0x0f512176 // smlal.4s [1] v22, v11, v1
+	WORD $0x4f512177 // smlal2.4s [1] v23, v11, v1
+	WORD $0x0f522158 // smlal.4s [1] v24, v10, v2
+	WORD $0x4f522159 // smlal2.4s [1] v25, v10, v2
+	WORD $0x0f52217a // smlal.4s [1] v26, v11, v2
+	WORD $0x4f52217b // smlal2.4s [1] v27, v11, v2
+	WORD $0x0f53215c // smlal.4s [1] v28, v10, v3
+	WORD $0x4f53215d // smlal2.4s [1] v29, v10, v3
+	WORD $0x0f53217e // smlal.4s [1] v30, v11, v3
+	WORD $0x4f53217f // smlal2.4s [1] v31, v11, v3
+	PRFM 0(R15), PLDL1KEEP
+	ADD $32, R15
+	ADD $128, R14
+	SUBS $1, R24
+	BNE scoreQ8NEON_by4_32_pair
+	SUB $2048, R14
+	WORD $0x3dc001cc // ldr q12, [x14, #0]
+	WORD $0x3dc005cd // ldr q13, [x14, #16]
+	WORD $0x0e217984 // fcvtl v4, v12
+	WORD $0x4e217985 // fcvtl2 v5, v12
+	WORD $0x0e2179a6 // fcvtl v6, v13
+	WORD $0x4e2179a7 // fcvtl2 v7, v13
+	WORD $0x3dc02008 // ldr q8, [x0, #128]
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e24ce08 // fmla.4s v8, v16, v4
+	WORD $0x3d802008 // str q8, [x0, #128]
+	WORD $0x3dc02409 // ldr q9, [x0, #144]
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e25ce29 // fmla.4s v9, v17, v5
+	WORD $0x3d802409 // str q9, [x0, #144]
+	WORD $0x3dc0280a // ldr q10, [x0, #160]
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e26ce4a // fmla.4s v10, v18, v6
+	WORD $0x3d80280a // str q10, [x0, #160]
+	WORD $0x3dc02c0b // ldr q11, [x0, #176]
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e27ce6b // fmla.4s v11, v19, v7
+	WORD $0x3d802c0b // str q11, [x0, #176]
+	WORD $0x3dc12008 // ldr q8, [x0, #1152]
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e24ce88 // fmla.4s v8, v20, v4
+	WORD $0x3d812008 // str q8, [x0, #1152]
+	WORD $0x3dc12409 // ldr q9, [x0, #1168]
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e25cea9 // fmla.4s v9, v21, v5
+	WORD $0x3d812409 // str q9, [x0, #1168]
+	WORD $0x3dc1280a // ldr q10, [x0, #1184]
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e26ceca // fmla.4s v10, v22, v6
+	WORD $0x3d81280a // str q10, [x0, #1184]
+	WORD $0x3dc12c0b // ldr q11, [x0, #1200]
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e27ceeb // fmla.4s v11, v23, v7
+	WORD $0x3d812c0b // str q11, [x0, #1200]
+	WORD $0x3dc22008 // ldr q8, [x0, #2176]
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x4e24cf08 // fmla.4s v8, v24, v4
+	WORD $0x3d822008 // str q8, [x0, #2176]
+	WORD $0x3dc22409 // ldr q9, [x0, #2192]
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x4e25cf29 // fmla.4s v9, v25, v5
+	WORD $0x3d822409 // str q9, [x0, #2192]
+	WORD $0x3dc2280a // ldr q10, [x0, #2208]
+	WORD $0x4e21db5a // scvtf.4s v26, v26
+	WORD $0x4e26cf4a // fmla.4s v10, v26, v6
+	WORD $0x3d82280a // str q10, [x0, #2208]
+	WORD $0x3dc22c0b // ldr q11, [x0, #2224]
+	WORD $0x4e21db7b // scvtf.4s v27, v27
+	WORD $0x4e27cf6b // fmla.4s v11, v27, v7
+	WORD $0x3d822c0b // str q11, [x0, #2224]
+	WORD $0x3dc32008 // ldr q8, [x0, #3200]
+	WORD $0x4e21db9c // scvtf.4s v28, v28
+	WORD $0x4e24cf88 // fmla.4s v8, v28, v4
+	WORD $0x3d832008 // str q8, [x0, #3200]
+	WORD $0x3dc32409 // ldr q9, [x0, #3216]
+	WORD $0x4e21dbbd // scvtf.4s v29, v29
+	WORD $0x4e25cfa9 // fmla.4s v9, v29, v5
+	WORD $0x3d832409 // str q9, [x0, #3216]
+	WORD $0x3dc3280a // ldr q10, [x0, #3232]
+	WORD $0x4e21dbde // scvtf.4s v30, v30
+	WORD $0x4e26cfca // fmla.4s v10, v30, v6
+	WORD $0x3d83280a // str q10, [x0, #3232]
+	WORD $0x3dc32c0b // ldr q11, [x0, #3248]
+	WORD $0x4e21dbff // scvtf.4s v31, v31
+	WORD $0x4e27cfeb // fmla.4s v11, v31, v7
+	WORD $0x3d832c0b // str q11, [x0, #3248]
+	ADD $2176, R14
+	SUBS $1, R19
+	BNE scoreQ8NEON_by4_32_block
+	WORD $0xbd4000e0 // ldr s0, [x7, #0]
+	WORD $0x3dc02004 // ldr q4, [x0, #128]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d802004 // str q4, [x0, #128]
+	WORD $0x3dc02404 // ldr q4, [x0, #144]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d802404 // str q4, [x0, #144]
+	WORD $0x3dc02804 // ldr q4, [x0, #160]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d802804 // str q4, [x0, #160]
+	WORD $0x3dc02c04 // ldr q4, [x0, #176]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d802c04 // str q4, [x0, #176]
+	WORD $0xbd400100 // ldr s0, [x8, #0]
+	WORD $0x3dc12004 // ldr q4, [x0, #1152]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d812004 // str q4, [x0, #1152]
+	WORD $0x3dc12404 // ldr q4, [x0, #1168]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d812404 // str q4, [x0, #1168]
+	WORD $0x3dc12804 // ldr q4, [x0, #1184]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d812804 // str q4, [x0, #1184]
+	WORD $0x3dc12c04 // ldr q4, [x0, #1200]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d812c04 // str q4, [x0, #1200]
+	WORD $0xbd400120 // ldr s0, [x9, #0]
+	WORD $0x3dc22004 // ldr q4, [x0, #2176]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d822004 // str q4, [x0, #2176]
+	WORD $0x3dc22404 // ldr q4, [x0, #2192]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d822404 // str q4, [x0, #2192]
+	WORD $0x3dc22804 // ldr q4, [x0, #2208]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d822804 // str q4, [x0, #2208]
+	WORD $0x3dc22c04 // ldr q4, [x0, #2224]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d822c04 // str q4, [x0, #2224]
+	WORD $0xbd400140 // ldr s0, [x10, #0]
+	WORD $0x3dc32004 // ldr q4, [x0, #3200]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d832004 // str q4, [x0, #3200]
+	WORD $0x3dc32404 // ldr q4, [x0, #3216]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d832404 // str q4, [x0, #3216]
+	WORD $0x3dc32804 // ldr q4, [x0, #3232]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d832804 // str q4, [x0, #3232]
+	WORD $0x3dc32c04 // ldr q4, [x0, #3248]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d832c04 // str q4, [x0, #3248]
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x3d803000 // str q0, [x0, #192]
+	WORD $0x3d803400 // str q0, [x0, #208]
+	WORD $0x3d803800 // str q0, [x0, #224]
+	WORD $0x3d803c00 // str q0, [x0, #240]
+	WORD $0x3d813000 // str q0, [x0, #1216]
+	WORD $0x3d813400 // str q0, [x0, #1232]
+	WORD $0x3d813800 // str q0, [x0, #1248]
+	WORD $0x3d813c00 // str q0, [x0, #1264]
+	WORD $0x3d823000 // str q0, [x0, #2240]
+	WORD $0x3d823400 // str q0, [x0, #2256]
+	WORD $0x3d823800 // str q0, [x0, #2272]
+	WORD $0x3d823c00 // str q0, [x0, #2288]
+	WORD $0x3d833000 // str q0, [x0, #3264]
+	WORD $0x3d833400 // str q0, [x0, #3280]
+	WORD $0x3d833800 // str q0, [x0, #3296]
+	WORD $0x3d833c00 // str q0, [x0, #3312]
+	MOVD R1, R7
+	ADD R6, R7, R8
+	ADD R6, R8, R9
+	ADD R6, R9, R10
+	ADD $96, R2, R14
+	LSR $5, R5, R19
+scoreQ8NEON_by4_48_block:
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x6f00e418 // movi v24, #0
+	WORD $0x6f00e419 // movi v25, #0
+	WORD $0x6f00e41a // movi v26, #0
+	WORD $0x6f00e41b // movi v27, #0
+	WORD $0x6f00e41c // movi v28, #0
+	WORD $0x6f00e41d // movi v29, #0
+	WORD $0x6f00e41e // movi v30, #0
+	WORD $0x6f00e41f // movi v31, #0
+	MOVD $16, R24
+scoreQ8NEON_by4_48_pair:
+	FMOVS.P 4(R7), F0
+	FMOVS.P 4(R8), F1
+	FMOVS.P 4(R9), F2
+	FMOVS.P 4(R10), F3
+	WORD $0x3dc021c4 // ldr q4, [x14, #128]
+	WORD $0x3dc025c5 // ldr q5, [x14, #144]
+	WORD $0x4e051886 // uzp1.16b v6, v4, v5
+	WORD $0x4e055887 // uzp2.16b v7, v4, v5
+	WORD $0x0f08a4c8 // sxtl.8h v8, v6
+	WORD $0x4f08a4c9 // sxtl2.8h v9, v6
+	WORD $0x0f08a4ea // sxtl.8h v10, v7
+	WORD $0x4f08a4eb // sxtl2.8h v11, v7
+	WORD $0x0f402110 // smlal.4s [0] v16, v8, v0
+	WORD $0x4f402111 // smlal2.4s [0] v17, v8, v0
+	WORD $0x0f402132 // smlal.4s [0] v18, v9, v0
+	WORD $0x4f402133 // smlal2.4s [0] v19, v9, v0
+	WORD $0x0f412114 // smlal.4s [0] v20, v8, v1
+	WORD $0x4f412115 // smlal2.4s [0] v21, v8, v1
+	WORD $0x0f412136 // smlal.4s [0] v22, v9, v1
+	WORD $0x4f412137 // smlal2.4s [0] v23, v9, v1
+	WORD $0x0f422118 // smlal.4s [0] v24, v8, v2
+	WORD $0x4f422119 // smlal2.4s [0] v25, v8, v2
+	WORD $0x0f42213a // smlal.4s [0] v26, v9, v2
+	WORD $0x4f42213b // smlal2.4s [0] v27, v9, v2
+	WORD $0x0f43211c // smlal.4s [0] v28, v8, v3
+	WORD $0x4f43211d // smlal2.4s [0] v29, v8, v3
+	WORD $0x0f43213e // smlal.4s [0] v30, v9, v3
+	WORD $0x4f43213f // smlal2.4s [0] v31, v9, v3
+	WORD $0x0f502150 // smlal.4s [1] v16, v10, v0
+	WORD $0x4f502151 // smlal2.4s [1] v17, v10, v0
+	WORD $0x0f502172 // smlal.4s [1] v18, v11, v0
+	WORD $0x4f502173 // smlal2.4s [1] v19, v11, v0
+	WORD $0x0f512154 // smlal.4s [1] v20, v10, v1
+	WORD $0x4f512155 // smlal2.4s [1] v21, v10, v1
+	WORD $0x0f512176 // smlal.4s [1] v22, v11, v1
+	WORD $0x4f512177 // smlal2.4s [1] v23, v11, v1
+	WORD $0x0f522158 // smlal.4s [1] v24, v10, v2
+	WORD $0x4f522159 // smlal2.4s [1] v25, v10, v2
+	WORD $0x0f52217a // smlal.4s [1] v26, v11, v2
+	WORD $0x4f52217b // smlal2.4s [1] v27, v11, v2
+	WORD $0x0f53215c // smlal.4s [1] v28, v10, v3
+	WORD $0x4f53215d // smlal2.4s [1] v29, v10, v3
+	WORD $0x0f53217e // smlal.4s [1] v30, v11, v3
+	WORD $0x4f53217f // smlal2.4s [1] v31, v11, v3
+	PRFM 0(R15), PLDL1KEEP
+	ADD $32, R15
+	ADD $128, R14
+	SUBS $1, R24
+	BNE scoreQ8NEON_by4_48_pair
+	SUB $2048, R14
+	WORD $0x3dc001cc // ldr q12, [x14, #0]
+	WORD $0x3dc005cd // ldr q13, [x14, #16]
+	WORD $0x0e217984 // fcvtl v4, v12
+	WORD $0x4e217985 // fcvtl2 v5, v12
+	WORD $0x0e2179a6 // fcvtl v6, v13
+	WORD $0x4e2179a7 // fcvtl2 v7, v13
+	WORD $0x3dc03008 // ldr q8, [x0, #192]
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e24ce08 // fmla.4s v8, v16, v4
+	WORD $0x3d803008 // str q8, [x0, #192]
+	WORD $0x3dc03409 // ldr q9, [x0, #208]
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e25ce29 // fmla.4s v9, v17, v5
+	WORD $0x3d803409 // str q9, [x0, #208]
+	WORD $0x3dc0380a // ldr q10, [x0, #224]
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e26ce4a // fmla.4s v10, v18, v6
+	WORD $0x3d80380a // str q10, [x0, #224]
+	WORD $0x3dc03c0b // ldr q11, [x0, #240]
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e27ce6b // fmla.4s v11, v19, v7
+	WORD $0x3d803c0b // str q11, [x0, #240]
+	WORD $0x3dc13008 // ldr q8, [x0, #1216]
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e24ce88 // fmla.4s v8, v20, v4
+	WORD $0x3d813008 // str q8, [x0, #1216]
+	WORD $0x3dc13409 // ldr q9, [x0, #1232]
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e25cea9 // fmla.4s v9, v21, v5
+	WORD $0x3d813409 // str q9, [x0, #1232]
+	WORD $0x3dc1380a // ldr q10, [x0, #1248]
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e26ceca // fmla.4s v10, v22, v6
+	WORD $0x3d81380a // str q10, [x0, #1248]
+	WORD $0x3dc13c0b // ldr q11, [x0, #1264]
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e27ceeb // fmla.4s v11, v23, v7
+	WORD $0x3d813c0b // str q11, [x0, #1264]
+	WORD $0x3dc23008 // ldr q8, [x0, #2240]
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x4e24cf08 // fmla.4s v8, v24, v4
+	WORD $0x3d823008 // str q8, [x0, #2240]
+	WORD $0x3dc23409 // ldr q9, [x0, #2256]
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x4e25cf29 // fmla.4s v9, v25, v5
+	WORD $0x3d823409 // str q9, [x0, #2256]
+	WORD $0x3dc2380a // ldr q10, [x0, #2272]
+	WORD $0x4e21db5a // scvtf.4s v26, v26
+	WORD $0x4e26cf4a // fmla.4s v10, v26, v6
+	WORD $0x3d82380a // str q10, [x0, #2272]
+	WORD $0x3dc23c0b // ldr q11, [x0, #2288]
+	WORD $0x4e21db7b // scvtf.4s v27, v27
+	WORD $0x4e27cf6b // fmla.4s v11, v27, v7
+	WORD $0x3d823c0b // str q11, [x0, #2288]
+	WORD $0x3dc33008 // ldr q8, [x0, #3264]
+	WORD $0x4e21db9c // scvtf.4s v28, v28
+	WORD $0x4e24cf88 // fmla.4s v8, v28, v4
+	WORD $0x3d833008 // str q8, [x0, #3264]
+	WORD $0x3dc33409 // ldr q9, [x0, #3280]
+	WORD $0x4e21dbbd // scvtf.4s v29, v29
+	WORD $0x4e25cfa9 // fmla.4s v9, v29, v5
+	WORD $0x3d833409 // str q9, [x0, #3280]
+	WORD $0x3dc3380a // ldr q10, [x0, #3296]
+	WORD $0x4e21dbde // scvtf.4s v30, v30
+	WORD $0x4e26cfca // fmla.4s v10, v30, v6
+	WORD $0x3d83380a // str q10, [x0, #3296]
+	WORD $0x3dc33c0b // ldr q11, [x0, #3312]
+	WORD $0x4e21dbff // scvtf.4s v31, v31
+	WORD $0x4e27cfeb // fmla.4s v11, v31, v7
+	WORD $0x3d833c0b // str q11, [x0, #3312]
+	ADD $2176, R14
+	SUBS $1, R19
+	BNE scoreQ8NEON_by4_48_block
+	WORD $0xbd4000e0 // ldr s0, [x7, #0]
+	WORD $0x3dc03004 // ldr q4, [x0, #192]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d803004 // str q4, [x0, #192]
+	WORD $0x3dc03404 // ldr q4, [x0, #208]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d803404 // str q4, [x0, #208]
+	WORD $0x3dc03804 // ldr q4, [x0, #224]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d803804 // str q4, [x0, #224]
+	WORD $0x3dc03c04 // ldr q4, [x0, #240]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d803c04 // str q4, [x0, #240]
+	WORD $0xbd400100 // ldr s0, [x8, #0]
+	WORD $0x3dc13004 // ldr q4, [x0, #1216]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d813004 // str q4, [x0, #1216]
+	WORD $0x3dc13404 // ldr q4, [x0, #1232]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d813404 // str q4, [x0, #1232]
+	WORD $0x3dc13804 // ldr q4, [x0, #1248]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d813804 // str q4, [x0, #1248]
+	WORD $0x3dc13c04 // ldr q4, [x0, #1264]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d813c04 // str q4, [x0, #1264]
+	WORD $0xbd400120 // ldr s0, [x9, #0]
+	WORD $0x3dc23004 // ldr q4, [x0, #2240]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d823004 // str q4, [x0, #2240]
+	WORD $0x3dc23404 // ldr q4, [x0, #2256]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d823404 // str q4, [x0, #2256]
+	WORD $0x3dc23804 // ldr q4, [x0, #2272]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d823804 // str q4, [x0, #2272]
+	WORD $0x3dc23c04 // ldr q4, [x0, #2288]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d823c04 // str q4, [x0, #2288]
+	WORD $0xbd400140 // ldr s0, [x10, #0]
+	WORD $0x3dc33004 // ldr q4, [x0, #3264]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d833004 // str q4, [x0, #3264]
+	WORD $0x3dc33404 // ldr q4, [x0, #3280]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d833404 // str q4, [x0, #3280]
+	WORD $0x3dc33804 // ldr q4, [x0, #3296]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d833804 // str q4, [x0, #3296]
+	WORD $0x3dc33c04 // ldr q4, [x0, #3312]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d833c04 // str q4, [x0, #3312]
+	ADD $4096, R0
+	MOVD $4, R24
+	MADD R6, R1, R24, R1
+	SUB $4, R4
+	B scoreQ8NEON_by4
+scoreQ8NEON_by4_end:
+scoreQ8NEON_by1:
+	CMP $1, R4
+	BLT scoreQ8NEON_by1_end
+	MOVD R3, R15
+	WORD $0x6f00e400 // movi v0, #0
+	WORD $0x3d800000 // str q0, [x0, #0]
+	WORD $0x3d800400 // str q0, [x0, #16]
+	WORD $0x3d800800 // str q0, [x0, #32]
+	WORD $0x3d800c00 // str q0, [x0, #48]
+	WORD $0x3d801000 // str q0, [x0, #64]
+	WORD $0x3d801400 // str q0, [x0, #80]
+	WORD $0x3d801800 // str q0, [x0, #96]
+	WORD $0x3d801c00 // str q0, [x0, #112]
+	WORD $0x3d802000 // str q0, [x0, #128]
+	WORD $0x3d802400 // str q0, [x0, #144]
+	WORD $0x3d802800 // str q0, [x0, #160]
+	WORD $0x3d802c00 // str q0, [x0, #176]
+	WORD $0x3d803000 // str q0, [x0, #192]
+	WORD $0x3d803400 // str q0, [x0, #208]
+	WORD $0x3d803800 // str q0, [x0, #224]
+	WORD $0x3d803c00 // str q0, [x0, #240]
+	MOVD R1, R7
+	ADD $0, R2, R14
+	LSR $5, R5, R19
+scoreQ8NEON_by1_0_block:
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x6f00e418 // movi v24, #0
+	WORD $0x6f00e419 // movi v25, #0
+	WORD $0x6f00e41a // movi v26, #0
+	WORD $0x6f00e41b // movi v27, #0
+	WORD $0x6f00e41c // movi v28, #0
+	WORD $0x6f00e41d // movi v29, #0
+	WORD $0x6f00e41e // movi v30, #0
+	WORD $0x6f00e41f // movi v31, #0
+	MOVD $16, R24
+scoreQ8NEON_by1_0_pair:
+	FMOVS.P 4(R7), F0
+	WORD $0x3dc021c4 // ldr q4, [x14, #128]
+	WORD $0x3dc025c5 // ldr q5, [x14, #144]
+	WORD $0x4e051886 // uzp1.16b v6, v4, v5
+	WORD $0x4e055887 // uzp2.16b v7, v4, v5
+	WORD $0x0f08a4c8 // sxtl.8h v8, v6
+	WORD $0x4f08a4c9 // sxtl2.8h v9, v6
+	WORD $0x0f08a4ea // sxtl.8h v10, v7
+	WORD $0x4f08a4eb // sxtl2.8h v11, v7
+	WORD $0x0f402110 // smlal.4s [0] v16, v8, v0
+	WORD $0x4f402111 // smlal2.4s [0] v17, v8, v0
+	WORD $0x0f402132 // smlal.4s [0] v18, v9, v0
+	WORD $0x4f402133 // smlal2.4s [0] v19, v9, v0
+	WORD $0x0f502150 // smlal.4s [1] v16, v10, v0
+	WORD $0x4f502151 // smlal2.4s [1] v17, v10, v0
+	WORD $0x0f502172 // smlal.4s [1] v18, v11, v0
+	WORD $0x4f502173 // smlal2.4s [1] v19, v11, v0
+	WORD $0x3dc029c4 // ldr q4, [x14, #160]
+	WORD $0x3dc02dc5 // ldr q5, [x14, #176]
+	WORD $0x4e051886 // uzp1.16b v6, v4, v5
+	WORD $0x4e055887 // uzp2.16b v7, v4, v5
+	WORD $0x0f08a4c8 // sxtl.8h v8, v6
+	WORD $0x4f08a4c9 // sxtl2.8h v9, v6
+	WORD $0x0f08a4ea // sxtl.8h v10, v7
+	WORD $0x4f08a4eb // sxtl2.8h v11, v7
+	WORD $0x0f402114 // smlal.4s [0] v20, v8, v0
+	WORD $0x4f402115 // smlal2.4s [0] v21, v8, v0
+	WORD $0x0f402136 // smlal.4s [0] v22, v9, v0
+	WORD $0x4f402137 // smlal2.4s [0] v23, v9, v0
+	WORD $0x0f502154 // smlal.4s [1] v20, v10, v0
+	WORD $0x4f502155 // smlal2.4s [1] v21, v10, v0
+	WORD $0x0f502176 // smlal.4s [1] v22, v11, v0
+	WORD $0x4f502177 // smlal2.4s [1] v23, v11, v0
+	WORD $0x3dc031c4 // ldr q4, [x14, #192]
+	WORD $0x3dc035c5 // ldr q5, [x14, #208]
+	WORD $0x4e051886 // uzp1.16b v6, v4, v5
+	WORD $0x4e055887 // uzp2.16b v7, v4, v5
+	WORD $0x0f08a4c8 // sxtl.8h v8, v6
+	WORD $0x4f08a4c9 // sxtl2.8h v9, v6
+	WORD $0x0f08a4ea // sxtl.8h v10, v7
+	WORD $0x4f08a4eb // sxtl2.8h v11, v7
+	WORD $0x0f402118 // smlal.4s [0] v24, v8, v0
+	WORD $0x4f402119 // smlal2.4s [0] v25, v8, v0
+	WORD $0x0f40213a // smlal.4s [0] v26, v9, v0
+	WORD $0x4f40213b // smlal2.4s [0] v27, v9, v0
+	WORD $0x0f502158 // smlal.4s [1] v24, v10, v0
+	WORD $0x4f502159 // smlal2.4s [1] v25, v10, v0
+	WORD $0x0f50217a // smlal.4s [1] v26, v11, v0
+	WORD $0x4f50217b // smlal2.4s [1] v27, v11, v0
+	WORD $0x3dc039c4 // ldr q4, [x14, #224]
+	WORD $0x3dc03dc5 // ldr q5, [x14, #240]
+	WORD $0x4e051886 // uzp1.16b v6, v4, v5
+	WORD $0x4e055887 // uzp2.16b v7, v4, v5
+	WORD $0x0f08a4c8 // sxtl.8h v8, v6
+	WORD $0x4f08a4c9 // sxtl2.8h v9, v6
+	WORD $0x0f08a4ea // sxtl.8h v10, v7
+	WORD $0x4f08a4eb // sxtl2.8h v11, v7
+	WORD $0x0f40211c // smlal.4s [0] v28, v8, v0
+	WORD $0x4f40211d // smlal2.4s [0] v29, v8, v0
+	WORD $0x0f40213e // smlal.4s [0] v30, v9, v0
+	WORD $0x4f40213f // smlal2.4s [0] v31, v9, v0
+	WORD $0x0f50215c // smlal.4s [1] v28, v10, v0
+	WORD $0x4f50215d // smlal2.4s [1] v29, v10, v0
+	WORD $0x0f50217e // smlal.4s [1] v30, v11, v0
+	WORD $0x4f50217f // smlal2.4s [1] v31, v11, v0
+	PRFM 0(R15), PLDL1KEEP
+	PRFM 64(R15), PLDL1KEEP
+	ADD $128, R15
+	ADD $128, R14
+	SUBS $1, R24
+	BNE scoreQ8NEON_by1_0_pair
+	SUB $2048, R14
+	WORD $0x3dc001cc // ldr q12, [x14, #0]
+	WORD $0x3dc005cd // ldr q13, [x14, #16]
+	WORD $0x0e217984 // fcvtl v4, v12
+	WORD $0x4e217985 // fcvtl2 v5, v12
+	WORD $0x0e2179a6 // fcvtl v6, v13
+	WORD $0x4e2179a7 // fcvtl2 v7, v13
+	WORD $0x3dc00008 // ldr q8, [x0, #0]
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4e24ce08 // fmla.4s v8, v16, v4
+	WORD $0x3d800008 // str q8, [x0, #0]
+	WORD $0x3dc00409 // ldr q9, [x0, #16]
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4e25ce29 // fmla.4s v9, v17, v5
+	WORD $0x3d800409 // str q9, [x0, #16]
+	WORD $0x3dc0080a // ldr q10, [x0, #32]
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4e26ce4a // fmla.4s v10, v18, v6
+	WORD $0x3d80080a // str q10, [x0, #32]
+	WORD $0x3dc00c0b // ldr q11, [x0, #48]
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4e27ce6b // fmla.4s v11, v19, v7
+	WORD $0x3d800c0b // str q11, [x0, #48]
+	WORD $0x3dc009cc // ldr q12, [x14, #32]
+	WORD $0x3dc00dcd // ldr q13, [x14, #48]
+	WORD $0x0e217984 // fcvtl v4, v12
+	WORD $0x4e217985 // fcvtl2 v5, v12
+	WORD $0x0e2179a6 // fcvtl v6, v13
+	WORD $0x4e2179a7 // fcvtl2 v7, v13
+	WORD $0x3dc01008 // ldr q8, [x0, #64]
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4e24ce88 // fmla.4s v8, v20, v4
+	WORD $0x3d801008 // str q8, [x0, #64]
+	WORD $0x3dc01409 // ldr q9, [x0, #80]
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4e25cea9 // fmla.4s v9, v21, v5
+	WORD $0x3d801409 // str q9, [x0, #80]
+	WORD $0x3dc0180a // ldr q10, [x0, #96]
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4e26ceca // fmla.4s v10, v22, v6
+	WORD $0x3d80180a // str q10, [x0, #96]
+	WORD $0x3dc01c0b // ldr q11, [x0, #112]
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4e27ceeb // fmla.4s v11, v23, v7
+	WORD $0x3d801c0b // str q11, [x0, #112]
+	WORD $0x3dc011cc // ldr q12, [x14, #64]
+	WORD $0x3dc015cd // ldr q13, [x14, #80]
+	WORD $0x0e217984 // fcvtl v4, v12
+	WORD $0x4e217985 // fcvtl2 v5, v12
+	WORD $0x0e2179a6 // fcvtl v6, v13
+	WORD $0x4e2179a7 // fcvtl2 v7, v13
+	WORD $0x3dc02008 // ldr q8, [x0, #128]
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x4e24cf08 // fmla.4s v8, v24, v4
+	WORD $0x3d802008 // str q8, [x0, #128]
+	WORD $0x3dc02409 // ldr q9, [x0, #144]
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x4e25cf29 // fmla.4s v9, v25, v5
+	WORD $0x3d802409 // str q9, [x0, #144]
+	WORD $0x3dc0280a // ldr q10, [x0, #160]
+	WORD $0x4e21db5a // scvtf.4s v26, v26
+	WORD $0x4e26cf4a // fmla.4s v10, v26, v6
+	WORD $0x3d80280a // str q10, [x0, #160]
+	WORD $0x3dc02c0b // ldr q11, [x0, #176]
+	WORD $0x4e21db7b // scvtf.4s v27, v27
+	WORD $0x4e27cf6b // fmla.4s v11, v27, v7
+	WORD $0x3d802c0b // str q11, [x0, #176]
+	WORD $0x3dc019cc // ldr q12, [x14, #96]
+	WORD $0x3dc01dcd // ldr q13, [x14, #112]
+	WORD $0x0e217984 // fcvtl v4, v12
+	WORD $0x4e217985 // fcvtl2 v5, v12
+	WORD $0x0e2179a6 // fcvtl v6, v13
+	WORD $0x4e2179a7 // fcvtl2 v7, v13
+	WORD $0x3dc03008 // ldr q8, [x0, #192]
+	WORD $0x4e21db9c // scvtf.4s v28, v28
+	WORD $0x4e24cf88 // fmla.4s v8, v28, v4
+	WORD $0x3d803008 // str q8, [x0, #192]
+	WORD $0x3dc03409 // ldr q9, [x0, #208]
+	WORD $0x4e21dbbd // scvtf.4s v29, v29
+	WORD $0x4e25cfa9 // fmla.4s v9, v29, v5
+	WORD $0x3d803409 // str q9, [x0, #208]
+	WORD $0x3dc0380a // ldr q10, [x0, #224]
+	WORD $0x4e21dbde // scvtf.4s v30, v30
+	WORD $0x4e26cfca // fmla.4s v10, v30, v6
+	WORD $0x3d80380a // str q10, [x0, #224]
+	WORD $0x3dc03c0b // ldr q11, [x0, #240]
+	WORD $0x4e21dbff // scvtf.4s v31, v31
+	WORD $0x4e27cfeb // fmla.4s v11, v31, v7
+	WORD $0x3d803c0b // str q11, [x0, #240]
+	ADD $2176, R14
+	SUBS $1, R19
+	BNE scoreQ8NEON_by1_0_block
+	WORD $0xbd4000e0 // ldr s0, [x7, #0]
+	WORD $0x3dc00004 // ldr q4, [x0, #0]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d800004 // str q4, [x0, #0]
+	WORD $0x3dc00404 // ldr q4, [x0, #16]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d800404 // str q4, [x0, #16]
+	WORD $0x3dc00804 // ldr q4, [x0, #32]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d800804 // str q4, [x0, #32]
+	WORD $0x3dc00c04 // ldr q4, [x0, #48]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d800c04 // str q4, [x0, #48]
+	WORD $0x3dc01004 // ldr q4, [x0, #64]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d801004 // str q4, [x0, #64]
+	WORD $0x3dc01404 // ldr q4, [x0, #80]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d801404 // str q4, [x0, #80]
+	WORD $0x3dc01804 // ldr q4, [x0, #96]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d801804 // str q4, [x0, #96]
+	WORD $0x3dc01c04 // ldr q4, [x0, #112]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d801c04 // str q4, [x0, #112]
+	WORD $0x3dc02004 // ldr q4, [x0, #128]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d802004 // str q4, [x0, #128]
+	WORD $0x3dc02404 // ldr q4, [x0, #144]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d802404 // str q4, [x0, #144]
+	WORD $0x3dc02804 // ldr q4, [x0, #160]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d802804 // str q4, [x0, #160]
+	WORD $0x3dc02c04 // ldr q4, [x0, #176]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d802c04 // str q4, [x0, #176]
+	WORD $0x3dc03004 // ldr q4, [x0, #192]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d803004 // str q4, [x0, #192]
+	WORD $0x3dc03404 // ldr q4, [x0, #208]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d803404 // str q4, [x0, #208]
+	WORD $0x3dc03804 // ldr q4, [x0, #224]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d803804 // str q4, [x0, #224]
+	WORD $0x3dc03c04 // ldr q4, [x0, #240]
+	WORD $0x4f809084 // fmul.4s v4, v4, v0[0]
+	WORD $0x3d803c04 // str q4, [x0, #240]
+	ADD $1024, R0
+	MOVD $1, R24
+	MADD R6, R1, R24, R1
+	SUB $1, R4
+	B scoreQ8NEON_by1
+scoreQ8NEON_by1_end:
+	RET
+
+// accumQ8NEON: see kernels.go.
+TEXT ·accumQ8NEON(SB), NOSPLIT, $0-48
+	MOVD acc+0(FP), R0
+	MOVD w+8(FP), R1
+	MOVD v+16(FP), R2
+	MOVD next+24(FP), R3
+	MOVD lines+32(FP), R4
+	MOVD dim+40(FP), R6
+	LSL $2, R6
+	MOVD $128, R8
+	MADD R8, R1, R4, R12
+accumQ8NEON_by4:
+	CMP $4, R4
+	BLT accumQ8NEON_by4_end
+	MOVD R3, R15
+	MOVD R2, R14
+	MOVD R1, R7
+	ADD R8, R7, R9
+	ADD R8, R9, R10
+	ADD R8, R10, R11
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x6f00e418 // movi v24, #0
+	WORD $0x6f00e419 // movi v25, #0
+	WORD $0x6f00e41a // movi v26, #0
+	WORD $0x6f00e41b // movi v27, #0
+	WORD $0x6f00e41c // movi v28, #0
+	WORD $0x6f00e41d // movi v29, #0
+	WORD $0x6f00e41e // movi v30, #0
+	WORD $0x6f00e41f // movi v31, #0
+	MOVD $32, R24
+accumQ8NEON_by4_0_pair:
+	FMOVS.P 4(R7), F0
+	FMOVS.P 4(R9), F1
+	FMOVS.P 4(R10), F2
+	FMOVS.P 4(R11), F3
+	WORD $0x3dc021c4 // ldr q4, [x14, #128]
+	WORD $0x3dc025c5 // ldr q5, [x14, #144]
+	WORD $0x4e051886 // uzp1.16b v6, v4, v5
+	WORD $0x4e055887 // uzp2.16b v7, v4, v5
+	WORD $0x0f08a4c8 // sxtl.8h v8, v6
+	WORD $0x4f08a4c9 // sxtl2.8h v9, v6
+	WORD $0x0f08a4ea // sxtl.8h v10, v7
+	WORD $0x4f08a4eb // sxtl2.8h v11, v7
+	WORD $0x0f402110 // smlal.4s [0] v16, v8, v0
+	WORD $0x4f402111 // smlal2.4s [0] v17, v8, v0
+	WORD $0x0f402132 // smlal.4s [0] v18, v9, v0
+	WORD $0x4f402133 // smlal2.4s [0] v19, v9, v0
+	WORD $0x0f412114 // smlal.4s [0] v20, v8, v1
+	WORD $0x4f412115 // smlal2.4s [0] v21, v8, v1
+	WORD $0x0f412136 // smlal.4s [0] v22, v9, v1
+	WORD $0x4f412137 // smlal2.4s [0] v23, v9, v1
+	WORD $0x0f422118 // smlal.4s [0] v24, v8, v2
+	WORD $0x4f422119 // smlal2.4s [0] v25, v8, v2
+	WORD $0x0f42213a // smlal.4s [0] v26, v9, v2
+	WORD $0x4f42213b // smlal2.4s [0] v27, v9, v2
+	WORD $0x0f43211c // smlal.4s [0] v28, v8, v3
+	WORD $0x4f43211d // smlal2.4s [0] v29, v8, v3
+	WORD $0x0f43213e // smlal.4s [0] v30, v9, v3
+	WORD $0x4f43213f // smlal2.4s [0] v31, v9, v3
+	WORD $0x0f502150 // smlal.4s [1] v16, v10, v0
+	WORD $0x4f502151 // smlal2.4s [1] v17, v10, v0
+	WORD $0x0f502172 // smlal.4s [1] v18, v11, v0
+	WORD $0x4f502173 // smlal2.4s [1] v19, v11, v0
+	WORD $0x0f512154 // smlal.4s [1] v20, v10, v1
+	WORD $0x4f512155 // smlal2.4s [1] v21, v10, v1
+	WORD $0x0f512176 // smlal.4s [1] v22, v11, v1
+	WORD $0x4f512177 // smlal2.4s [1] v23, v11, v1
+	WORD $0x0f522158 // smlal.4s [1] v24, v10, v2
+	WORD $0x4f522159 // smlal2.4s [1] v25, v10, v2
+	WORD $0x0f52217a // smlal.4s [1] v26, v11, v2
+	WORD $0x4f52217b // smlal2.4s [1] v27, v11, v2
+	WORD $0x0f53215c // smlal.4s [1] v28, v10, v3
+	WORD $0x4f53215d // smlal2.4s [1] v29, v10, v3
+	WORD $0x0f53217e // smlal.4s [1] v30, v11, v3
+	WORD $0x4f53217f // smlal2.4s [1] v31, v11, v3
+	PRFM 0(R15), PLDL1KEEP
+	ADD $32, R15
+	ADD $64, R14
+	SUBS $1, R24
+	BNE accumQ8NEON_by4_0_pair
+	MOVD R0, R20
+	ADD R6, R20, R21
+	ADD R6, R21, R22
+	ADD R6, R22, R23
+	WORD $0xbd400180 // ldr s0, [x12, #0]
+	WORD $0x3dc00284 // ldr q4, [x20, #0]
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4f801204 // fmla.4s v4, v16, v0[0]
+	WORD $0x3d800284 // str q4, [x20, #0]
+	WORD $0x3dc00684 // ldr q4, [x20, #16]
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4f801224 // fmla.4s v4, v17, v0[0]
+	WORD $0x3d800684 // str q4, [x20, #16]
+	WORD $0x3dc00a84 // ldr q4, [x20, #32]
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4f801244 // fmla.4s v4, v18, v0[0]
+	WORD $0x3d800a84 // str q4, [x20, #32]
+	WORD $0x3dc00e84 // ldr q4, [x20, #48]
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4f801264 // fmla.4s v4, v19, v0[0]
+	WORD $0x3d800e84 // str q4, [x20, #48]
+	WORD $0xbd400580 // ldr s0, [x12, #4]
+	WORD $0x3dc002a4 // ldr q4, [x21, #0]
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4f801284 // fmla.4s v4, v20, v0[0]
+	WORD $0x3d8002a4 // str q4, [x21, #0]
+	WORD $0x3dc006a4 // ldr q4, [x21, #16]
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4f8012a4 // fmla.4s v4, v21, v0[0]
+	WORD $0x3d8006a4 // str q4, [x21, #16]
+	WORD $0x3dc00aa4 // ldr q4, [x21, #32]
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4f8012c4 // fmla.4s v4, v22, v0[0]
+	WORD $0x3d800aa4 // str q4, [x21, #32]
+	WORD $0x3dc00ea4 // ldr q4, [x21, #48]
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f8012e4 // fmla.4s v4, v23, v0[0]
+	WORD $0x3d800ea4 // str q4, [x21, #48]
+	WORD $0xbd400980 // ldr s0, [x12, #8]
+	WORD $0x3dc002c4 // ldr q4, [x22, #0]
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x4f801304 // fmla.4s v4, v24, v0[0]
+	WORD $0x3d8002c4 // str q4, [x22, #0]
+	WORD $0x3dc006c4 // ldr q4, [x22, #16]
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x4f801324 // fmla.4s v4, v25, v0[0]
+	WORD $0x3d8006c4 // str q4, [x22, #16]
+	WORD $0x3dc00ac4 // ldr q4, [x22, #32]
+	WORD $0x4e21db5a // scvtf.4s v26, v26
+	WORD $0x4f801344 // fmla.4s v4, v26, v0[0]
+	WORD $0x3d800ac4 // str q4, [x22, #32]
+	WORD $0x3dc00ec4 // ldr q4, [x22, #48]
+	WORD $0x4e21db7b // scvtf.4s v27, v27
+	WORD $0x4f801364 // fmla.4s v4, v27, v0[0]
+	WORD $0x3d800ec4 // str q4, [x22, #48]
+	WORD $0xbd400d80 // ldr s0, [x12, #12]
+	WORD $0x3dc002e4 // ldr q4, [x23, #0]
+	WORD $0x4e21db9c // scvtf.4s v28, v28
+	WORD $0x4f801384 // fmla.4s v4, v28, v0[0]
+	WORD $0x3d8002e4 // str q4, [x23, #0]
+	WORD $0x3dc006e4 // ldr q4, [x23, #16]
+	WORD $0x4e21dbbd // scvtf.4s v29, v29
+	WORD $0x4f8013a4 // fmla.4s v4, v29, v0[0]
+	WORD $0x3d8006e4 // str q4, [x23, #16]
+	WORD $0x3dc00ae4 // ldr q4, [x23, #32]
+	WORD $0x4e21dbde // scvtf.4s v30, v30
+	WORD $0x4f8013c4 // fmla.4s v4, v30, v0[0]
+	WORD $0x3d800ae4 // str q4, [x23, #32]
+	WORD $0x3dc00ee4 // ldr q4, [x23, #48]
+	WORD $0x4e21dbff // scvtf.4s v31, v31
+	WORD $0x4f8013e4 // fmla.4s v4, v31, v0[0]
+	WORD $0x3d800ee4 // str q4, [x23, #48]
+	MOVD R2, R14
+	MOVD R1, R7
+	ADD R8, R7, R9
+	ADD R8, R9, R10
+	ADD R8, R10, R11
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	WORD $0x6f00e418 // movi v24, #0
+	WORD $0x6f00e419 // movi v25, #0
+	WORD $0x6f00e41a // movi v26, #0
+	WORD $0x6f00e41b // movi v27, #0
+	WORD $0x6f00e41c // movi v28, #0
+	WORD $0x6f00e41d // movi v29, #0
+	WORD $0x6f00e41e // movi v30, #0
+	WORD $0x6f00e41f // movi v31, #0
+	MOVD $32, R24
+accumQ8NEON_by4_16_pair:
+	FMOVS.P 4(R7), F0
+	FMOVS.P 4(R9), F1
+	FMOVS.P 4(R10), F2
+	FMOVS.P 4(R11), F3
+	WORD $0x3dc029c4 // ldr q4, [x14, #160]
+	WORD $0x3dc02dc5 // ldr q5, [x14, #176]
+	WORD $0x4e051886 // uzp1.16b v6, v4, v5
+	WORD $0x4e055887 // uzp2.16b v7, v4, v5
+	WORD $0x0f08a4c8 // sxtl.8h v8, v6
+	WORD $0x4f08a4c9 // sxtl2.8h v9, v6
+	WORD $0x0f08a4ea // sxtl.8h v10, v7
+	WORD $0x4f08a4eb // sxtl2.8h v11, v7
+	WORD $0x0f402110 // smlal.4s [0] v16, v8, v0
+	WORD $0x4f402111 // smlal2.4s [0] v17, v8, v0
+	WORD $0x0f402132 // smlal.4s [0] v18, v9, v0
+	WORD $0x4f402133 // smlal2.4s [0] v19, v9, v0
+	WORD $0x0f412114 // smlal.4s [0] v20, v8, v1
+	WORD $0x4f412115 // smlal2.4s [0] v21, v8, v1
+	WORD $0x0f412136 // smlal.4s [0] v22, v9, v1
+	WORD $0x4f412137 // smlal2.4s [0] v23, v9, v1
+	WORD $0x0f422118 // smlal.4s [0] v24, v8, v2
+	WORD $0x4f422119 // smlal2.4s [0] v25, v8, v2
+	WORD $0x0f42213a // smlal.4s [0] v26, v9, v2
+	WORD $0x4f42213b // smlal2.4s [0] v27, v9, v2
+	WORD $0x0f43211c // smlal.4s [0] v28, v8, v3
+	WORD $0x4f43211d // smlal2.4s [0] v29, v8, v3
+	WORD $0x0f43213e // smlal.4s [0] v30, v9, v3
+	WORD $0x4f43213f // smlal2.4s [0] v31, v9, v3
+	WORD $0x0f502150 // smlal.4s [1] v16, v10, v0
+	WORD $0x4f502151 // smlal2.4s [1] v17, v10, v0
+	WORD $0x0f502172 // smlal.4s [1] v18, v11, v0
+	WORD $0x4f502173 // smlal2.4s [1] v19, v11, v0
+	WORD $0x0f512154 // smlal.4s [1] v20, v10, v1
+	WORD $0x4f512155 // smlal2.4s [1] v21, v10, v1
+	WORD $0x0f512176 // smlal.4s [1] v22, v11, v1
+	WORD $0x4f512177 // smlal2.4s [1] v23, v11, v1
+	WORD $0x0f522158 // smlal.4s [1] v24, v10, v2
+	WORD $0x4f522159 // smlal2.4s [1] v25, v10, v2
+	WORD $0x0f52217a // smlal.4s [1] v26, v11, v2
+	WORD $0x4f52217b // smlal2.4s [1] v27, v11, v2
+	WORD $0x0f53215c // smlal.4s [1] v28, v10, v3
+	WORD $0x4f53215d // smlal2.4s [1] v29, v10, v3
+	WORD $0x0f53217e // smlal.4s [1] v30, v11, v3
+	WORD $0x4f53217f // smlal2.4s [1] v31, v11, v3
+	PRFM 0(R15), PLDL1KEEP
+	ADD $32, R15
+	ADD $64, R14
+	SUBS $1, R24
+	BNE accumQ8NEON_by4_16_pair
+	MOVD R0, R20
+	ADD R6, R20, R21
+	ADD R6, R21, R22
+	ADD R6, R22, R23
+	WORD $0xbd400180 // ldr s0, [x12, #0]
+	WORD $0x3dc01284 // ldr q4, [x20, #64]
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4f801204 // fmla.4s v4, v16, v0[0]
+	WORD $0x3d801284 // str q4, [x20, #64]
+	WORD $0x3dc01684 // ldr q4, [x20, #80]
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4f801224 // fmla.4s v4, v17, v0[0]
+	WORD $0x3d801684 // str q4, [x20, #80]
+	WORD $0x3dc01a84 // ldr q4, [x20, #96]
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4f801244 // fmla.4s v4, v18, v0[0]
+	WORD $0x3d801a84 // str q4, [x20, #96]
+	WORD $0x3dc01e84 // ldr q4, [x20, #112]
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4f801264 // fmla.4s v4, v19, v0[0]
+	WORD $0x3d801e84 // str q4, [x20, #112]
+	WORD $0xbd400580 // ldr s0, [x12, #4]
+	WORD $0x3dc012a4 // ldr q4, [x21, #64]
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4f801284 // fmla.4s v4, v20, v0[0]
+	WORD $0x3d8012a4 // str q4, [x21, #64]
+	WORD $0x3dc016a4 // ldr q4, [x21, #80]
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4f8012a4 // fmla.4s v4, v21, v0[0]
+	WORD $0x3d8016a4 // str q4, [x21, #80]
+	WORD $0x3dc01aa4 // ldr q4, [x21, #96]
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4f8012c4 // fmla.4s v4, v22, v0[0]
+	WORD $0x3d801aa4 // str q4, [x21, #96]
+	WORD $0x3dc01ea4 // ldr q4, [x21, #112]
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f8012e4 // fmla.4s v4, v23, v0[0]
+	WORD $0x3d801ea4 // str q4, [x21, #112]
+	WORD $0xbd400980 // ldr s0, [x12, #8]
+	WORD $0x3dc012c4 // ldr q4, [x22, #64]
+	WORD $0x4e21db18 // scvtf.4s v24, v24
+	WORD $0x4f801304 // fmla.4s v4, v24, v0[0]
+	WORD $0x3d8012c4 // str q4, [x22, #64]
+	WORD $0x3dc016c4 // ldr q4, [x22, #80]
+	WORD $0x4e21db39 // scvtf.4s v25, v25
+	WORD $0x4f801324 // fmla.4s v4, v25, v0[0]
+	WORD $0x3d8016c4 // str q4, [x22, #80]
+	WORD $0x3dc01ac4 // ldr q4, [x22, #96]
+	WORD $0x4e21db5a // scvtf.4s v26, v26
+	WORD $0x4f801344 // fmla.4s v4, v26, v0[0]
+	WORD $0x3d801ac4 // str q4, [x22, #96]
+	WORD $0x3dc01ec4 // ldr q4, [x22, #112]
+	WORD $0x4e21db7b // scvtf.4s v27, v27
+	WORD $0x4f801364 // fmla.4s v4, v27, v0[0]
+	WORD $0x3d801ec4 // str q4, [x22, #112]
+	WORD $0xbd400d80 // ldr s0, [x12, #12]
+	WORD $0x3dc012e4 // ldr q4, [x23, #64]
+	WORD $0x4e21db9c // scvtf.4s v28, v28
+	WORD $0x4f801384 // fmla.4s v4, v28, v0[0]
+	WORD $0x3d8012e4 // str q4, [x23, #64]
+	WORD $0x3dc016e4 // ldr q4, [x23, #80]
+	WORD $0x4e21dbbd // scvtf.4s v29, v29
+	WORD $0x4f8013a4 // fmla.4s v4, v29, v0[0]
+	WORD $0x3d8016e4 // str q4, [x23, #80]
+	WORD $0x3dc01ae4 // ldr q4, [x23, #96]
+	WORD $0x4e21dbde // scvtf.4s v30, v30
+	WORD $0x4f8013c4 // fmla.4s v4, v30, v0[0]
+	WORD $0x3d801ae4 // str q4, [x23, #96]
+	WORD $0x3dc01ee4 // ldr q4, [x23, #112]
+	WORD $0x4e21dbff // scvtf.4s v31, v31
+	WORD $0x4f8013e4 // fmla.4s v4, v31, v0[0]
+	WORD $0x3d801ee4 // str q4, [x23, #112]
+	ADD $512, R1
+	ADD $16, R12
+	MOVD $4, R24
+	MADD R6, R0, R24, R0
+	SUB $4, R4
+	B accumQ8NEON_by4
+accumQ8NEON_by4_end:
+accumQ8NEON_by1:
+	CMP $1, R4
+	BLT accumQ8NEON_by1_end
+	MOVD R3, R15
+	MOVD R2, R14
+	MOVD R1, R7
+	WORD $0x6f00e410 // movi v16, #0
+	WORD $0x6f00e411 // movi v17, #0
+	WORD $0x6f00e412 // movi v18, #0
+	WORD $0x6f00e413 // movi v19, #0
+	WORD $0x6f00e414 // movi v20, #0
+	WORD $0x6f00e415 // movi v21, #0
+	WORD $0x6f00e416 // movi v22, #0
+	WORD $0x6f00e417 // movi v23, #0
+	MOVD $32, R24
+accumQ8NEON_by1_0_pair:
+	FMOVS.P 4(R7), F0
+	WORD $0x3dc021c4 // ldr q4, [x14, #128]
+	WORD $0x3dc025c5 // ldr q5, [x14, #144]
+	WORD $0x4e051886 // uzp1.16b v6, v4, v5
+	WORD $0x4e055887 // uzp2.16b v7, v4, v5
+	WORD $0x0f08a4c8 // sxtl.8h v8, v6
+	WORD $0x4f08a4c9 // sxtl2.8h v9, v6
+	WORD $0x0f08a4ea // sxtl.8h v10, v7
+	WORD $0x4f08a4eb // sxtl2.8h v11, v7
+	WORD $0x0f402110 // smlal.4s [0] v16, v8, v0
+	WORD $0x4f402111 // smlal2.4s [0] v17, v8, v0
+	WORD $0x0f402132 // smlal.4s [0] v18, v9, v0
+	WORD $0x4f402133 // smlal2.4s [0] v19, v9, v0
+	WORD $0x0f502150 // smlal.4s [1] v16, v10, v0
+	WORD $0x4f502151 // smlal2.4s [1] v17, v10, v0
+	WORD $0x0f502172 // smlal.4s [1] v18, v11, v0
+	WORD $0x4f502173 // smlal2.4s [1] v19, v11, v0
+	WORD $0x3dc029c4 // ldr q4, [x14, #160]
+	WORD $0x3dc02dc5 // ldr q5, [x14, #176]
+	WORD $0x4e051886 // uzp1.16b v6, v4, v5
+	WORD $0x4e055887 // uzp2.16b v7, v4, v5
+	WORD $0x0f08a4c8 // sxtl.8h v8, v6
+	WORD $0x4f08a4c9 // sxtl2.8h v9, v6
+	WORD $0x0f08a4ea // sxtl.8h v10, v7
+	WORD $0x4f08a4eb // sxtl2.8h v11, v7
+	WORD $0x0f402114 // smlal.4s [0] v20, v8, v0
+	WORD $0x4f402115 // smlal2.4s [0] v21, v8, v0
+	WORD $0x0f402136 // smlal.4s [0] v22, v9, v0
+	WORD $0x4f402137 // smlal2.4s [0] v23, v9, v0
+	WORD $0x0f502154 // smlal.4s [1] v20, v10, v0
+	WORD $0x4f502155 // smlal2.4s [1] v21, v10, v0
+	WORD $0x0f502176 // smlal.4s [1] v22, v11, v0
+	WORD $0x4f502177 // smlal2.4s [1] v23, v11, v0
+	PRFM 0(R15), PLDL1KEEP
+	ADD $64, R15
+	ADD $64, R14
+	SUBS $1, R24
+	BNE accumQ8NEON_by1_0_pair
+	MOVD R0, R20
+	WORD $0xbd400180 // ldr s0, [x12, #0]
+	WORD $0x3dc00284 // ldr q4, [x20, #0]
+	WORD $0x4e21da10 // scvtf.4s v16, v16
+	WORD $0x4f801204 // fmla.4s v4, v16, v0[0]
+	WORD $0x3d800284 // str q4, [x20, #0]
+	WORD $0x3dc00684 // ldr q4, [x20, #16]
+	WORD $0x4e21da31 // scvtf.4s v17, v17
+	WORD $0x4f801224 // fmla.4s v4, v17, v0[0]
+	WORD $0x3d800684 // str q4, [x20, #16]
+	WORD $0x3dc00a84 // ldr q4, [x20, #32]
+	WORD $0x4e21da52 // scvtf.4s v18, v18
+	WORD $0x4f801244 // fmla.4s v4, v18, v0[0]
+	WORD $0x3d800a84 // str q4, [x20, #32]
+	WORD $0x3dc00e84 // ldr q4, [x20, #48]
+	WORD $0x4e21da73 // scvtf.4s v19, v19
+	WORD $0x4f801264 // fmla.4s v4, v19, v0[0]
+	WORD $0x3d800e84 // str q4, [x20, #48]
+	WORD $0x3dc01284 // ldr q4, [x20, #64]
+	WORD $0x4e21da94 // scvtf.4s v20, v20
+	WORD $0x4f801284 // fmla.4s v4, v20, v0[0]
+	WORD $0x3d801284 // str q4, [x20, #64]
+	WORD $0x3dc01684 // ldr q4, [x20, #80]
+	WORD $0x4e21dab5 // scvtf.4s v21, v21
+	WORD $0x4f8012a4 // fmla.4s v4, v21, v0[0]
+	WORD $0x3d801684 // str q4, [x20, #80]
+	WORD $0x3dc01a84 // ldr q4, [x20, #96]
+	WORD $0x4e21dad6 // scvtf.4s v22, v22
+	WORD $0x4f8012c4 // fmla.4s v4, v22, v0[0]
+	WORD $0x3d801a84 // str q4, [x20, #96]
+	WORD $0x3dc01e84 // ldr q4, [x20, #112]
+	WORD $0x4e21daf7 // scvtf.4s v23, v23
+	WORD $0x4f8012e4 // fmla.4s v4, v23, v0[0]
+	WORD $0x3d801e84 // str q4, [x20, #112]
+	ADD $128, R1
+	ADD $4, R12
+	MOVD $1, R24
+	MADD R6, R0, R24, R0
+	SUB $1, R4
+	B accumQ8NEON_by1
+accumQ8NEON_by1_end:
 	RET
 
 // quantizeNEON: see kernels.go.

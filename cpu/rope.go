@@ -71,8 +71,8 @@ func (s *stage) cacheHead(sp *lineSpace, row, kv int) {
 	s.addBias(v, s.layer.vBias, kv*hd)
 	s.turn(k, s.lo+row)
 	i, at := s.cacheRow(int(p.pages[p.pos/backend.PageRows]), kv), p.pos%backend.PageRows
-	s.k.storeKey(s.limits.K, s.layer.keys[i*s.keyRow:(i+backend.PageRows)*s.keyRow], at, k, sp.key)
-	s.k.store(s.limits.V, s.layer.values[(i+at)*s.valueRow:(i+at+1)*s.valueRow], v)
+	s.k.storeKey(s.limits.K, s.layer.keys[i*s.keyRow:(i+backend.PageRows)*s.keyRow], at, k, sp.row[:s.keyRow])
+	s.k.storeValue(s.limits.V, s.layer.values[i*s.valueRow:(i+backend.PageRows)*s.valueRow], at, v, sp.row[:s.valueRow])
 }
 
 // addBias adds as much of a bias, from an element on.

@@ -97,7 +97,7 @@ type stage struct {
 	byBlock      []*layer
 	score        func(dst, q *float32, k, next *byte, lines, dim int)
 	accum        func(acc, p *float32, v, next *byte, lines, n, dim int)
-	widenKeys    func(dst *float32, page *byte) // nil for float32
+	widenKeys    func(dst *float32, page *byte) // nil unless F16
 	widenValues  func(dst *float32, page *byte)
 	tasks        tasks
 	job          job
@@ -206,7 +206,7 @@ func (s *stage) layoutScratch(threads int) {
 	if attention {
 		s.queries, s.keys, s.values, s.attended = a.floats(r*s.ld.q), a.floats(r*s.ld.kv), a.floats(r*s.ld.kv), a.floats(r*heads)
 		s.cos, s.sin = a.floats(rows*c.Rope.Dims/2), a.floats(rows*c.Rope.Dims/2)
-		s.attending.layout(a, c, s.limits, r, threads, s.keyRow)
+		s.attending.layout(a, c, s.limits, r, threads, max(s.keyRow, s.valueRow))
 	}
 	if ffn {
 		s.gate, s.up = a.floats(wide*s.ld.ffn), a.floats(wide*s.ld.ffn)

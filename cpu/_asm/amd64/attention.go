@@ -8,8 +8,8 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// cached are the formats of keys and values.
-var cached = []string{"F32", "F16", "Q8"}
+// cached are the formats of keys and values that are multiplied as float32.
+var cached = []string{"F32", "F16"}
 
 // These are those of package cpu.
 const (
@@ -22,9 +22,9 @@ const (
 type tile struct{ lines, vectors int }
 
 // lineTiles are those of a kernel, the most lines first. Sixteen sums hide the latency of FMA, in
-// AVX2 the eight that there are registers for. Eight lines share the widening of F16 and int8,
-// which takes as long as two or three products: of 64 values times eight lines 28 cycles became
-// 23.5 in F16, 33 and 41 (scores, sums) became 27 and 29 in q8_0, on a Xeon. In AVX2, with one vector, it was no faster.
+// AVX2 the eight that there are registers for. Eight lines share the widening of F16,
+// which takes as long as two products: of 64 values times eight lines 28 cycles became
+// 23.5, on a Xeon. In AVX2, with one vector, it was no faster.
 func (s set) lineTiles(kind string, one int) []tile {
 	if !s.wide() {
 		return []tile{{4, 2}, {1, one}}
@@ -44,9 +44,8 @@ func (s set) attention() {
 	s.widen("F16")
 	s.widen("BF16")
 	s.narrowF16()
-	s.widenKeysQ8()
-	s.widenQ8()
 	s.combine()
+	s.attentionQ8()
 }
 
 // byLines repeats a tile for as many lines as there are whole tiles, then the next.
@@ -89,10 +88,7 @@ func (s set) score(kind string) {
 	s.text("score"+kind, "dst, q *float32, k, next *byte, lines, dim int", "score"+kind+"Generic.")
 	dst, query, keys, next, lines, dim := arg("dst"), arg("q"), arg("k"), arg("next"), arg("lines"), arg("dim")
 	stride, stride3 := times(dim, 4), times(dim, 12)
-	size := map[string]int{"F32": 4, "F16": 2, "Q8": 1}[kind]
-	if kind == "Q8" {
-		SHRQ(U8(5), dim) // blocks
-	}
+	size := sizeOf(kind)
 	q, q4, k, left, ahead := GP64(), GP64(), GP64(), GP64(), GP64()
 	// chunk makes vectors*count sums of the positions from first on
 	chunk := func(count, vectors, first int) {
@@ -110,19 +106,14 @@ func (s set) score(kind string) {
 		}
 		LEAQ(mem(keys, first*size), k)
 		rows := strided(q, q4, stride, stride3, count)
-		dimension := func(scale []VecVirtual) {
+		MOVQ(dim, left)
+		loop("dims"+name, left, func() {
 			w := make([]VecVirtual, count)
 			for i := range w {
 				w[i] = s.broadcast(rows[i])
 			}
 			for j := range vectors {
-				var x VecVirtual
-				if scale == nil {
-					x = s.floats(kind, mem(k, j*s.lanes()*size), 0)
-				} else {
-					x = s.i8(mem(k, j*s.lanes()), 0)
-					VMULPS(scale[j], x, x) // exact
-				}
+				x := s.floats(kind, mem(k, j*s.lanes()*size), 0)
 				for i := range w {
 					VFMADD231PS(w[i], x, acc[i][j])
 				}
@@ -138,22 +129,7 @@ func (s set) score(kind string) {
 				ADDQ(num(4), q4)
 			}
 			ADDQ(num(pageRows*size), k)
-		}
-		MOVQ(dim, left)
-		if kind != "Q8" {
-			loop("dims"+name, left, func() { dimension(nil) })
-		} else {
-			loop("blocks"+name, left, func() {
-				scale := make([]VecVirtual, vectors)
-				for j := range scale {
-					scale[j] = s.f16(mem(k, first+j*2*s.lanes()), 0) // k is first bytes into the block already
-				}
-				ADDQ(num(2*pageRows), k)
-				in := GP64()
-				MOVQ(U32(32), in)
-				loop("dims"+name, in, func() { dimension(scale) })
-			})
-		}
+		})
 		for i := range acc {
 			for j, v := range acc[i] {
 				VMOVUPS(v, mem(dst, 4*(i*cutRows+first+j*s.lanes())))
@@ -189,11 +165,11 @@ func (s set) accumulate(kind string) {
 	sums, weights, values, next, lines := arg("acc"), arg("p"), arg("v"), arg("next"), arg("lines")
 	cols := arg("dim")
 	stride, stride3 := times(cols, 4), times(cols, 12)
-	row := s.rowBytes(kind, cols)
-	row1 := map[string]int{"F32": 4 * 64, "F16": 2 * 64, "Q8": 2 * 34}[kind] // bytes of 64 values
+	size := sizeOf(kind)
+	row := times(cols, size)
 	acc, p, v, rows, left, ahead := GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
-	// columns adds vectors from, from+1, ... from+vectors-1 after v
-	columns := func(name string, count, from, vectors int) {
+	// columns adds so many vectors from v on
+	columns := func(name string, count, vectors int) {
 		sum := make([][]VecVirtual, count)
 		out := strided(acc, rows, stride, stride3, count)
 		fifth := func() {
@@ -205,7 +181,7 @@ func (s set) accumulate(kind string) {
 		for i := range sum {
 			sum[i] = make([]VecVirtual, vectors)
 			for j := range sum[i] {
-				sum[i][j] = s.f32(out[i], from+j)
+				sum[i][j] = s.f32(out[i], j)
 			}
 		}
 		MOVQ(weights, p)
@@ -216,28 +192,16 @@ func (s set) accumulate(kind string) {
 			for i := range w {
 				w[i] = s.broadcast(mem(p, 4*cutRows*i))
 			}
-			var d VecVirtual
 			for j := range vectors {
-				var x VecVirtual
-				at := (from + j) * s.lanes()
-				if kind != "Q8" {
-					x = s.floats(kind, mem(rows, 0), from+j)
-				} else {
-					block := mem(rows, at/32*34)
-					if j == 0 || at%32 == 0 {
-						d = s.q8Scale(block)
-					}
-					x = s.i8(block.Offset(2+at%32), 0)
-					VMULPS(d, x, x) // exact
-				}
+				x := s.floats(kind, mem(rows, 0), j)
 				for i := range w {
 					VFMADD231PS(w[i], x, sum[i][j])
 				}
 			}
-			bytes := vectors * s.lanes() * row1 / 64
+			bytes := vectors * s.lanes() * size
 			for line := 0; line < bytes; line += 64 {
 				PREFETCHT1(mem(ahead, line))
-				PREFETCHT0(mem(rows, from*s.lanes()*row1/64+line).Idx(row, rowsAhead))
+				PREFETCHT0(mem(rows, line).Idx(row, rowsAhead))
 			}
 			ADDQ(num(bytes), ahead)
 			ADDQ(num(4), p)
@@ -246,30 +210,25 @@ func (s set) accumulate(kind string) {
 		fifth()
 		for i := range sum {
 			for j, x := range sum[i] {
-				VMOVUPS(x, out[i].Offset((from+j)*s.bytes()))
+				VMOVUPS(x, out[i].Offset(j*s.bytes()))
 			}
 		}
 	}
-	// steps goes over the columns, most at first vectors at a time, then by
-	// fewer; a step is whole blocks
+	// steps goes over the columns, at first as many vectors at a time as the tile has, then by fewer
 	steps := func(t tile) {
 		name := fmt.Sprint(t.lines, "by")
-		step, bytes := s.step(kind)
-		whole := step / s.lanes() // vectors in a step
 		MOVQ(next, ahead)
 		MOVQ(sums, acc)
 		MOVQ(values, v)
 		Load(Param("dim"), cols)
-		for vectors := max(t.vectors, whole); vectors >= whole; vectors /= 2 {
+		for vectors := t.vectors; vectors >= 1; vectors /= 2 {
 			label := fmt.Sprint(name, vectors)
 			Label("cols" + label)
 			CMPQ(cols, num(vectors*s.lanes()))
 			JLT(LabelRef("less" + label))
-			for from := 0; from < vectors; from += t.vectors {
-				columns(fmt.Sprint(label, "from", from), t.lines, from, min(t.vectors, vectors))
-			}
+			columns(label, t.lines, vectors)
 			ADDQ(num(vectors*s.bytes()), acc)
-			ADDQ(num(vectors/whole*bytes), v)
+			ADDQ(num(vectors*s.lanes()*size), v)
 			SUBQ(num(vectors*s.lanes()), cols)
 			JMP(LabelRef("cols" + label))
 			Label("less" + label)
@@ -284,42 +243,8 @@ func (s set) accumulate(kind string) {
 	s.end()
 }
 
-// step is how many values of a row a kernel takes at once, and their bytes.
-func (s set) step(kind string) (values, bytes int) {
-	switch kind {
-	case "F32":
-		return s.lanes(), 4 * s.lanes()
-	case "F16":
-		return s.lanes(), 2 * s.lanes()
-	}
-	return 32, 34
-}
-
-// rowBytes turns a number of values into bytes: dim, which is a multiple of step.
-func (s set) rowBytes(kind string, dim Register) GPVirtual {
-	switch kind {
-	case "F32":
-		return times(dim, 4)
-	case "F16":
-		return times(dim, 2)
-	}
-	r := times(dim, 34)
-	SHRQ(U8(5), r)
-	return r
-}
-
-// q8Scale is the scale of the block at m in every lane.
-func (s set) q8Scale(m Mem) VecVirtual {
-	d := s.vec()
-	if s.wide() {
-		VPBROADCASTW(m, d.AsY())
-		VCVTPH2PS(d.AsY(), d)
-	} else {
-		VPBROADCASTW(m, d.AsX())
-		VCVTPH2PS(d.AsX(), d)
-	}
-	return d
-}
+// sizeOf is the bytes of a value.
+func sizeOf(kind string) int { return map[string]int{"F32": 4, "F16": 2}[kind] }
 
 // widen makes float32 of F16 or BF16.
 func (s set) widen(kind string) {
@@ -332,44 +257,6 @@ func (s set) widen(kind string) {
 		}
 		ADDQ(num(128), src)
 		ADDQ(num(256), dst)
-	})
-	s.end()
-}
-
-func (s set) widenKeysQ8() {
-	s.text("widenKeysQ8", "dst *float32, src *byte, dim int", "widenKeysQ8Generic.")
-	dst, src, blocks := arg("dst"), arg("src"), arg("dim")
-	SHRQ(U8(5), blocks)
-	scales, left := GP64(), GP64()
-	loop("blocks", blocks, func() {
-		MOVQ(src, scales)
-		ADDQ(num(2*pageRows), src)
-		MOVQ(U32(32), left)
-		loop("dims", left, func() {
-			for i := range pageRows / s.lanes() {
-				x := s.i8(mem(src, i*s.lanes()), 0)
-				VMULPS(s.f16(mem(scales, 0), i), x, x)
-				VMOVUPS(x, mem(dst, i*s.bytes()))
-			}
-			ADDQ(num(pageRows), src)
-			ADDQ(num(4*pageRows), dst)
-		})
-	})
-	s.end()
-}
-
-func (s set) widenQ8() {
-	s.text("widenQ8", "dst *float32, src *byte, n int", "widenQ8Generic.")
-	dst, src, blocks := arg("dst"), arg("src"), arg("n")
-	loop("blocks", blocks, func() {
-		d := s.q8Scale(mem(src, 0))
-		for i := range 32 / s.lanes() {
-			x := s.i8(mem(src, 2+i*s.lanes()), 0)
-			VMULPS(d, x, x)
-			VMOVUPS(x, mem(dst, i*s.bytes()))
-		}
-		ADDQ(num(34), src)
-		ADDQ(num(128), dst)
 	})
 	s.end()
 }

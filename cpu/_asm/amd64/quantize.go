@@ -78,13 +78,7 @@ func (s *quantizer) integers(x Register) (v []VecVirtual, scale VecVirtual) {
 		}
 	}
 	s.fold(most, maxInts)
-	largest, inverse, mask := most.AsX(), XMM(), XMM()
-	VPCMPGTD(s.least, largest, mask)
-	VPAND(mask, largest, largest)
-	VDIVSS(largest, s.most127, inverse)
-	VPAND(mask, inverse, inverse)
-	scale = XMM()
-	VDIVSS(s.most127, largest, scale)
+	inverse, scale := s.inverse(most.AsX(), s.least, s.most127)
 	factor := s.vec()
 	VBROADCASTSS(inverse, factor)
 	for _, v := range v {
@@ -92,6 +86,18 @@ func (s *quantizer) integers(x Register) (v []VecVirtual, scale VecVirtual) {
 		VCVTPS2DQ(v, v)
 	}
 	return v, scale
+}
+
+// inverse is top/largest, and scale largest/top; both are 0 unless the largest is greater than least.
+func (s set) inverse(largest, least, top Register) (inverse, scale VecVirtual) {
+	inverse, scale = XMM(), XMM()
+	mask := XMM()
+	VPCMPGTD(least, largest, mask)
+	VPAND(mask, largest, largest)
+	VDIVSS(largest, top, inverse)
+	VPAND(mask, inverse, inverse)
+	VDIVSS(top, largest, scale)
+	return inverse, scale
 }
 
 // sums is dwords: the sum of 32 int8, of the first 16, of the last.

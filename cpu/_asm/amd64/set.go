@@ -182,6 +182,10 @@ func (s set) tables() {
 				DATA(4*i, U32(v))
 			}
 		}
+		GLOBL("counted", rodata)
+		for i := range pageRows {
+			DATA(i, U8(uint8(i)))
+		}
 	}
 	GLOBL("masks", rodata)
 	if s.wide() { // word i has i bits

@@ -123,17 +123,42 @@ func addFloats(a, b, to Op) { VADDPS(a, b, to) }
 func maxFloats(a, b, to Op) { VMAXPS(a, b, to) }
 func maxInts(a, b, to Op)   { VPMAXSD(a, b, to) }
 
-// largest is the largest of n values at x, in the first lane.
+// largest is the largest of n values at x, in the first lane: of many with several chains, since a maximum takes longer
+// than a load.
 func (s set) largest(name string, x, n Register) VecVirtual {
-	most := s.broadcast(mem(x, 0))
+	const chains = 4
+	most := make([]VecVirtual, chains)
+	for i := range most {
+		most[i] = s.broadcast(mem(x, 0))
+	}
+	s.several(name, chains, x, n, func() {
+		for i, m := range most {
+			VMAXPS(mem(x, i*s.bytes()), m, m)
+		}
+	})
+	for i := 1; i < chains; i++ {
+		VMAXPS(most[i], most[0], most[0])
+	}
 	s.named(name, n, []Register{x}, func(l lanes) {
 		v := l.load(mem(x, 0))
-		VMAXPS(v, most, v)
-		l.keep(v, most)
-		s.move(v, most)
+		VMAXPS(v, most[0], v)
+		l.keep(v, most[0])
+		s.move(v, most[0])
 	})
-	s.fold(most, maxFloats)
-	return most
+	s.fold(most[0], maxFloats)
+	return most[0]
+}
+
+// several repeats body as long as there are count whole vectors at x.
+func (s set) several(name string, count int, x, n Register, body func()) {
+	Label("several" + name)
+	CMPQ(n, num(count*s.lanes()))
+	JLT(LabelRef("fewer" + name))
+	body()
+	ADDQ(num(count*s.bytes()), x)
+	SUBQ(num(count*s.lanes()), n)
+	JMP(LabelRef("several" + name))
+	Label("fewer" + name)
 }
 
 // Constants of exp: x = k*ln 2 + r with |r| <= ln 2 / 2 (Cody and Waite 1980:
@@ -176,40 +201,52 @@ func (s set) exp() *exp {
 	return e
 }
 
-// of replaces x by its exponential; a NaN stays one.
-func (e *exp) of(x VecVirtual) {
-	k, p := e.vec(), e.vec()
-	e.move(e.low, p)
-	VMAXPS(x, p, x) // of a NaN and a number it takes the first operand
-	e.move(e.high, p)
-	VMINPS(x, p, x)
-	VMULPS(e.log2e, x, k)
+// of replaces each x by its exponential; a NaN stays one.
+func (e *exp) of(x ...VecVirtual) {
+	k, p := e.vecs(len(x)), e.vecs(len(x))
+	each := func(do func(x, k, p VecVirtual)) {
+		for i := range x {
+			do(x[i], k[i], p[i])
+		}
+	}
 	if e.wide() {
-		VRNDSCALEPS(U8(8), k, k)
+		each(func(x, _, _ VecVirtual) { VMAXPS(x, e.low, x) }) // of a NaN and a number it takes the first operand
+		each(func(x, _, _ VecVirtual) { VMINPS(x, e.high, x) })
 	} else {
-		VROUNDPS(U8(8), k, k)
+		each(func(x, _, p VecVirtual) { e.move(e.low, p); VMAXPS(x, p, x) })
+		each(func(x, _, p VecVirtual) { e.move(e.high, p); VMINPS(x, p, x) })
 	}
-	VFNMADD231PS(e.ln2, k, x)
-	VFNMADD231PS(e.ln2Rest, k, x)
-	e.move(e.series[7], p)
+	each(func(x, k, _ VecVirtual) { VMULPS(e.log2e, x, k) })
+	each(func(_, k, _ VecVirtual) {
+		if e.wide() {
+			VRNDSCALEPS(U8(8), k, k)
+		} else {
+			VROUNDPS(U8(8), k, k)
+		}
+	})
+	each(func(x, k, _ VecVirtual) { VFNMADD231PS(e.ln2, k, x) })
+	each(func(x, k, _ VecVirtual) { VFNMADD231PS(e.ln2Rest, k, x) })
+	each(func(_, _, p VecVirtual) { e.move(e.series[7], p) })
 	for i := 6; i >= 0; i-- {
-		VFMADD213PS(e.series[i], x, p)
+		each(func(x, _, p VecVirtual) { VFMADD213PS(e.series[i], x, p) })
 	}
 	if e.wide() {
-		VSCALEFPS(k, p, x)
+		each(func(x, k, p VecVirtual) { VSCALEFPS(k, p, x) })
 		return
 	}
 	// 2^k in two factors, since k may be -150 or 128
-	half := e.vec()
-	VCVTPS2DQ(k, k)
-	VPSRAD(U8(1), k, half)
-	VPSUBD(half, k, k)
-	for _, v := range []VecVirtual{half, k} {
-		VPADDD(e.bias, v, v)
-		VPSLLD(U8(23), v, v)
-		VMULPS(v, p, p)
-	}
-	e.move(p, x)
+	each(func(x, k, p VecVirtual) {
+		half := e.vec()
+		VCVTPS2DQ(k, k)
+		VPSRAD(U8(1), k, half)
+		VPSUBD(half, k, k)
+		for _, v := range []VecVirtual{half, k} {
+			VPADDD(e.bias, v, v)
+			VPSLLD(U8(23), v, v)
+			VMULPS(v, p, p)
+		}
+		e.move(p, x)
+	})
 }
 
 // sum replaces n values at x by the exponentials of what they are above most, and
@@ -217,6 +254,20 @@ func (e *exp) of(x VecVirtual) {
 func (e *exp) sum(name string, x, n, most Register) VecVirtual {
 	sum := e.vec()
 	e.zero(sum)
+	if e.wide() {
+		e.several(name, 4, x, n, func() {
+			v := e.vecs(4)
+			for i, v := range v {
+				VMOVUPS(mem(x, i*e.bytes()), v)
+				VSUBPS(most, v, v)
+			}
+			e.of(v...)
+			for i, v := range v {
+				VMOVUPS(v, mem(x, i*e.bytes()))
+				VADDPS(v, sum, sum)
+			}
+		})
+	}
 	e.named(name, n, []Register{x}, func(l lanes) {
 		v := l.load(mem(x, 0))
 		VSUBPS(most, v, v)

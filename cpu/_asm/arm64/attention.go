@@ -4,8 +4,7 @@ import "fmt"
 
 // Attention over a page of keys or values (see cpu/attention.go). V0-V15 are
 // sums, of four lines times four vectors or of one line, V16-V19 the lines'
-// factors, V20-V23 four vectors of the page, from V24 on the scales of q8_0.
-// A factor multiplies by element, so that loading it takes no vector arithmetic.
+// factors, V20-V23 four vectors of the page. A factor multiplies by element, so that loading it takes no vector arithmetic.
 
 // These are those of package cpu.
 const (
@@ -17,22 +16,20 @@ const (
 	tileLines = 4
 	factor    = 16
 	page      = 20
-	scale     = 24
 )
 
 func attention() {
-	for _, kind := range []string{"F32", "F16", "Q8"} {
+	for _, kind := range []string{"F32", "F16"} {
 		score(kind)
 		accumulate(kind)
 	}
 	widenF16()
-	widenKeysQ8()
-	widenQ8()
 	combine()
+	attentionQ8()
 }
 
-// sizeOf is the bytes of an element, of q8_0 without the scale.
-func sizeOf(kind string) int { return map[string]int{"F32": 4, "F16": 2, "Q8": 1}[kind] }
+// sizeOf is the bytes of an element.
+func sizeOf(kind string) int { return map[string]int{"F32": 4, "F16": 2}[kind] }
 
 // byLines calls body for every tileLines lines of R4, and for each of the rest.
 func byLines(name string, body func(name string, count int)) {
@@ -49,24 +46,12 @@ func byLines(name string, body func(name string, count int)) {
 	p("RET")
 }
 
-// widened loads count vectors, four at most, as float32 into V20 and on; those
-// of q8_0 still want their scale.
+// widened loads count vectors, four at most, as float32 into V20 and on.
 func widened(kind string, count, r, off int) {
 	switch {
 	case kind == "F32":
 		for i := range count {
 			ldrQ(page+i, r, off+i*16)
-		}
-	case kind == "Q8":
-		ldurQ(page, r, off)
-		sxtl2H(page+2, page)
-		sxtlH(page, page)
-		for i := 0; i < 4; i += 2 {
-			sxtl2S(page+i+1, page+i)
-			sxtlS(page+i, page+i)
-		}
-		for i := range 4 {
-			scvtf(page+i, page+i)
 		}
 	case count == 1:
 		ldurD(page, r, off)
@@ -90,7 +75,7 @@ func prefetch(bytes int) {
 // score: each lane is one position; as many of them at a time as there are
 // registers for, dimension after dimension.
 func score(kind string) {
-	const query, keys, next, dim, stride, k, blocks, left = 1, 2, 3, 5, 6, 14, 19, 20
+	const query, keys, next, dim, stride, k, left = 1, 2, 3, 5, 6, 14, 20
 	lines := [tileLines]int{7, 8, 9, 10}
 	name, size := "score"+kind+"NEON", sizeOf(kind)
 	text(name, 48)
@@ -112,19 +97,6 @@ func score(kind string) {
 		p("ADD $%d, R%d, R%d", first*size, keys, k)
 		p("ADD $%d, R%d, R15", first*size, next)
 		p("MOVD R%d, R%d", dim, left)
-		if kind == "Q8" {
-			p("LSR $5, R%d, R%d", dim, blocks)
-			label("%s_block", name)
-			for j := 0; j < vectors; j += 2 { // R14 is first bytes into the block already
-				ldurQ(scale+j, k, first+8*j)
-				fcvtl2(scale+j+1, scale+j)
-				fcvtl(scale+j, scale+j)
-			}
-			for _, r := range []int{k, 15} {
-				p("ADD $%d, R%d", 2*pageRows, r)
-			}
-			p("MOVD $32, R%d", left)
-		}
 		label("%s_dim", name)
 		for i := range count {
 			p("FMOVS.P 4(R%d), F%d", lines[i], factor+i)
@@ -132,9 +104,6 @@ func score(kind string) {
 		for j := 0; j < vectors; j += 4 {
 			widened(kind, 4, k, j*4*size)
 			for v := range 4 {
-				if kind == "Q8" {
-					fmul(page+v, page+v, scale+j+v) // exact
-				}
 				for i := range count {
 					fmlaE(i*vectors+j+v, page+v, factor+i, 0)
 				}
@@ -146,10 +115,6 @@ func score(kind string) {
 		}
 		p("SUBS $1, R%d", left)
 		p("BNE %s_dim", name)
-		if kind == "Q8" {
-			p("SUBS $1, R%d", blocks)
-			p("BNE %s_block", name)
-		}
 		for i := range count {
 			for j := range vectors {
 				strQ(i*vectors+j, dst, 4*(i*cutRows+first+4*j))
@@ -158,9 +123,6 @@ func score(kind string) {
 	}
 	byLines(name, func(name string, count int) {
 		vectors := 16 / count
-		if kind == "Q8" {
-			vectors = min(vectors, 8) // which have scales
-		}
 		for first := 0; first < pageRows; first += 4 * vectors {
 			chunk(fmt.Sprintf("%s_%d", name, first), count, vectors, first)
 		}
@@ -189,21 +151,14 @@ func accumulate(kind string) {
 	p("RET")
 	label("%s_some", name)
 	p("LSL $2, R%d, R%d", dim, stride)
-	bytes := 34 * 4 / 32 // of a vector in a row; q8_0 is taken by blocks
-	if kind == "Q8" {
-		p("LSR $5, R%d, R%d", dim, row)
-		p("MOVD $34, R%d", left)
-		p("MUL R%d, R%d, R%d", left, row, row)
-	} else {
-		bytes = 4 * sizeOf(kind)
-		p("MOVD $%d, R%d", sizeOf(kind), left)
-		p("MUL R%d, R%d, R%d", left, dim, row)
-	}
-	// some adds to vectors from, from+1, ... after R9
-	some := func(name string, count, from, vectors int) {
+	bytes := 4 * sizeOf(kind) // of a vector in a row
+	p("MOVD $%d, R%d", sizeOf(kind), left)
+	p("MUL R%d, R%d, R%d", left, dim, row)
+	// some adds to so many vectors after R9
+	some := func(name string, count, vectors int) {
 		for i := range count {
 			for j := range vectors {
-				ldrQ(i*vectors+j, sums[i], (from+j)*16)
+				ldrQ(i*vectors+j, sums[i], j*16)
 			}
 		}
 		p("MOVD R%d, R%d", weights, weight)
@@ -215,20 +170,9 @@ func accumulate(kind string) {
 			ldrS(factor+i, weight, 4*cutRows*i)
 		}
 		for j := 0; j < vectors; j += 4 {
-			many, off := min(4, vectors-j), (from+j)*bytes
-			if kind == "Q8" {
-				block := (from + j) / 8 * 34
-				off = block + 2 + (from+j)%8*4
-				if j == 0 || (from+j)%8 == 0 {
-					ldrH(scale, at, block)
-					fcvtHS(scale, scale)
-				}
-			}
+			many, off := min(4, vectors-j), j*bytes
 			widened(kind, many, at, off)
 			for v := range many {
-				if kind == "Q8" {
-					fmulE(page+v, page+v, scale, 0) // exact
-				}
 				for i := range count {
 					fmlaE(i*vectors+j+v, page+v, factor+i, 0)
 				}
@@ -243,7 +187,7 @@ func accumulate(kind string) {
 		p("BNE %s_row", name)
 		for i := range count {
 			for j := range vectors {
-				strQ(i*vectors+j, sums[i], (from+j)*16)
+				strQ(i*vectors+j, sums[i], j*16)
 			}
 		}
 	}
@@ -255,27 +199,17 @@ func accumulate(kind string) {
 		p("MOVD R%d, R%d", values, value)
 		p("MOVD R%d, R%d", next, ahead)
 		p("MOVD R%d, R%d", dim, columns)
-		most, whole := 16/count, 1 // vectors at once, vectors in the smallest step
-		if kind == "Q8" {
-			whole = 8
-		}
-		for vectors := max(most, whole); vectors >= whole; vectors /= 2 {
+		for vectors := 16 / count; vectors >= 1; vectors /= 2 {
 			name := fmt.Sprintf("%s_cols%d", name, vectors)
 			label("%s", name)
 			p("CMP $%d, R%d", 4*vectors, columns)
 			p("BLT %s_end", name)
-			for from := 0; from < vectors; from += most {
-				some(fmt.Sprintf("%s_%d", name, from), count, from, min(most, vectors))
-			}
+			some(name+"_0", count, vectors)
 			for i := range count {
 				p("ADD $%d, R%d", 16*vectors, sums[i])
 			}
-			step := vectors * bytes
-			if kind == "Q8" {
-				step = vectors / 8 * 34
-			}
 			for _, r := range []int{value, ahead} {
-				p("ADD $%d, R%d", step, r)
+				p("ADD $%d, R%d", vectors*bytes, r)
 			}
 			p("SUB $%d, R%d", 4*vectors, columns)
 			p("B %s", name)
@@ -302,58 +236,6 @@ func widenF16() {
 	p("ADD $256, R0")
 	p("SUBS $64, R9")
 	p("BNE %s_values", name)
-	p("RET")
-}
-
-func widenKeysQ8() {
-	const name, src = "widenKeysQ8NEON", 1
-	text(name, 24)
-	p("MOVD dst+0(FP), R0")
-	p("MOVD src+8(FP), R1")
-	p("MOVD dim+16(FP), R9")
-	label("%s_block", name)
-	for i := range 4 {
-		halvesAt(4*i, src, 32*i)
-	}
-	p("ADD $%d, R1", 2*pageRows)
-	p("MOVD $32, R10")
-	label("%s_dim", name)
-	for i := range 4 {
-		widened("Q8", 4, src, 16*i)
-		for v := range 4 {
-			fmul(page+v, page+v, 4*i+v)
-		}
-		storeQuads(page, dst, 64*i)
-	}
-	p("ADD $%d, R1", pageRows)
-	p("ADD $%d, R0", 4*pageRows)
-	p("SUBS $1, R10")
-	p("BNE %s_dim", name)
-	p("SUBS $32, R9")
-	p("BNE %s_block", name)
-	p("RET")
-}
-
-func widenQ8() {
-	const name, src = "widenQ8NEON", 1
-	text(name, 24)
-	p("MOVD dst+0(FP), R0")
-	p("MOVD src+8(FP), R1")
-	p("MOVD n+16(FP), R9")
-	label("%s_block", name)
-	ldrH(scale, src, 0)
-	fcvtHS(scale, scale)
-	for i := range 2 {
-		widened("Q8", 4, src, 2+16*i)
-		for v := range 4 {
-			fmulE(page+v, page+v, scale, 0)
-		}
-		storeQuads(page, dst, 64*i)
-	}
-	p("ADD $34, R1")
-	p("ADD $128, R0")
-	p("SUBS $1, R9")
-	p("BNE %s_block", name)
 	p("RET")
 }
 

@@ -155,6 +155,7 @@ func uzp1(d, a, b int)   { three(0x4e801800, "uzp1.4s", d, a, b) }
 func uzp2(d, a, b int)   { three(0x4e805800, "uzp2.4s", d, a, b) }
 func uzp1H(d, a, b int)  { three(0x4e401800, "uzp1.8h", d, a, b) }
 func uzp1B(d, a, b int)  { three(0x4e001800, "uzp1.16b", d, a, b) }
+func uzp2B(d, a, b int)  { three(0x4e005800, "uzp2.16b", d, a, b) }
 func ext(d, a, b, i int) { three(0x6e000000|uint32(i)<<11, fmt.Sprintf("ext.16b #%d", i), d, a, b) }
 func element(op uint32, name string, d, a, b, i int) {
 	word(op|uint32(i&1)<<21|uint32(i>>1)<<11|uint32(b)<<16|uint32(a)<<5|uint32(d), "%s v%d, v%d, v%d[%d]", name, d, a, b, i)
@@ -163,39 +164,46 @@ func sdot(d, a, b, i int)  { element(0x4f80e000, "sdot", d, a, b, i) }
 func fmulE(d, a, b, i int) { element(0x4f809000, "fmul.4s", d, a, b, i) }
 func fmlaE(d, a, b, i int) { element(0x4f801000, "fmla.4s", d, a, b, i) }
 func fmlsE(d, a, b, i int) { element(0x4f805000, "fmls.4s", d, a, b, i) }
-func scvtf(d, a int)       { two(0x4e21d800, "scvtf.4s", d, a) }
-func ucvtf(d, a int)       { two(0x6e21d800, "ucvtf.4s", d, a) }
-func fabs(d, a int)        { two(0x4ea0f800, "fabs.4s", d, a) }
-func fneg(d, a int)        { two(0x6ea0f800, "fneg.4s", d, a) }
-func frintn(d, a int)      { two(0x4e218800, "frintn.4s", d, a) }
-func fcvtns(d, a int)      { two(0x4e21a800, "fcvtns.4s", d, a) }
-func fmaxv(d, a int)       { two(0x6e30f800, "fmaxv.4s", d, a) }
-func faddpD(d, a int)      { two(0x7e70d800, "faddp.2d", d, a) }
-func fcvtSD(d, a int)      { two(0x1e624000, "fcvt.s.d", d, a) }
-func fcvtHS(d, a int)      { two(0x1ee24000, "fcvt.s.h", d, a) }
-func sxtlH(d, a int)       { two(0x0f08a400, "sxtl.8h", d, a) }
-func sxtl2H(d, a int)      { two(0x4f08a400, "sxtl2.8h", d, a) }
-func sxtlS(d, a int)       { two(0x0f10a400, "sxtl.4s", d, a) }
-func sxtl2S(d, a int)      { two(0x4f10a400, "sxtl2.4s", d, a) }
-func fmovS(d, a int)       { two(0x1e204000, "fmov.s", d, a) }
-func fcvtlD(d, a int)      { two(0x0e617800, "fcvtl.2d", d, a) }
-func fcvtl2D(d, a int)     { two(0x4e617800, "fcvtl2.2d", d, a) }
-func negS(d, a int)        { two(0x6ea0b800, "neg.4s", d, a) }
-func negative(d, a int)    { two(0x4ea0a800, "cmlt.4s #0", d, a) }
-func fcvtl(d, a int)       { two(0x0e217800, "fcvtl", d, a) }
-func fcvtl2(d, a int)      { two(0x4e217800, "fcvtl2", d, a) }
-func shll16(d, a int)      { two(0x2e613800, "shll.4s #16", d, a) }
-func shll2(d, a int)       { two(0x6e613800, "shll2.4s #16", d, a) }
-func ushrB(d, a, k int)    { two(0x6f000400|uint32(16-k)<<16, fmt.Sprintf("ushr.16b #%d", k), d, a) }
-func shlB(d, a, k int)     { two(0x4f005400|uint32(8+k)<<16, fmt.Sprintf("shl.16b #%d", k), d, a) }
-func sliB(d, a, k int)     { two(0x6f005400|uint32(8+k)<<16, fmt.Sprintf("sli.16b #%d", k), d, a) }
-func sriB(d, a, k int)     { two(0x6f004400|uint32(16-k)<<16, fmt.Sprintf("sri.16b #%d", k), d, a) }
-func ushrS(d, a, k int)    { two(0x6f000400|uint32(64-k)<<16, fmt.Sprintf("ushr.4s #%d", k), d, a) }
-func xtn(d, a int)         { two(0x0e612800, "xtn.4h", d, a) }
-func shrn16(d, a int)      { two(0x0f108400, "shrn.4h #16", d, a) }
-func shlS(d, a, k int)     { two(0x4f005400|uint32(32+k)<<16, fmt.Sprintf("shl.4s #%d", k), d, a) }
-func sshrS(d, a, k int)    { two(0x4f000400|uint32(64-k)<<16, fmt.Sprintf("sshr.4s #%d", k), d, a) }
-func zero(d int)           { word(0x6f00e400|uint32(d), "movi v%d, #0", d) }
+func sliS(d, a, k int)     { two(0x6f005400|uint32(32+k)<<16, fmt.Sprintf("sli.4s #%d", k), d, a) }
+
+// smlal and smlal2 add the lower, the upper four words of a times word i of b, which is one of 16 registers and i 0 or 1.
+func smlal(d, a, b, i int) { three(0x0f402000|uint32(i)<<20, fmt.Sprintf("smlal.4s [%d]", i), d, a, b) }
+func smlal2(d, a, b, i int) {
+	three(0x4f402000|uint32(i)<<20, fmt.Sprintf("smlal2.4s [%d]", i), d, a, b)
+}
+func scvtf(d, a int)    { two(0x4e21d800, "scvtf.4s", d, a) }
+func ucvtf(d, a int)    { two(0x6e21d800, "ucvtf.4s", d, a) }
+func fabs(d, a int)     { two(0x4ea0f800, "fabs.4s", d, a) }
+func fneg(d, a int)     { two(0x6ea0f800, "fneg.4s", d, a) }
+func frintn(d, a int)   { two(0x4e218800, "frintn.4s", d, a) }
+func fcvtns(d, a int)   { two(0x4e21a800, "fcvtns.4s", d, a) }
+func fmaxv(d, a int)    { two(0x6e30f800, "fmaxv.4s", d, a) }
+func faddpD(d, a int)   { two(0x7e70d800, "faddp.2d", d, a) }
+func fcvtSD(d, a int)   { two(0x1e624000, "fcvt.s.d", d, a) }
+func fcvtHS(d, a int)   { two(0x1ee24000, "fcvt.s.h", d, a) }
+func sxtlH(d, a int)    { two(0x0f08a400, "sxtl.8h", d, a) }
+func sxtl2H(d, a int)   { two(0x4f08a400, "sxtl2.8h", d, a) }
+func sxtlS(d, a int)    { two(0x0f10a400, "sxtl.4s", d, a) }
+func sxtl2S(d, a int)   { two(0x4f10a400, "sxtl2.4s", d, a) }
+func fmovS(d, a int)    { two(0x1e204000, "fmov.s", d, a) }
+func fcvtlD(d, a int)   { two(0x0e617800, "fcvtl.2d", d, a) }
+func fcvtl2D(d, a int)  { two(0x4e617800, "fcvtl2.2d", d, a) }
+func negS(d, a int)     { two(0x6ea0b800, "neg.4s", d, a) }
+func negative(d, a int) { two(0x4ea0a800, "cmlt.4s #0", d, a) }
+func fcvtl(d, a int)    { two(0x0e217800, "fcvtl", d, a) }
+func fcvtl2(d, a int)   { two(0x4e217800, "fcvtl2", d, a) }
+func shll16(d, a int)   { two(0x2e613800, "shll.4s #16", d, a) }
+func shll2(d, a int)    { two(0x6e613800, "shll2.4s #16", d, a) }
+func ushrB(d, a, k int) { two(0x6f000400|uint32(16-k)<<16, fmt.Sprintf("ushr.16b #%d", k), d, a) }
+func shlB(d, a, k int)  { two(0x4f005400|uint32(8+k)<<16, fmt.Sprintf("shl.16b #%d", k), d, a) }
+func sliB(d, a, k int)  { two(0x6f005400|uint32(8+k)<<16, fmt.Sprintf("sli.16b #%d", k), d, a) }
+func sriB(d, a, k int)  { two(0x6f004400|uint32(16-k)<<16, fmt.Sprintf("sri.16b #%d", k), d, a) }
+func ushrS(d, a, k int) { two(0x6f000400|uint32(64-k)<<16, fmt.Sprintf("ushr.4s #%d", k), d, a) }
+func xtn(d, a int)      { two(0x0e612800, "xtn.4h", d, a) }
+func shrn16(d, a int)   { two(0x0f108400, "shrn.4h #16", d, a) }
+func shlS(d, a, k int)  { two(0x4f005400|uint32(32+k)<<16, fmt.Sprintf("shl.4s #%d", k), d, a) }
+func sshrS(d, a, k int) { two(0x4f000400|uint32(64-k)<<16, fmt.Sprintf("sshr.4s #%d", k), d, a) }
+func zero(d int)        { word(0x6f00e400|uint32(d), "movi v%d, #0", d) }
 func bytesOf(d int, v uint32) {
 	word(0x4f00e400|v>>5<<16|v&31<<5|uint32(d), "movi v%d.16b, #%d", d, v)
 }
