@@ -245,9 +245,9 @@ type kernels struct {
 	// sum = fma(float32(isum), k's scale, sum), from 0; then sum*line's scale.
 	scoreQ8 func(dst, q *float32, k, next *byte, lines, dim int)
 
-	// weigh makes the weights of a block of a page of q8_0 values, of lines p cutRows apart: for each of them PageRows int16 as
-	// fix makes them, of p[i] times the scale of position i, in the order of pairedPosition, and behind those of all
-	// lines their scales. From position n on p counts as 0.
+	// weigh makes the weights of a block of a page of q8_0 values, of lines p cutRows apart: for each of them PageRows int16, of
+	// p[i] times the scale of position i, in the order of pairedPosition, and behind those of all lines their
+	// scales (weightScale). From position n on p counts as 0. Weights are not negative.
 	weigh func(w, p *float32, v *byte, lines, n int)
 
 	// accumQ8: acc[l*dim+d] = fma(float32(isum), line's scale, acc[l*dim+d]), of the 32 dimensions of a block of

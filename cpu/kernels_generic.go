@@ -549,20 +549,28 @@ func weightsSize(lines int) int { return lines * (backend.PageRows/2 + 1) }
 // 16 apart are side by side.
 func pairedPosition(i int) (pair, which int) { return i/32*16 + i%16, i / 16 % 2 }
 
+// weightScale is the scale of weights of which this is the largest: the power of two from which it takes 15 bits. Added to
+// a product, a number whose last place is the scale leaves, in its lower word, the product rounded to so many of it.
+func weightScale(most float32) (scale, added float32) {
+	const least, nearlyNext = 15 << 23, 0x80 // what would be rounded to 2^15 has the next scale
+	e := max(math.Float32bits(most)+nearlyNext, least) &^ (1<<23 - 1)
+	return math.Float32frombits(e - 14<<23), math.Float32frombits(e + 9<<23 + 1<<22)
+}
+
 func weighGeneric(w, p *float32, v *byte, lines, n int) {
 	block := at[byte](v, 0, 34*backend.PageRows)
 	for l := range lines {
-		var x [backend.PageRows]float32
+		line := at[float32](bytesOf(p), l*cutRows*4, backend.PageRows)
 		most := float32(0)
-		for i, f := range at[float32](bytesOf(p), l*cutRows*4, n) {
-			x[i] = f * halves(block, i)
-			most = max(most, x[i])
+		for i, f := range line[:n] {
+			most = max(most, f*halves(block, i))
 		}
-		factor, scale := fixedScale(most)
+		scale, added := weightScale(most)
 		row := at[int16](bytesOf(w), l*2*backend.PageRows, backend.PageRows)
-		for i, f := range x {
+		clear(row)
+		for i, f := range line[:n] { // the product is exact in float64
 			pair, which := pairedPosition(i)
-			row[2*pair+which] = int16(math.RoundToEven(float64(f * factor)))
+			row[2*pair+which] = int16(math.Float32bits(float32(float64(f)*float64(halves(block, i)) + float64(added))))
 		}
 		at[float32](bytesOf(w), lines*2*backend.PageRows, lines)[l] = scale
 	}

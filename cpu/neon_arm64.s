@@ -20486,9 +20486,15 @@ TEXT ·weighNEON(SB), NOSPLIT, $0-40
 	SUB R8<<2, R7
 	MOVD $128, R8
 	MADD R8, R0, R3, R6
-	MOVD $0x0d800000, R12
+	MOVD $0x00000080, R12
+	WORD $0x4e040d9a // dup v26.4s, w12
+	MOVD $0x07800000, R12
+	WORD $0x4e040d9b // dup v27.4s, w12
+	MOVD $0x7f800000, R12
+	WORD $0x4e040d9c // dup v28.4s, w12
+	MOVD $0x07000000, R12
 	WORD $0x4e040d9d // dup v29.4s, w12
-	MOVD $0x46fffe00, R12
+	MOVD $0x04c00000, R12
 	WORD $0x4e040d9e // dup v30.4s, w12
 weighNEON_line:
 	WORD $0x3dc00058 // ldr q24, [x2, #0]
@@ -20497,24 +20503,24 @@ weighNEON_line:
 	WORD $0x4e217b11 // fcvtl2 v17, v24
 	WORD $0x0e217b32 // fcvtl v18, v25
 	WORD $0x4e217b33 // fcvtl2 v19, v25
-	WORD $0x3dc00020 // ldr q0, [x1, #0]
 	WORD $0x3dc000f9 // ldr q25, [x7, #0]
 	WORD $0x4e391e10 // and.16b v16, v16, v25
+	WORD $0x3dc00020 // ldr q0, [x1, #0]
 	WORD $0x6e30dc00 // fmul.4s v0, v0, v16
 	WORD $0x4ea01c14 // mov.16b v20, v0
-	WORD $0x3dc00421 // ldr q1, [x1, #16]
 	WORD $0x3dc004f9 // ldr q25, [x7, #16]
 	WORD $0x4e391e31 // and.16b v17, v17, v25
+	WORD $0x3dc00421 // ldr q1, [x1, #16]
 	WORD $0x6e31dc21 // fmul.4s v1, v1, v17
 	WORD $0x4ea11c35 // mov.16b v21, v1
-	WORD $0x3dc00822 // ldr q2, [x1, #32]
 	WORD $0x3dc008f9 // ldr q25, [x7, #32]
 	WORD $0x4e391e52 // and.16b v18, v18, v25
+	WORD $0x3dc00822 // ldr q2, [x1, #32]
 	WORD $0x6e32dc42 // fmul.4s v2, v2, v18
 	WORD $0x4ea21c56 // mov.16b v22, v2
-	WORD $0x3dc00c23 // ldr q3, [x1, #48]
 	WORD $0x3dc00cf9 // ldr q25, [x7, #48]
 	WORD $0x4e391e73 // and.16b v19, v19, v25
+	WORD $0x3dc00c23 // ldr q3, [x1, #48]
 	WORD $0x6e33dc63 // fmul.4s v3, v3, v19
 	WORD $0x4ea31c77 // mov.16b v23, v3
 	WORD $0x3dc00858 // ldr q24, [x2, #32]
@@ -20523,24 +20529,24 @@ weighNEON_line:
 	WORD $0x4e217b11 // fcvtl2 v17, v24
 	WORD $0x0e217b32 // fcvtl v18, v25
 	WORD $0x4e217b33 // fcvtl2 v19, v25
-	WORD $0x3dc01024 // ldr q4, [x1, #64]
 	WORD $0x3dc010f9 // ldr q25, [x7, #64]
 	WORD $0x4e391e10 // and.16b v16, v16, v25
+	WORD $0x3dc01024 // ldr q4, [x1, #64]
 	WORD $0x6e30dc84 // fmul.4s v4, v4, v16
 	WORD $0x4e24f694 // fmax.4s v20, v20, v4
-	WORD $0x3dc01425 // ldr q5, [x1, #80]
 	WORD $0x3dc014f9 // ldr q25, [x7, #80]
 	WORD $0x4e391e31 // and.16b v17, v17, v25
+	WORD $0x3dc01425 // ldr q5, [x1, #80]
 	WORD $0x6e31dca5 // fmul.4s v5, v5, v17
 	WORD $0x4e25f6b5 // fmax.4s v21, v21, v5
-	WORD $0x3dc01826 // ldr q6, [x1, #96]
 	WORD $0x3dc018f9 // ldr q25, [x7, #96]
 	WORD $0x4e391e52 // and.16b v18, v18, v25
+	WORD $0x3dc01826 // ldr q6, [x1, #96]
 	WORD $0x6e32dcc6 // fmul.4s v6, v6, v18
 	WORD $0x4e26f6d6 // fmax.4s v22, v22, v6
-	WORD $0x3dc01c27 // ldr q7, [x1, #112]
 	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
 	WORD $0x4e391e73 // and.16b v19, v19, v25
+	WORD $0x3dc01c27 // ldr q7, [x1, #112]
 	WORD $0x6e33dce7 // fmul.4s v7, v7, v19
 	WORD $0x4e27f6f7 // fmax.4s v23, v23, v7
 	WORD $0x3dc01058 // ldr q24, [x2, #64]
@@ -20549,24 +20555,24 @@ weighNEON_line:
 	WORD $0x4e217b11 // fcvtl2 v17, v24
 	WORD $0x0e217b32 // fcvtl v18, v25
 	WORD $0x4e217b33 // fcvtl2 v19, v25
-	WORD $0x3dc02028 // ldr q8, [x1, #128]
 	WORD $0x3dc020f9 // ldr q25, [x7, #128]
 	WORD $0x4e391e10 // and.16b v16, v16, v25
+	WORD $0x3dc02028 // ldr q8, [x1, #128]
 	WORD $0x6e30dd08 // fmul.4s v8, v8, v16
 	WORD $0x4e28f694 // fmax.4s v20, v20, v8
-	WORD $0x3dc02429 // ldr q9, [x1, #144]
 	WORD $0x3dc024f9 // ldr q25, [x7, #144]
 	WORD $0x4e391e31 // and.16b v17, v17, v25
+	WORD $0x3dc02429 // ldr q9, [x1, #144]
 	WORD $0x6e31dd29 // fmul.4s v9, v9, v17
 	WORD $0x4e29f6b5 // fmax.4s v21, v21, v9
-	WORD $0x3dc0282a // ldr q10, [x1, #160]
 	WORD $0x3dc028f9 // ldr q25, [x7, #160]
 	WORD $0x4e391e52 // and.16b v18, v18, v25
+	WORD $0x3dc0282a // ldr q10, [x1, #160]
 	WORD $0x6e32dd4a // fmul.4s v10, v10, v18
 	WORD $0x4e2af6d6 // fmax.4s v22, v22, v10
-	WORD $0x3dc02c2b // ldr q11, [x1, #176]
 	WORD $0x3dc02cf9 // ldr q25, [x7, #176]
 	WORD $0x4e391e73 // and.16b v19, v19, v25
+	WORD $0x3dc02c2b // ldr q11, [x1, #176]
 	WORD $0x6e33dd6b // fmul.4s v11, v11, v19
 	WORD $0x4e2bf6f7 // fmax.4s v23, v23, v11
 	WORD $0x3dc01858 // ldr q24, [x2, #96]
@@ -20575,67 +20581,156 @@ weighNEON_line:
 	WORD $0x4e217b11 // fcvtl2 v17, v24
 	WORD $0x0e217b32 // fcvtl v18, v25
 	WORD $0x4e217b33 // fcvtl2 v19, v25
-	WORD $0x3dc0302c // ldr q12, [x1, #192]
 	WORD $0x3dc030f9 // ldr q25, [x7, #192]
 	WORD $0x4e391e10 // and.16b v16, v16, v25
+	WORD $0x3dc0302c // ldr q12, [x1, #192]
 	WORD $0x6e30dd8c // fmul.4s v12, v12, v16
 	WORD $0x4e2cf694 // fmax.4s v20, v20, v12
-	WORD $0x3dc0342d // ldr q13, [x1, #208]
 	WORD $0x3dc034f9 // ldr q25, [x7, #208]
 	WORD $0x4e391e31 // and.16b v17, v17, v25
+	WORD $0x3dc0342d // ldr q13, [x1, #208]
 	WORD $0x6e31ddad // fmul.4s v13, v13, v17
 	WORD $0x4e2df6b5 // fmax.4s v21, v21, v13
-	WORD $0x3dc0382e // ldr q14, [x1, #224]
 	WORD $0x3dc038f9 // ldr q25, [x7, #224]
 	WORD $0x4e391e52 // and.16b v18, v18, v25
+	WORD $0x3dc0382e // ldr q14, [x1, #224]
 	WORD $0x6e32ddce // fmul.4s v14, v14, v18
 	WORD $0x4e2ef6d6 // fmax.4s v22, v22, v14
-	WORD $0x3dc03c2f // ldr q15, [x1, #240]
 	WORD $0x3dc03cf9 // ldr q25, [x7, #240]
 	WORD $0x4e391e73 // and.16b v19, v19, v25
+	WORD $0x3dc03c2f // ldr q15, [x1, #240]
 	WORD $0x6e33ddef // fmul.4s v15, v15, v19
 	WORD $0x4e2ff6f7 // fmax.4s v23, v23, v15
 	WORD $0x4e36f694 // fmax.4s v20, v20, v22
 	WORD $0x4e37f6b5 // fmax.4s v21, v21, v23
 	WORD $0x4e35f694 // fmax.4s v20, v20, v21
 	WORD $0x6e30fa94 // fmaxv.4s v20, v20
-	WORD $0x1e341bd8 // fdiv.s v24, v30, v20
-	WORD $0x6eb4e7b9 // fcmgt.4s v25, v29, v20
-	WORD $0x1e3e1a94 // fdiv.s v20, v20, v30
-	WORD $0x4e791f18 // bic.16b v24, v24, v25
-	WORD $0x4e791e94 // bic.16b v20, v20, v25
-	WORD $0x4f989000 // fmul.4s v0, v0, v24[0]
-	WORD $0x4e21a800 // fcvtns.4s v0, v0
-	WORD $0x4f989021 // fmul.4s v1, v1, v24[0]
-	WORD $0x4e21a821 // fcvtns.4s v1, v1
-	WORD $0x4f989042 // fmul.4s v2, v2, v24[0]
-	WORD $0x4e21a842 // fcvtns.4s v2, v2
-	WORD $0x4f989063 // fmul.4s v3, v3, v24[0]
-	WORD $0x4e21a863 // fcvtns.4s v3, v3
-	WORD $0x4f989084 // fmul.4s v4, v4, v24[0]
-	WORD $0x4e21a884 // fcvtns.4s v4, v4
-	WORD $0x4f9890a5 // fmul.4s v5, v5, v24[0]
-	WORD $0x4e21a8a5 // fcvtns.4s v5, v5
-	WORD $0x4f9890c6 // fmul.4s v6, v6, v24[0]
-	WORD $0x4e21a8c6 // fcvtns.4s v6, v6
-	WORD $0x4f9890e7 // fmul.4s v7, v7, v24[0]
-	WORD $0x4e21a8e7 // fcvtns.4s v7, v7
-	WORD $0x4f989108 // fmul.4s v8, v8, v24[0]
-	WORD $0x4e21a908 // fcvtns.4s v8, v8
-	WORD $0x4f989129 // fmul.4s v9, v9, v24[0]
-	WORD $0x4e21a929 // fcvtns.4s v9, v9
-	WORD $0x4f98914a // fmul.4s v10, v10, v24[0]
-	WORD $0x4e21a94a // fcvtns.4s v10, v10
-	WORD $0x4f98916b // fmul.4s v11, v11, v24[0]
-	WORD $0x4e21a96b // fcvtns.4s v11, v11
-	WORD $0x4f98918c // fmul.4s v12, v12, v24[0]
-	WORD $0x4e21a98c // fcvtns.4s v12, v12
-	WORD $0x4f9891ad // fmul.4s v13, v13, v24[0]
-	WORD $0x4e21a9ad // fcvtns.4s v13, v13
-	WORD $0x4f9891ce // fmul.4s v14, v14, v24[0]
-	WORD $0x4e21a9ce // fcvtns.4s v14, v14
-	WORD $0x4f9891ef // fmul.4s v15, v15, v24[0]
-	WORD $0x4e21a9ef // fcvtns.4s v15, v15
+	WORD $0x4e040694 // dup v20.4s, v20.s[0]
+	WORD $0x4eba8694 // add.4s v20, v20, v26
+	WORD $0x4ebb6694 // smax.4s v20, v20, v27
+	WORD $0x4e3c1e94 // and.16b v20, v20, v28
+	WORD $0x4ebe869f // add.4s v31, v20, v30
+	WORD $0x6ebd8694 // sub.4s v20, v20, v29
+	WORD $0x3dc00058 // ldr q24, [x2, #0]
+	WORD $0x3dc00459 // ldr q25, [x2, #16]
+	WORD $0x0e217b10 // fcvtl v16, v24
+	WORD $0x4e217b11 // fcvtl2 v17, v24
+	WORD $0x0e217b32 // fcvtl v18, v25
+	WORD $0x4e217b33 // fcvtl2 v19, v25
+	WORD $0x3dc000f9 // ldr q25, [x7, #0]
+	WORD $0x4e391e10 // and.16b v16, v16, v25
+	WORD $0x3dc00020 // ldr q0, [x1, #0]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e30cc19 // fmla.4s v25, v0, v16
+	WORD $0x4eb91f20 // mov.16b v0, v25
+	WORD $0x3dc004f9 // ldr q25, [x7, #16]
+	WORD $0x4e391e31 // and.16b v17, v17, v25
+	WORD $0x3dc00421 // ldr q1, [x1, #16]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e31cc39 // fmla.4s v25, v1, v17
+	WORD $0x4eb91f21 // mov.16b v1, v25
+	WORD $0x3dc008f9 // ldr q25, [x7, #32]
+	WORD $0x4e391e52 // and.16b v18, v18, v25
+	WORD $0x3dc00822 // ldr q2, [x1, #32]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e32cc59 // fmla.4s v25, v2, v18
+	WORD $0x4eb91f22 // mov.16b v2, v25
+	WORD $0x3dc00cf9 // ldr q25, [x7, #48]
+	WORD $0x4e391e73 // and.16b v19, v19, v25
+	WORD $0x3dc00c23 // ldr q3, [x1, #48]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e33cc79 // fmla.4s v25, v3, v19
+	WORD $0x4eb91f23 // mov.16b v3, v25
+	WORD $0x3dc00858 // ldr q24, [x2, #32]
+	WORD $0x3dc00c59 // ldr q25, [x2, #48]
+	WORD $0x0e217b10 // fcvtl v16, v24
+	WORD $0x4e217b11 // fcvtl2 v17, v24
+	WORD $0x0e217b32 // fcvtl v18, v25
+	WORD $0x4e217b33 // fcvtl2 v19, v25
+	WORD $0x3dc010f9 // ldr q25, [x7, #64]
+	WORD $0x4e391e10 // and.16b v16, v16, v25
+	WORD $0x3dc01024 // ldr q4, [x1, #64]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e30cc99 // fmla.4s v25, v4, v16
+	WORD $0x4eb91f24 // mov.16b v4, v25
+	WORD $0x3dc014f9 // ldr q25, [x7, #80]
+	WORD $0x4e391e31 // and.16b v17, v17, v25
+	WORD $0x3dc01425 // ldr q5, [x1, #80]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e31ccb9 // fmla.4s v25, v5, v17
+	WORD $0x4eb91f25 // mov.16b v5, v25
+	WORD $0x3dc018f9 // ldr q25, [x7, #96]
+	WORD $0x4e391e52 // and.16b v18, v18, v25
+	WORD $0x3dc01826 // ldr q6, [x1, #96]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e32ccd9 // fmla.4s v25, v6, v18
+	WORD $0x4eb91f26 // mov.16b v6, v25
+	WORD $0x3dc01cf9 // ldr q25, [x7, #112]
+	WORD $0x4e391e73 // and.16b v19, v19, v25
+	WORD $0x3dc01c27 // ldr q7, [x1, #112]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e33ccf9 // fmla.4s v25, v7, v19
+	WORD $0x4eb91f27 // mov.16b v7, v25
+	WORD $0x3dc01058 // ldr q24, [x2, #64]
+	WORD $0x3dc01459 // ldr q25, [x2, #80]
+	WORD $0x0e217b10 // fcvtl v16, v24
+	WORD $0x4e217b11 // fcvtl2 v17, v24
+	WORD $0x0e217b32 // fcvtl v18, v25
+	WORD $0x4e217b33 // fcvtl2 v19, v25
+	WORD $0x3dc020f9 // ldr q25, [x7, #128]
+	WORD $0x4e391e10 // and.16b v16, v16, v25
+	WORD $0x3dc02028 // ldr q8, [x1, #128]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e30cd19 // fmla.4s v25, v8, v16
+	WORD $0x4eb91f28 // mov.16b v8, v25
+	WORD $0x3dc024f9 // ldr q25, [x7, #144]
+	WORD $0x4e391e31 // and.16b v17, v17, v25
+	WORD $0x3dc02429 // ldr q9, [x1, #144]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e31cd39 // fmla.4s v25, v9, v17
+	WORD $0x4eb91f29 // mov.16b v9, v25
+	WORD $0x3dc028f9 // ldr q25, [x7, #160]
+	WORD $0x4e391e52 // and.16b v18, v18, v25
+	WORD $0x3dc0282a // ldr q10, [x1, #160]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e32cd59 // fmla.4s v25, v10, v18
+	WORD $0x4eb91f2a // mov.16b v10, v25
+	WORD $0x3dc02cf9 // ldr q25, [x7, #176]
+	WORD $0x4e391e73 // and.16b v19, v19, v25
+	WORD $0x3dc02c2b // ldr q11, [x1, #176]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e33cd79 // fmla.4s v25, v11, v19
+	WORD $0x4eb91f2b // mov.16b v11, v25
+	WORD $0x3dc01858 // ldr q24, [x2, #96]
+	WORD $0x3dc01c59 // ldr q25, [x2, #112]
+	WORD $0x0e217b10 // fcvtl v16, v24
+	WORD $0x4e217b11 // fcvtl2 v17, v24
+	WORD $0x0e217b32 // fcvtl v18, v25
+	WORD $0x4e217b33 // fcvtl2 v19, v25
+	WORD $0x3dc030f9 // ldr q25, [x7, #192]
+	WORD $0x4e391e10 // and.16b v16, v16, v25
+	WORD $0x3dc0302c // ldr q12, [x1, #192]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e30cd99 // fmla.4s v25, v12, v16
+	WORD $0x4eb91f2c // mov.16b v12, v25
+	WORD $0x3dc034f9 // ldr q25, [x7, #208]
+	WORD $0x4e391e31 // and.16b v17, v17, v25
+	WORD $0x3dc0342d // ldr q13, [x1, #208]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e31cdb9 // fmla.4s v25, v13, v17
+	WORD $0x4eb91f2d // mov.16b v13, v25
+	WORD $0x3dc038f9 // ldr q25, [x7, #224]
+	WORD $0x4e391e52 // and.16b v18, v18, v25
+	WORD $0x3dc0382e // ldr q14, [x1, #224]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e32cdd9 // fmla.4s v25, v14, v18
+	WORD $0x4eb91f2e // mov.16b v14, v25
+	WORD $0x3dc03cf9 // ldr q25, [x7, #240]
+	WORD $0x4e391e73 // and.16b v19, v19, v25
+	WORD $0x3dc03c2f // ldr q15, [x1, #240]
+	WORD $0x4ebf1ff9 // mov.16b v25, v31
+	WORD $0x4e33cdf9 // fmla.4s v25, v15, v19
+	WORD $0x4eb91f2f // mov.16b v15, v25
 	WORD $0x6f305480 // sli.4s #16 v0, v4
 	WORD $0x3d800000 // str q0, [x0, #0]
 	WORD $0x6f3054a1 // sli.4s #16 v1, v5

@@ -278,16 +278,21 @@ func (f *fixer) of(most VecVirtual) (factor, scale VecVirtual) {
 	return factor, scale
 }
 
-// weigh makes the int16 of lines' weights in a block of a page of values.
+// weigh makes the int16 of lines' weights in a block of a page of values. A product rounds where a number of its scale's size
+// is added to it, and its integer then stands in the sum's lower word.
 func (s set) weigh() {
 	s.text("weigh", "w, p *float32, v *byte, lines, n int", "weighGeneric, to the bit.")
 	w, p, values, lines := arg("w"), arg("p"), arg("v"), arg("lines")
-	g := &weigher{fixer: s.fixer(), w: w, at: times(lines, weightBytes), p: p, values: values}
+	g := &weigher{set: s, w: w, at: times(lines, weightBytes), p: p, values: values, exponents: map[uint32]Op{}}
 	ADDQ(w, g.at)
+	for _, v := range weighConstants {
+		g.exponents[v] = s.constant(v)
+	}
 	g.before()
 	count := 1
 	if s.wide() {
 		count = 4
+		g.low = s.dword(0xffff)
 	}
 	for ; count > 0; count /= 4 {
 		name := fmt.Sprint("lines", count)
@@ -302,28 +307,43 @@ func (s set) weigh() {
 	s.end()
 }
 
+// What the largest becomes a scale by (see weightScale in package cpu).
+const (
+	nearlyNext   = 0x80
+	leastLargest = 15 << 23
+	exponentBits = 0xff << 23
+	belowLargest = 14 << 23
+	aboveLargest = 9<<23 | 1<<22
+)
+
+var weighConstants = []uint32{nearlyNext, leastLargest, exponentBits, belowLargest, aboveLargest}
+
 // weigher is the state of weigh.
 type weigher struct {
-	*fixer
-	w, at, p, values Register     // at: the lines' scales
-	scales           []VecVirtual // of positions; nil: read for every line
-	local            Mem          // of lines: the largest, then factors; in AVX2 which positions count
+	set
+	w, at, p, values Register // at: the lines' scales
+	exponents        map[uint32]Op
+	scales           []VecVirtual // of positions; in AVX2 in local
+	low              VecVirtual
+	local            Mem // lines' scales; in AVX2 the positions'
 }
 
 func (g *weigher) vectors() int { return pageRows / g.lanes() }
 
-// before loads the scales of positions less than n, or finds which they are.
+// before loads the positions' scales, 0 from n on.
 func (g *weigher) before() {
 	n := arg("n")
 	if !g.wide() {
-		// as many bytes as a page has positions, each -1 where it counts
-		g.local = AllocLocal(pageRows)
-		every, count := YMM(), YMM()
+		g.local = AllocLocal(4 * pageRows)
+		count := YMM()
 		VMOVD(n.As32(), count.AsX())
-		VPBROADCASTB(count.AsX(), count)
-		for i := 0; i < pageRows; i += 32 {
-			VPCMPGTB(data("counted").Offset(i), count, every)
-			VMOVDQU(every, g.local.Offset(i))
+		VPBROADCASTD(count.AsX(), count)
+		for i := range g.vectors() {
+			index, keep := g.vec(), g.vec()
+			VPMOVZXBD(data("counted").Offset(8*i), index)
+			VPCMPGTD(index, count, keep)
+			VANDPS(g.f16(mem(g.values, 0), i), keep, keep)
+			VMOVUPS(keep, g.local.Offset(i*g.bytes()))
 		}
 		return
 	}
@@ -340,54 +360,79 @@ func (g *weigher) before() {
 	}
 }
 
+// factors are vector i of positions of line l, and their scales, one in memory.
+func (g *weigher) factors(l, i int) (a Mem, b VecVirtual) {
+	line := mem(g.p, 4*l*cutRows+i*g.bytes())
+	if g.wide() {
+		return line, g.scales[i]
+	}
+	v := g.vec()
+	VMOVUPS(line, v)
+	return g.local.Offset(i * g.bytes()), v
+}
+
 // some makes the weights of so many lines.
 func (g *weigher) some(count int) {
-	v, most := make([][]VecVirtual, count), make([]VecVirtual, count)
-	for l := range v {
-		v[l], most[l] = g.vecs(g.vectors()), g.vec()
-		for i, x := range v[l] {
-			if g.wide() {
-				VMULPS(mem(g.p, 4*l*cutRows+i*g.bytes()), g.scales[i], x)
-			} else {
-				keep := g.vec()
-				VPMOVSXBD(g.local.Offset(8*i), keep)
-				VANDPS(g.f16(mem(g.values, 0), i), keep, x)
-				VMULPS(mem(g.p, i*g.bytes()), x, x)
+	most := g.vecs(count)
+	for l, m := range most {
+		for i := range g.vectors() {
+			a, b := g.factors(l, i)
+			if i == 0 {
+				VMULPS(a, b, m)
+				continue
 			}
-			switch i {
-			case 0:
-			case 1:
-				VPMAXSD(v[l][0], x, most[l])
-			default:
-				VPMAXSD(x, most[l], most[l])
-			}
+			x := g.vec()
+			VMULPS(a, b, x)
+			VPMAXSD(x, m, m)
 		}
 	}
-	factors := g.factors(most)
+	added := g.added(most)
 	half := 16 / g.lanes() // vectors of 16 positions
-	for l := range v {
-		for i, x := range v[l] {
-			VMULPS(factors[l], x, x)
-			VCVTPS2DQ(x, x)
+	for l := range most {
+		rounded := func(i int) VecVirtual {
+			x := g.vec()
+			g.move(added[l], x)
+			a, b := g.factors(l, i)
+			VFMADD231PS(a, b, x)
+			return x
+		}
+		for i := range g.vectors() {
 			if i/half%2 == 1 {
-				lower := v[l][i-half]
-				VPSLLD(U8(16), x, x)
-				g.or(x, lower, lower)
-				VMOVUPS(lower, mem(g.w, (i/half/2*half+i%half)*g.bytes()))
+				continue
 			}
+			lower, upper := rounded(i), rounded(i+half)
+			VPSLLD(U8(16), upper, upper)
+			if g.wide() {
+				VPTERNLOGD(U8(0xf8), g.low, lower, upper) // upper | lower&low
+			} else {
+				VPBLENDW(U8(0x55), lower, upper, upper)
+			}
+			VMOVUPS(upper, mem(g.w, (i/half/2*half+i%half)*g.bytes()))
 		}
 		ADDQ(num(weightBytes), g.w)
 	}
 	ADDQ(num(4*cutRows*count), g.p)
 }
 
-// factors is what each line's values are multiplied by, in every lane, and stores the lines' scales.
-func (g *weigher) factors(most []VecVirtual) []VecVirtual {
+// exponent makes, of the largest in v, its scale and what is added to products, v.
+func (g *weigher) exponent(v, scale Register) {
+	VPADDD(g.exponents[nearlyNext], v, v)
+	VPMAXSD(g.exponents[leastLargest], v, v)
+	g.and(g.exponents[exponentBits], v, v)
+	VPSUBD(g.exponents[belowLargest], v, scale)
+	VPADDD(g.exponents[aboveLargest], v, v)
+}
+
+// added is what is added to each line's products, in every lane, and stores the lines' scales.
+func (g *weigher) added(most []VecVirtual) []VecVirtual {
 	if len(most) == 1 {
-		factor, scale := g.of(most[0])
-		VMOVSS(scale, mem(g.at, 0))
+		m, scale := most[0], g.vec()
+		g.fold(m, maxInts)
+		g.exponent(m, scale)
+		VMOVSS(scale.AsX(), mem(g.at, 0))
 		ADDQ(num(4), g.at)
-		return []VecVirtual{factor}
+		VPBROADCASTD(m.AsX(), m)
+		return most
 	}
 	// four lines at once: a line's quarters are folded until each of four quarters is one line's
 	for i := 0; i < 4; i += 2 {
@@ -406,23 +451,15 @@ func (g *weigher) factors(most []VecVirtual) []VecVirtual {
 		VPSHUFD(U8(order), all, t)
 		VPMAXSD(t, all, all)
 	}
-	// one value of each quarter is stored and divided, all four at once
-	VMOVUPS(all, g.local)
-	four := XMM()
-	VMOVSS(g.local, four)
-	for i := 1; i < 4; i++ {
-		VINSERTPS(U8(uint8(i<<4)), g.local.Offset(16*i), four, four)
-	}
-	inverse, scale, some := XMM(), XMM(), K()
-	VPCMPGTD(g.least.AsX(), four, some)
-	VDIVPS_Z(four, g.top.AsX(), some, inverse)
-	VDIVPS_Z(g.top.AsX(), four, some, scale)
-	VMOVUPS(inverse, g.local)
-	VMOVUPS(scale, mem(g.at, 0))
-	factors := g.vecs(4)
-	for i, f := range factors {
-		VBROADCASTSS(g.local.Offset(4*i), f)
+	scale, r := odd, GP32()
+	g.exponent(all, scale)
+	VMOVUPS(scale, g.local)
+	added := g.vecs(4)
+	for i, a := range added {
+		VSHUFF32X4(U8(uint8(0x55*i)), all, all, a)
+		MOVL(g.local.Offset(16*i), r)
+		MOVL(r, mem(g.at, 4*i))
 	}
 	ADDQ(num(16), g.at)
-	return factors
+	return added
 }

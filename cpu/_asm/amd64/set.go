@@ -145,7 +145,7 @@ func (s set) dword(v uint32) VecVirtual {
 
 // constants are the dwords that AVX2 kernels read from memory, where registers are few.
 var constants = append([]uint32{0x0f0f0f0f, 0x30303030, 0x80808080,
-	0x80000000, 0x7fffffff, 127, 0x3f3f3f3f, 0x33333333, 0x55555555, 0x0000cccc, 0x00aa00aa, 0x0c0c0c0c, 0x22222222, 0xe0e0e0e0, 0xc0c0c0c0, 0x00ff00ff, 0x00600000, 1}, expConstants()...)
+	0x80000000, 0x7fffffff, 127, 0x3f3f3f3f, 0x33333333, 0x55555555, 0x0000cccc, 0x00aa00aa, 0x0c0c0c0c, 0x22222222, 0xe0e0e0e0, 0xc0c0c0c0, 0x00ff00ff, 0x00600000, 1}, append(weighConstants, expConstants()...)...)
 
 // constant is v in every lane: a register with AVX-512, memory with AVX2.
 func (s set) constant(v uint32) Op {

@@ -239,8 +239,9 @@ func fix() {
 // weigh makes the int16 of lines' weights in a block of a page of values.
 func weigh() {
 	const name, w, line, values, lines, at, counted, left = "weighNEON", 0, 1, 2, 3, 6, 7, 8
-	const scale, most, inverse, small, tiny, top = 16, 20, 24, 25, 29, 30
-	for i := range 2 * pageRows { // as many dwords that are set as that are not
+	const scale, most, more, small, added = 16, 20, 24, 25, 31
+	const nearlyNext, least, exponent, below, above = 26, 27, 28, 29, 30 // as weightScale has them
+	for i := range 2 * pageRows {                                        // as many dwords that are set as that are not
 		fmt.Printf("\nDATA counted<>+%d(SB)/4, $%d", 4*i, i/pageRows-1)
 	}
 	fmt.Printf("\nGLOBL counted<>(SB), RODATA|NOPTR, $%d\n", 8*pageRows)
@@ -254,31 +255,47 @@ func weigh() {
 	p("SUB R%d<<2, R%d", left, counted)
 	p("MOVD $%d, R%d", weightBytes, left)
 	p("MADD R%d, R%d, R%d, R%d", left, w, lines, at)
-	dwords(tiny, math.Float32bits(0x1p-100))
-	dwords(top, math.Float32bits(32767))
+	dwords(nearlyNext, 0x80)
+	dwords(least, 15<<23)
+	dwords(exponent, 0xff<<23)
+	dwords(below, 14<<23)
+	dwords(above, 9<<23|1<<22)
 	label("%s_line", name)
-	for q := 0; q < 16; q += 4 {
-		ldrQ(inverse, values, 8*q)
+	quarter := func(q int, do func(i, scale int)) {
+		ldrQ(more, values, 8*q)
 		ldrQ(small, values, 8*q+16)
-		halves4(scale, inverse)
+		halves4(scale, more)
 		for i := q; i < q+4; i++ {
-			ldrQ(i, line, 16*i)
 			ldrQ(small, counted, 16*i)
 			and(scale+i-q, scale+i-q, small)
-			fmul(i, i, scale+i-q)
+			ldrQ(i, line, 16*i)
+			do(i, scale+i-q)
+		}
+	}
+	for q := 0; q < 16; q += 4 {
+		quarter(q, func(i, scale int) {
+			fmul(i, i, scale)
 			if q == 0 {
 				mov(most+i, i)
 			} else {
 				fmax(most+i-q, most+i-q, i)
 			}
-		}
+		})
 	}
 	fold(most, 4, fmax)
 	fmaxv(most, most)
-	factors(inverse, most, tiny, top, small)
-	for i := range 16 {
-		fmulE(i, i, inverse, 0)
-		fcvtns(i, i)
+	dup(most, most, 0)
+	addS(most, most, nearlyNext)
+	smaxS(most, most, least)
+	and(most, most, exponent)
+	addS(added, most, above)
+	subS(most, most, below)
+	for q := 0; q < 16; q += 4 {
+		quarter(q, func(i, scale int) {
+			mov(small, added)
+			fmla(small, i, scale)
+			mov(i, small)
+		})
 	}
 	for h := range 2 {
 		for i := range 4 {

@@ -135,6 +135,7 @@ func fadd(d, a, b int)   { three(0x4e20d400, "fadd.4s", d, a, b) }
 func fsub(d, a, b int)   { three(0x4ea0d400, "fsub.4s", d, a, b) }
 func fdiv(d, a, b int)   { three(0x6e20fc00, "fdiv.4s", d, a, b) }
 func fmax(d, a, b int)   { three(0x4e20f400, "fmax.4s", d, a, b) }
+func smaxS(d, a, b int)  { three(0x4ea06400, "smax.4s", d, a, b) }
 func fmin(d, a, b int)   { three(0x4ea0f400, "fmin.4s", d, a, b) }
 func fmls(d, a, b int)   { three(0x4ea0cc00, "fmls.4s", d, a, b) }
 func fcmgt(d, a, b int)  { three(0x6ea0e400, "fcmgt.4s", d, a, b) }
