@@ -235,7 +235,7 @@ type kernels struct {
 	accumF32, accumF16 func(acc, p *float32, v, next *byte, lines, n, dim int)
 
 	// A q8_0 cache is multiplied in integers, whose sums are exact: queries, and weights times the scales of values, become
-	// int16 with a scale, an error of 2^-16 of the largest of them.
+	// int16 with a scale, an error of 2^-16 (weights 2^-15) of the largest of them.
 	//
 	// fix makes, in place, of lines of n float32 each, a multiple of 32: n int16, round to nearest even of
 	// x*(32767/max|x|), and behind them the float32 max|x|/32767; both 0 where max|x| < tiny.
