@@ -169,11 +169,11 @@ func TestAttentionQ8(t *testing.T) {
 	const seed = 25
 	r := rand.New(rand.NewPCG(seed, 0))
 	for _, k := range kernelSets() {
-		for _, dim := range []int{32, 64, 96, 128, 160, 256} {
-			for _, lines := range []int{1, 2, 3, 4, 5, 7, 8, 13, 20} {
+		for _, dim := range []int{32, 64, 96, 128} {
+			for _, lines := range []int{1, 3, 4, 5, 8, 13} {
 				c := q8Case{t: t, r: r, k: k, lines: lines, dim: dim}
 				c.scores()
-				for _, seen := range []span{{0, backend.PageRows}, {0, 1}, {5, 6}, {17, 40}, {0, 63}, {1, 64}} {
+				for _, seen := range []span{{0, backend.PageRows}, {0, 1}, {17, 40}, {1, 63}} {
 					c.sums(seen)
 				}
 			}
