@@ -17092,16 +17092,14 @@ done:
 // func fixAVX2(x *float32, lines int, n int)
 // Requires: AVX, AVX2
 TEXT ·fixAVX2(SB), NOSPLIT, $0-24
-	MOVQ         x+0(FP), AX
-	MOVQ         lines+8(FP), CX
-	MOVQ         n+16(FP), DX
-	SHRQ         $0x05, DX
-	MOVL         $0x0d7fffff, BX
-	VMOVD        BX, X0
-	VPBROADCASTD X0, Y0
-	MOVL         $0x46fffe00, BX
-	VMOVD        BX, X1
-	VPBROADCASTD X1, Y1
+	MOVQ  x+0(FP), AX
+	MOVQ  lines+8(FP), CX
+	MOVQ  n+16(FP), DX
+	SHRQ  $0x05, DX
+	MOVL  $0x0d7fffff, BX
+	VMOVD BX, X0
+	MOVL  $0x46fffe00, BX
+	VMOVD BX, X1
 
 lines:
 	VXORPS Y2, Y2, Y2

@@ -18043,9 +18043,9 @@ TEXT ·fixAVX512(SB), NOSPLIT, $0-24
 	MOVQ         n+16(FP), DX
 	SHRQ         $0x05, DX
 	MOVL         $0x0d7fffff, BX
-	VPBROADCASTD BX, Z0
+	VMOVD        BX, X0
 	MOVL         $0x46fffe00, BX
-	VPBROADCASTD BX, Z1
+	VMOVD        BX, X1
 	MOVL         $0x7fffffff, BX
 	VPBROADCASTD BX, Z2
 

@@ -18859,7 +18859,7 @@ accumF32NEON_by4_cols4:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF32NEON_by4_cols4_0_row:
+accumF32NEON_by4_cols4_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
 	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
@@ -18889,7 +18889,7 @@ accumF32NEON_by4_cols4_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF32NEON_by4_cols4_0_row
+	BNE accumF32NEON_by4_cols4_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800521 // str q1, [x9, #16]
 	WORD $0x3d800922 // str q2, [x9, #32]
@@ -18930,7 +18930,7 @@ accumF32NEON_by4_cols2:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF32NEON_by4_cols2_0_row:
+accumF32NEON_by4_cols2_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
 	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
@@ -18950,7 +18950,7 @@ accumF32NEON_by4_cols2_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF32NEON_by4_cols2_0_row
+	BNE accumF32NEON_by4_cols2_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800521 // str q1, [x9, #16]
 	WORD $0x3d800282 // str q2, [x20, #0]
@@ -18979,7 +18979,7 @@ accumF32NEON_by4_cols1:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF32NEON_by4_cols1_0_row:
+accumF32NEON_by4_cols1_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
 	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
@@ -18994,7 +18994,7 @@ accumF32NEON_by4_cols1_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF32NEON_by4_cols1_0_row
+	BNE accumF32NEON_by4_cols1_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800281 // str q1, [x20, #0]
 	WORD $0x3d8002a2 // str q2, [x21, #0]
@@ -19044,7 +19044,7 @@ accumF32NEON_by1_cols16:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF32NEON_by1_cols16_0_row:
+accumF32NEON_by1_cols16_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0x3dc001d4 // ldr q20, [x14, #0]
 	WORD $0x3dc005d5 // ldr q21, [x14, #16]
@@ -19086,7 +19086,7 @@ accumF32NEON_by1_cols16_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF32NEON_by1_cols16_0_row
+	BNE accumF32NEON_by1_cols16_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800521 // str q1, [x9, #16]
 	WORD $0x3d800922 // str q2, [x9, #32]
@@ -19124,7 +19124,7 @@ accumF32NEON_by1_cols8:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF32NEON_by1_cols8_0_row:
+accumF32NEON_by1_cols8_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0x3dc001d4 // ldr q20, [x14, #0]
 	WORD $0x3dc005d5 // ldr q21, [x14, #16]
@@ -19148,7 +19148,7 @@ accumF32NEON_by1_cols8_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF32NEON_by1_cols8_0_row
+	BNE accumF32NEON_by1_cols8_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800521 // str q1, [x9, #16]
 	WORD $0x3d800922 // str q2, [x9, #32]
@@ -19174,7 +19174,7 @@ accumF32NEON_by1_cols4:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF32NEON_by1_cols4_0_row:
+accumF32NEON_by1_cols4_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0x3dc001d4 // ldr q20, [x14, #0]
 	WORD $0x3dc005d5 // ldr q21, [x14, #16]
@@ -19189,7 +19189,7 @@ accumF32NEON_by1_cols4_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF32NEON_by1_cols4_0_row
+	BNE accumF32NEON_by1_cols4_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800521 // str q1, [x9, #16]
 	WORD $0x3d800922 // str q2, [x9, #32]
@@ -19209,7 +19209,7 @@ accumF32NEON_by1_cols2:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF32NEON_by1_cols2_0_row:
+accumF32NEON_by1_cols2_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0x3dc001d4 // ldr q20, [x14, #0]
 	WORD $0x3dc005d5 // ldr q21, [x14, #16]
@@ -19220,7 +19220,7 @@ accumF32NEON_by1_cols2_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF32NEON_by1_cols2_0_row
+	BNE accumF32NEON_by1_cols2_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800521 // str q1, [x9, #16]
 	ADD $32, R9
@@ -19237,7 +19237,7 @@ accumF32NEON_by1_cols1:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF32NEON_by1_cols1_0_row:
+accumF32NEON_by1_cols1_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0x3dc001d4 // ldr q20, [x14, #0]
 	WORD $0x4f901280 // fmla.4s v0, v20, v16[0]
@@ -19246,7 +19246,7 @@ accumF32NEON_by1_cols1_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF32NEON_by1_cols1_0_row
+	BNE accumF32NEON_by1_cols1_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	ADD $16, R9
 	ADD $16, R10
@@ -19707,7 +19707,7 @@ accumF16NEON_by4_cols4:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF16NEON_by4_cols4_0_row:
+accumF16NEON_by4_cols4_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
 	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
@@ -19739,7 +19739,7 @@ accumF16NEON_by4_cols4_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF16NEON_by4_cols4_0_row
+	BNE accumF16NEON_by4_cols4_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800521 // str q1, [x9, #16]
 	WORD $0x3d800922 // str q2, [x9, #32]
@@ -19780,7 +19780,7 @@ accumF16NEON_by4_cols2:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF16NEON_by4_cols2_0_row:
+accumF16NEON_by4_cols2_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
 	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
@@ -19801,7 +19801,7 @@ accumF16NEON_by4_cols2_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF16NEON_by4_cols2_0_row
+	BNE accumF16NEON_by4_cols2_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800521 // str q1, [x9, #16]
 	WORD $0x3d800282 // str q2, [x20, #0]
@@ -19830,7 +19830,7 @@ accumF16NEON_by4_cols1:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF16NEON_by4_cols1_0_row:
+accumF16NEON_by4_cols1_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0xbd4401b1 // ldr s17, [x13, #1024]
 	WORD $0xbd4801b2 // ldr s18, [x13, #2048]
@@ -19846,7 +19846,7 @@ accumF16NEON_by4_cols1_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF16NEON_by4_cols1_0_row
+	BNE accumF16NEON_by4_cols1_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800281 // str q1, [x20, #0]
 	WORD $0x3d8002a2 // str q2, [x21, #0]
@@ -19896,7 +19896,7 @@ accumF16NEON_by1_cols16:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF16NEON_by1_cols16_0_row:
+accumF16NEON_by1_cols16_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0x3dc001d4 // ldr q20, [x14, #0]
 	WORD $0x4e217a95 // fcvtl2 v21, v20
@@ -19944,7 +19944,7 @@ accumF16NEON_by1_cols16_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF16NEON_by1_cols16_0_row
+	BNE accumF16NEON_by1_cols16_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800521 // str q1, [x9, #16]
 	WORD $0x3d800922 // str q2, [x9, #32]
@@ -19982,7 +19982,7 @@ accumF16NEON_by1_cols8:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF16NEON_by1_cols8_0_row:
+accumF16NEON_by1_cols8_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0x3dc001d4 // ldr q20, [x14, #0]
 	WORD $0x4e217a95 // fcvtl2 v21, v20
@@ -20009,7 +20009,7 @@ accumF16NEON_by1_cols8_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF16NEON_by1_cols8_0_row
+	BNE accumF16NEON_by1_cols8_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800521 // str q1, [x9, #16]
 	WORD $0x3d800922 // str q2, [x9, #32]
@@ -20035,7 +20035,7 @@ accumF16NEON_by1_cols4:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF16NEON_by1_cols4_0_row:
+accumF16NEON_by1_cols4_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0x3dc001d4 // ldr q20, [x14, #0]
 	WORD $0x4e217a95 // fcvtl2 v21, v20
@@ -20052,7 +20052,7 @@ accumF16NEON_by1_cols4_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF16NEON_by1_cols4_0_row
+	BNE accumF16NEON_by1_cols4_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800521 // str q1, [x9, #16]
 	WORD $0x3d800922 // str q2, [x9, #32]
@@ -20072,7 +20072,7 @@ accumF16NEON_by1_cols2:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF16NEON_by1_cols2_0_row:
+accumF16NEON_by1_cols2_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0x3dc001d4 // ldr q20, [x14, #0]
 	WORD $0x4e217a95 // fcvtl2 v21, v20
@@ -20084,7 +20084,7 @@ accumF16NEON_by1_cols2_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF16NEON_by1_cols2_0_row
+	BNE accumF16NEON_by1_cols2_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	WORD $0x3d800521 // str q1, [x9, #16]
 	ADD $32, R9
@@ -20101,7 +20101,7 @@ accumF16NEON_by1_cols1:
 	MOVD R10, R14
 	MOVD R11, R15
 	MOVD R5, R19
-accumF16NEON_by1_cols1_0_row:
+accumF16NEON_by1_cols1_row:
 	WORD $0xbd4001b0 // ldr s16, [x13, #0]
 	WORD $0xfc4001d4 // ldur d20, [x14, #0]
 	WORD $0x0e217a94 // fcvtl v20, v20
@@ -20111,7 +20111,7 @@ accumF16NEON_by1_cols1_0_row:
 	ADD R8, R14
 	ADD R8, R15
 	SUBS $1, R19
-	BNE accumF16NEON_by1_cols1_0_row
+	BNE accumF16NEON_by1_cols1_row
 	WORD $0x3d800120 // str q0, [x9, #0]
 	ADD $16, R9
 	ADD $8, R10

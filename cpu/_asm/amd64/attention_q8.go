@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -214,7 +213,7 @@ func (s set) fix() {
 	x, lines, n := arg("x"), arg("lines"), arg("n")
 	SHRQ(U8(5), n) // of 32 values
 	in, out, left := GP64(), GP64(), GP64()
-	f := s.fixer()
+	f := s.scaler(top16)
 	magnitude := s.constant(0x7fffffff)
 	loop("lines", lines, func() {
 		most := s.vec()
@@ -257,25 +256,6 @@ func (s set) fix() {
 		MOVQ(in, x)
 	})
 	s.end()
-}
-
-// fixer holds the constants of scales.
-type fixer struct {
-	set
-	least, top VecVirtual
-}
-
-func (s set) fixer() *fixer {
-	return &fixer{set: s, least: s.dword(math.Float32bits(0x1p-100) - 1), top: s.dword(math.Float32bits(top16))}
-}
-
-// of is what values are multiplied by, in every lane, and the scale, of the largest in the lanes of most.
-func (f *fixer) of(most VecVirtual) (factor, scale VecVirtual) {
-	f.fold(most, maxInts)
-	inverse, scale := f.inverse(most.AsX(), f.least.AsX(), f.top.AsX())
-	factor = f.vec()
-	VBROADCASTSS(inverse, factor)
-	return factor, scale
 }
 
 // weigh makes the int16 of lines' weights in a block of a page of values. A product rounds where a number of its scale's size

@@ -49,16 +49,14 @@ func (s set) quantize() {
 
 // quantizer holds the constants of integers.
 type quantizer struct {
-	set
-	magnitude      Op
-	ones8, ones16  Op
-	least, most127 VecVirtual
+	*scaler
+	magnitude     Op
+	ones8, ones16 Op
 }
 
 func (s set) quantizer() *quantizer {
-	q := &quantizer{set: s, magnitude: s.constant(0x7fffffff), ones8: s.ymm(0x01010101), ones16: s.ymm(0x00010001), least: XMM(), most127: XMM()}
-	scalar(math.Float32bits(0x1p-100)-1, q.least)
-	scalar(math.Float32bits(127), q.most127)
+	q := &quantizer{magnitude: s.constant(0x7fffffff), ones8: s.ymm(0x01010101), ones16: s.ymm(0x00010001)}
+	q.scaler = s.scaler(127)
 	return q
 }
 
@@ -77,10 +75,7 @@ func (s *quantizer) integers(x Register) (v []VecVirtual, scale VecVirtual) {
 			VPMAXSD(m, most, most)
 		}
 	}
-	s.fold(most, maxInts)
-	inverse, scale := s.inverse(most.AsX(), s.least, s.most127)
-	factor := s.vec()
-	VBROADCASTSS(inverse, factor)
+	factor, scale := s.of(most)
 	for _, v := range v {
 		VMULPS(factor, v, v)
 		VCVTPS2DQ(v, v)
@@ -88,16 +83,33 @@ func (s *quantizer) integers(x Register) (v []VecVirtual, scale VecVirtual) {
 	return v, scale
 }
 
-// inverse is top/largest, and scale largest/top; both are 0 unless the largest is greater than least.
-func (s set) inverse(largest, least, top Register) (inverse, scale VecVirtual) {
-	inverse, scale = XMM(), XMM()
-	mask := XMM()
-	VPCMPGTD(least, largest, mask)
+// scaler makes integers' scales: the largest value becomes top.
+type scaler struct {
+	set
+	least, top VecVirtual
+}
+
+func (s set) scaler(top float32) *scaler {
+	c := &scaler{set: s, least: XMM(), top: XMM()}
+	scalar(math.Float32bits(0x1p-100)-1, c.least)
+	scalar(math.Float32bits(top), c.top)
+	return c
+}
+
+// of is what values are multiplied by, in every lane, and their scale, by the largest in the lanes of most: both 0 where
+// that is tiny.
+func (s *scaler) of(most VecVirtual) (factor, scale VecVirtual) {
+	s.fold(most, maxInts)
+	largest, inverse, mask := most.AsX(), XMM(), XMM()
+	VPCMPGTD(s.least, largest, mask)
 	VPAND(mask, largest, largest)
-	VDIVSS(largest, top, inverse)
+	VDIVSS(largest, s.top, inverse)
 	VPAND(mask, inverse, inverse)
-	VDIVSS(top, largest, scale)
-	return inverse, scale
+	scale = XMM()
+	VDIVSS(s.top, largest, scale)
+	factor = s.vec()
+	VBROADCASTSS(inverse, factor)
+	return factor, scale
 }
 
 // sums is dwords: the sum of 32 int8, of the first 16, of the last.

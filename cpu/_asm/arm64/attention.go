@@ -72,12 +72,8 @@ func prefetch(bytes int) {
 	}
 }
 
-// score: each lane is one position; as many of them at a time as there are
-// registers for, dimension after dimension.
-func score(kind string) {
-	const query, keys, next, dim, stride, k, left = 1, 2, 3, 5, 6, 14, 20
-	lines := [tileLines]int{7, 8, 9, 10}
-	name, size := "score"+kind+"NEON", sizeOf(kind)
+// scoreArgs begins a kernel of scores, its arguments in R0 to R5.
+func scoreArgs(name string) {
 	text(name, 48)
 	p("MOVD dst+0(FP), R0")
 	p("MOVD q+8(FP), R1")
@@ -85,6 +81,15 @@ func score(kind string) {
 	p("MOVD next+24(FP), R3")
 	p("MOVD lines+32(FP), R4")
 	p("MOVD dim+40(FP), R5")
+}
+
+// score: each lane is one position; as many of them at a time as there are
+// registers for, dimension after dimension.
+func score(kind string) {
+	const query, keys, next, dim, stride, k, left = 1, 2, 3, 5, 6, 14, 20
+	lines := [tileLines]int{7, 8, 9, 10}
+	name, size := "score"+kind+"NEON", sizeOf(kind)
+	scoreArgs(name)
 	p("LSL $2, R%d, R%d", dim, stride)
 	chunk := func(name string, count, vectors, first int) {
 		for i := range count * vectors {
@@ -204,7 +209,7 @@ func accumulate(kind string) {
 			label("%s", name)
 			p("CMP $%d, R%d", 4*vectors, columns)
 			p("BLT %s_end", name)
-			some(name+"_0", count, vectors)
+			some(name, count, vectors)
 			for i := range count {
 				p("ADD $%d, R%d", 16*vectors, sums[i])
 			}

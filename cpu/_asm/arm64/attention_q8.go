@@ -74,13 +74,7 @@ func scoreQ8() {
 	const query, keys, next, dim, stride, blocks, left = 1, 2, 3, 5, 6, 19, 24
 	const name = "scoreQ8NEON"
 	registers := []int{7, 8, 9, 10}
-	text(name, 48)
-	p("MOVD dst+0(FP), R0")
-	p("MOVD q+8(FP), R1")
-	p("MOVD k+16(FP), R2")
-	p("MOVD next+24(FP), R3")
-	p("MOVD lines+32(FP), R4")
-	p("MOVD dim+40(FP), R5")
+	scoreArgs(name)
 	p("LSL $2, R%d, R%d", dim, stride)
 	chunk := func(name string, count, groups, first int) {
 		lines := registers[:count]
@@ -174,15 +168,6 @@ func accumQ8() {
 		p("MOVD $%d, R%d", count, left)
 		p("MADD R%d, R%d, R%d, R%d", stride, dst, left, dst)
 	})
-}
-
-// factors makes of the largest in v what values are multiplied by, and the scale, v itself: both 0 if it is below tiny.
-func factors(inverse, v, tiny, top, small int) {
-	fdivS(inverse, top, v)
-	fcmgt(small, tiny, v)
-	fdivS(v, v, top)
-	bic(inverse, inverse, small)
-	bic(v, v, small)
 }
 
 // fix makes int16 of lines, and their scales.

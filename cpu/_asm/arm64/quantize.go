@@ -29,11 +29,7 @@ func quantize() {
 	}
 	fold(most, 8, fmax)
 	fmaxv(most, most)
-	fdivS(inverse, most127, most)
-	fcmgt(small, tiny, most)
-	fdivS(most, most, most127) // from here on the scale
-	bic(inverse, inverse, small)
-	bic(most, most, small)
+	factors(inverse, most, tiny, most127, small) // most is the scale from here on
 	for i := range 8 {
 		fmulE(i, i, inverse, 0)
 		fcvtns(i, i)
@@ -68,4 +64,13 @@ func quantize() {
 	p("SUBS $1, R9")
 	p("BNE %s_block", name)
 	p("RET")
+}
+
+// factors makes of the largest in v what values are multiplied by, and the scale, v itself: both 0 if it is below tiny.
+func factors(inverse, v, tiny, top, small int) {
+	fdivS(inverse, top, v)
+	fcmgt(small, tiny, v)
+	fdivS(v, v, top)
+	bic(inverse, inverse, small)
+	bic(v, v, small)
 }
