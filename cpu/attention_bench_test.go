@@ -3,6 +3,7 @@ package cpu
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -13,18 +14,23 @@ import (
 
 // BenchmarkAttention times the attend op of a forward pass: of one row that sees
 // 4096 positions, from layers whose caches together do not fit the processor's,
-// and of a prompt's tile at depth 512. "gqa" is query heads a key/value head.
+// and of a prompt's tile at depth 512; decode2 has two cores. "gqa" is query heads a key/value head.
 func BenchmarkAttention(b *testing.B) {
 	eachSet(b, func(b *testing.B, t *bed) {
 		for _, typ := range []quant.Type{quant.F16, quant.Q8_0} {
 			for _, group := range []int{1, 4, 8} {
 				name := fmt.Sprintf("/%v/gqa%d", typ, group)
-				b.Run("decode"+name, func(b *testing.B) {
-					a := t.attention(b, typ, 12, 8*group, 8, 1, 4095)
-					fastest(b, int(a.once().Bytes), "GB/s", t.read(), a.time)
-				})
+				for threads, op := range []string{1: "decode", 2: "decode2"} {
+					if op == "" || threads > runtime.NumCPU() {
+						continue
+					}
+					b.Run(op+name, func(b *testing.B) {
+						a := t.attention(b, typ, 12, 8*group, 8, 1, 4095, threads)
+						fastest(b, int(a.once().Bytes), "GB/s", t.read(threads), a.time)
+					})
+				}
 				b.Run("prompt"+name, func(b *testing.B) {
-					a := t.attention(b, typ, 1, 8, 8/group, passRows, 512)
+					a := t.attention(b, typ, 1, 8, 8/group, passRows, 512, 1)
 					fastest(b, int(a.once().FloatOps), "GOP/s", t.float32, a.time)
 				})
 			}
@@ -42,7 +48,7 @@ type attendBench struct {
 
 // attention is rows at position pos and after, in a model that is little else
 // than attention.
-func (t *bed) attention(b *testing.B, typ quant.Type, layers, heads, kv, rows, pos int) *attendBench {
+func (t *bed) attention(b *testing.B, typ quant.Type, layers, heads, kv, rows, pos, threads int) *attendBench {
 	const dim, headDim = 32, 128
 	const pages = 4096 / backend.PageRows
 	m := backendtest.Llama(quant.F32, 0, dim, 1, 1, dim, 1, 0)
@@ -53,7 +59,7 @@ func (t *bed) attention(b *testing.B, typ quant.Type, layers, heads, kv, rows, p
 		m.Layers = append(m.Layers, backend.Layer{AttnNorm: w(1, dim), Q: w(heads*headDim, dim), K: w(kv*headDim, dim), V: w(kv*headDim, dim), O: w(dim, heads*headDim)})
 		runs = append(runs, backend.Range{Lo: 1 + 2*i, Hi: 2 + 2*i})
 	}
-	d := &device{k: t.k, options: Options{Threads: 1}}
+	d := &device{k: t.k, options: Options{Threads: threads}}
 	s, err := d.Load(context.Background(), m, runs, backend.Limits{Pages: pages, Rows: rows, Seqs: 1, Context: 4096, Outs: 1, K: typ, V: typ}, nil)
 	if err != nil {
 		b.Fatal(err)

@@ -56,9 +56,10 @@ func eachSet(b *testing.B, f func(b *testing.B, t *bed)) {
 	}
 }
 
-// read is the bandwidth as of now, of the best piece of the weights.
-func (t *bed) read() limit {
-	d, p, rate := &device{k: t.k}, newPool(1, places{}), 0.0
+// read is the bandwidth of so many cores as of now, of the best piece of the weights.
+func (t *bed) read(threads int) limit {
+	d, p, rate := &device{k: t.k}, newPool(threads, choosePlaces(threads)), 0.0
+	defer p.close()
 	for at := 0; at < len(t.weights); at += piece {
 		rate = max(rate, d.readRate(p, t.weights[at:at+piece]))
 	}
@@ -105,7 +106,7 @@ func BenchmarkPeak(b *testing.B) {
 	eachSet(b, func(b *testing.B, t *bed) {
 		read := limit{}
 		for b.Loop() {
-			if r := t.read(); r.rate > read.rate {
+			if r := t.read(1); r.rate > read.rate {
 				read = r
 			}
 		}
@@ -135,7 +136,7 @@ func BenchmarkProduct(b *testing.B) {
 					f, bytes := t.product(kd, c.rows, c.cols, t.weights[:c.size])
 					switch {
 					case c.name != "prompt":
-						fastest(b, bytes, "GB/s", t.read(), f)
+						fastest(b, bytes, "GB/s", t.read(1), f)
 					case kd.float():
 						fastest(b, 2*c.rows*c.cols*tile, "GOP/s", t.float32, f)
 					default:
@@ -300,10 +301,10 @@ func BenchmarkRaw(b *testing.B) {
 				fastest(b, size, "GB/s", limit{}, timed(func() { raw(&dst[0], &t.weights[0], &act[0], row, n) }))
 			})
 			b.Run(kd.String()+"/memory", func(b *testing.B) {
-				fastest(b, each, "GB/s", t.read(), groups(func(src []byte) { raw(&dst[0], &src[0], &act[0], row, n) }))
+				fastest(b, each, "GB/s", t.read(1), groups(func(src []byte) { raw(&dst[0], &src[0], &act[0], row, n) }))
 			})
 			b.Run(kd.String()+"/packed", func(b *testing.B) {
-				fastest(b, each, "GB/s", t.read(), groups(func(src []byte) {
+				fastest(b, each, "GB/s", t.read(1), groups(func(src []byte) {
 					p.group(group, src, groupRows)
 					t.k.gemv[kd](&dst[0], &group[0], &act[0], n, 1, len(group))
 				}))
