@@ -238,6 +238,7 @@ func (s *stage) attendCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part,
 		if page+backend.PageRows < min(cut+cutRows, spans[hi-1].hi) {
 			next = s.keyPage(b, page+backend.PageRows, kv)
 		}
+		next = s.asked(k, next, n)
 		score := s.score
 		if s.widenKeys != nil && n > wideLines {
 			s.widenKeys(&sp.page[0], k)
@@ -267,6 +268,7 @@ func (s *stage) attendCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part,
 		} else if spans[hi-1].hi < s.where[s.lo+b.row+hi-1].pos {
 			next = s.keyPage(b, cut+cutRows, kv)
 		}
+		next = s.asked(v, next, (hi-lo)*group)
 		if s.limits.V == quant.Q8_0 {
 			s.sumQ8(sp, spans, lo, hi, cut, page, v, next, sums)
 			continue
@@ -280,6 +282,15 @@ func (s *stage) attendCut(sp *lineSpace, b lineBlock, kv, cut int, parts []part,
 		x.rows(spans, lo, hi)
 	}
 	s.sumWeighed(sp, sums)
+}
+
+// asked is the page to ask for while lines read page: itself where one line reads faster with none asked for. Of
+// more than one, a page's lines are read in an order that is not theirs.
+func (s *stage) asked(page, next *byte, lines int) *byte {
+	if s.k.alone && lines == 1 {
+		return page
+	}
+	return next
 }
 
 // weighedBlock is a block of q8_0 values whose weights are made.

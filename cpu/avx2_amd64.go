@@ -7,8 +7,8 @@ package cpu
 // pause tells the processor that this is a spin, for a few dozen cycles each.
 func pause()
 
-// cpuid0 is the processor's maker, 4 characters in each, the first lowest.
-func cpuid0() (b uint32, d uint32, c uint32)
+// cpuid is what the processor says of itself.
+func cpuid(leaf uint32) (a uint32, b uint32, c uint32, d uint32)
 
 // gemvQ8_0AVX2: gemvGeneric of kindQ8_0.
 //

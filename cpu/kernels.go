@@ -179,6 +179,9 @@ func (k kind) groupBytes(cols int) int {
 type kernels struct {
 	isa string
 
+	// alone: what one line reads of a cache is not asked for ahead.
+	alone bool
+
 	// gemv: dst[16*groups] = packed groups (stride groupBytes) times one row.
 	// act is an activation record of T = 1, or float32 columns for float kinds.
 	gemv [kinds]func(dst *float32, w, act *byte, n, groups, stride int)

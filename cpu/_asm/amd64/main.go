@@ -110,11 +110,12 @@ func vex(line []byte) []byte {
 }
 
 func vendor() {
-	TEXT("cpuid0", nosplit, "func() (b, d, c uint32)")
-	Doc("cpuid0 is the processor's maker, 4 characters in each, the first lowest.")
-	XORL(EAX, EAX)
+	TEXT("cpuid", nosplit, "func(leaf uint32) (a, b, c, d uint32)")
+	Doc("cpuid is what the processor says of itself.")
+	Load(Param("leaf"), EAX)
+	XORL(ECX, ECX)
 	CPUID()
-	for i, r := range []Register{EBX, EDX, ECX} {
+	for i, r := range []Register{EAX, EBX, ECX, EDX} {
 		Store(r, ReturnIndex(i))
 	}
 	RET()

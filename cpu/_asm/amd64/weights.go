@@ -210,7 +210,7 @@ func (b *weights) addHigh(v Register, j int) {
 type scales struct {
 	set
 	layout
-	w, near  Register
+	w        Register
 	head     Register // for super: of the superblock
 	d, dmin  []VecVirtual
 	nibble   Op         // for joint
@@ -353,18 +353,16 @@ func (l layout) count() int {
 	return 1
 }
 
-// ahead is how far before their use the lines of weights are asked for into L2, in bytes; near,
-// which depends on the processor (see nearWeights), into L1. One core of this project's machine,
-// a Zen 5, of the bandwidth that it reads with, when nothing is asked for, 4096 bytes ahead into
-// L1 and 8192: Q4_K 90, 93 and 104 %, Q5_K 72, 88 and 103 %, Q6_K 58, 79 and 96 %. Farther ahead
-// gains nothing.
-const ahead = 8192
-
-// fetch asks for the lines of the next bytes at w.
+// fetch asks for the lines that lie near and far bytes behind the next bytes at w, into L1 and L2 (see ahead
+// in package cpu). Where many rows are multiplied no register is left to keep the two in.
 func (c *scales) fetch(bytes int) {
+	near := variable("nearWeights")
 	for at := 0; at < bytes; at += 64 {
-		PREFETCHT0(mem(c.w, at).Idx(c.near, 1))
-		PREFETCHT1(mem(c.w, at+ahead))
+		PREFETCHT0(mem(c.w, at).Idx(near, 1))
+	}
+	far := variable("farWeights")
+	for at := 0; at < bytes; at += 64 {
+		PREFETCHT1(mem(c.w, at).Idx(far, 1))
 	}
 }
 
@@ -383,7 +381,6 @@ func (c *scales) named(name string, n Register, block func()) {
 	if c.e8m0 {
 		c.half, c.low, c.one = c.dword(0x00200000), c.constant(0x00600000), c.constant(1)
 	}
-	c.near = variable("nearWeights")
 	if !c.super {
 		loop("block"+name, n, func() {
 			c.fetch(c.size())
