@@ -299,7 +299,7 @@ group4:
 	VXORPS Z3, Z3, Z3
 
 block4:
-	MOVQ          ·nearWeights+0(SB), R14
+	MOVQ          ·nearRows+0(SB), R14
 	PREFETCHT0    (R9)(R14*1)
 	PREFETCHT0    64(R9)(R14*1)
 	PREFETCHT0    128(R9)(R14*1)
@@ -309,7 +309,7 @@ block4:
 	PREFETCHT0    384(R9)(R14*1)
 	PREFETCHT0    448(R9)(R14*1)
 	PREFETCHT0    512(R9)(R14*1)
-	MOVQ          ·farWeights+0(SB), R14
+	MOVQ          ·farRows+0(SB), R14
 	PREFETCHT1    (R9)(R14*1)
 	PREFETCHT1    64(R9)(R14*1)
 	PREFETCHT1    128(R9)(R14*1)
@@ -421,7 +421,7 @@ group8:
 	VXORPS Z7, Z7, Z7
 
 block8:
-	MOVQ          ·nearWeights+0(SB), R14
+	MOVQ          ·nearRows+0(SB), R14
 	PREFETCHT0    (R9)(R14*1)
 	PREFETCHT0    64(R9)(R14*1)
 	PREFETCHT0    128(R9)(R14*1)
@@ -431,7 +431,7 @@ block8:
 	PREFETCHT0    384(R9)(R14*1)
 	PREFETCHT0    448(R9)(R14*1)
 	PREFETCHT0    512(R9)(R14*1)
-	MOVQ          ·farWeights+0(SB), R14
+	MOVQ          ·farRows+0(SB), R14
 	PREFETCHT1    (R9)(R14*1)
 	PREFETCHT1    64(R9)(R14*1)
 	PREFETCHT1    128(R9)(R14*1)
@@ -747,13 +747,13 @@ group4:
 	VXORPS Z4, Z4, Z4
 
 block4:
-	MOVQ          ·nearWeights+0(SB), R14
+	MOVQ          ·nearRows+0(SB), R14
 	PREFETCHT0    (R9)(R14*1)
 	PREFETCHT0    64(R9)(R14*1)
 	PREFETCHT0    128(R9)(R14*1)
 	PREFETCHT0    192(R9)(R14*1)
 	PREFETCHT0    256(R9)(R14*1)
-	MOVQ          ·farWeights+0(SB), R14
+	MOVQ          ·farRows+0(SB), R14
 	PREFETCHT1    (R9)(R14*1)
 	PREFETCHT1    64(R9)(R14*1)
 	PREFETCHT1    128(R9)(R14*1)
@@ -873,13 +873,13 @@ group8:
 	VXORPS Z8, Z8, Z8
 
 block8:
-	MOVQ          ·nearWeights+0(SB), R14
+	MOVQ          ·nearRows+0(SB), R14
 	PREFETCHT0    (R9)(R14*1)
 	PREFETCHT0    64(R9)(R14*1)
 	PREFETCHT0    128(R9)(R14*1)
 	PREFETCHT0    192(R9)(R14*1)
 	PREFETCHT0    256(R9)(R14*1)
-	MOVQ          ·farWeights+0(SB), R14
+	MOVQ          ·farRows+0(SB), R14
 	PREFETCHT1    (R9)(R14*1)
 	PREFETCHT1    64(R9)(R14*1)
 	PREFETCHT1    128(R9)(R14*1)
@@ -1221,13 +1221,13 @@ group4:
 	VXORPS Z4, Z4, Z4
 
 block4:
-	MOVQ             ·nearWeights+0(SB), R14
+	MOVQ             ·nearRows+0(SB), R14
 	PREFETCHT0       (R9)(R14*1)
 	PREFETCHT0       64(R9)(R14*1)
 	PREFETCHT0       128(R9)(R14*1)
 	PREFETCHT0       192(R9)(R14*1)
 	PREFETCHT0       256(R9)(R14*1)
-	MOVQ             ·farWeights+0(SB), R14
+	MOVQ             ·farRows+0(SB), R14
 	PREFETCHT1       (R9)(R14*1)
 	PREFETCHT1       64(R9)(R14*1)
 	PREFETCHT1       128(R9)(R14*1)
@@ -1348,13 +1348,13 @@ group8:
 	VXORPS Z8, Z8, Z8
 
 block8:
-	MOVQ             ·nearWeights+0(SB), R14
+	MOVQ             ·nearRows+0(SB), R14
 	PREFETCHT0       (R9)(R14*1)
 	PREFETCHT0       64(R9)(R14*1)
 	PREFETCHT0       128(R9)(R14*1)
 	PREFETCHT0       192(R9)(R14*1)
 	PREFETCHT0       256(R9)(R14*1)
-	MOVQ             ·farWeights+0(SB), R14
+	MOVQ             ·farRows+0(SB), R14
 	PREFETCHT1       (R9)(R14*1)
 	PREFETCHT1       64(R9)(R14*1)
 	PREFETCHT1       128(R9)(R14*1)
@@ -1710,14 +1710,14 @@ group4:
 	VXORPS Z5, Z5, Z5
 
 block4:
-	MOVQ          ·nearWeights+0(SB), R14
+	MOVQ          ·nearRows+0(SB), R14
 	PREFETCHT0    (R9)(R14*1)
 	PREFETCHT0    64(R9)(R14*1)
 	PREFETCHT0    128(R9)(R14*1)
 	PREFETCHT0    192(R9)(R14*1)
 	PREFETCHT0    256(R9)(R14*1)
 	PREFETCHT0    320(R9)(R14*1)
-	MOVQ          ·farWeights+0(SB), R14
+	MOVQ          ·farRows+0(SB), R14
 	PREFETCHT1    (R9)(R14*1)
 	PREFETCHT1    64(R9)(R14*1)
 	PREFETCHT1    128(R9)(R14*1)
@@ -1854,14 +1854,14 @@ group8:
 	VXORPS Z9, Z9, Z9
 
 block8:
-	MOVQ          ·nearWeights+0(SB), R14
+	MOVQ          ·nearRows+0(SB), R14
 	PREFETCHT0    (R9)(R14*1)
 	PREFETCHT0    64(R9)(R14*1)
 	PREFETCHT0    128(R9)(R14*1)
 	PREFETCHT0    192(R9)(R14*1)
 	PREFETCHT0    256(R9)(R14*1)
 	PREFETCHT0    320(R9)(R14*1)
-	MOVQ          ·farWeights+0(SB), R14
+	MOVQ          ·farRows+0(SB), R14
 	PREFETCHT1    (R9)(R14*1)
 	PREFETCHT1    64(R9)(R14*1)
 	PREFETCHT1    128(R9)(R14*1)
@@ -2263,14 +2263,14 @@ group4:
 	VXORPS Z5, Z5, Z5
 
 block4:
-	MOVQ             ·nearWeights+0(SB), R14
+	MOVQ             ·nearRows+0(SB), R14
 	PREFETCHT0       (R9)(R14*1)
 	PREFETCHT0       64(R9)(R14*1)
 	PREFETCHT0       128(R9)(R14*1)
 	PREFETCHT0       192(R9)(R14*1)
 	PREFETCHT0       256(R9)(R14*1)
 	PREFETCHT0       320(R9)(R14*1)
-	MOVQ             ·farWeights+0(SB), R14
+	MOVQ             ·farRows+0(SB), R14
 	PREFETCHT1       (R9)(R14*1)
 	PREFETCHT1       64(R9)(R14*1)
 	PREFETCHT1       128(R9)(R14*1)
@@ -2408,14 +2408,14 @@ group8:
 	VXORPS Z9, Z9, Z9
 
 block8:
-	MOVQ             ·nearWeights+0(SB), R14
+	MOVQ             ·nearRows+0(SB), R14
 	PREFETCHT0       (R9)(R14*1)
 	PREFETCHT0       64(R9)(R14*1)
 	PREFETCHT0       128(R9)(R14*1)
 	PREFETCHT0       192(R9)(R14*1)
 	PREFETCHT0       256(R9)(R14*1)
 	PREFETCHT0       320(R9)(R14*1)
-	MOVQ             ·farWeights+0(SB), R14
+	MOVQ             ·farRows+0(SB), R14
 	PREFETCHT1       (R9)(R14*1)
 	PREFETCHT1       64(R9)(R14*1)
 	PREFETCHT1       128(R9)(R14*1)
@@ -2826,9 +2826,9 @@ group4:
 
 superblock4:
 	MOVQ         R9, R14
-	MOVQ         ·nearWeights+0(SB), R15
+	MOVQ         ·nearRows+0(SB), R15
 	PREFETCHT0   (R9)(R15*1)
-	MOVQ         ·farWeights+0(SB), R15
+	MOVQ         ·farRows+0(SB), R15
 	PREFETCHT1   (R9)(R15*1)
 	ADDQ         $0x00000040, R9
 	MOVL         $0x0f0f0f0f, R15
@@ -2838,11 +2838,11 @@ superblock4:
 	MOVQ         $0x00000008, R14
 
 block4:
-	MOVQ              ·nearWeights+0(SB), R15
+	MOVQ              ·nearRows+0(SB), R15
 	PREFETCHT0        (R9)(R15*1)
 	PREFETCHT0        64(R9)(R15*1)
 	PREFETCHT0        128(R9)(R15*1)
-	MOVQ              ·farWeights+0(SB), R15
+	MOVQ              ·farRows+0(SB), R15
 	PREFETCHT1        (R9)(R15*1)
 	PREFETCHT1        64(R9)(R15*1)
 	PREFETCHT1        128(R9)(R15*1)
@@ -3001,9 +3001,9 @@ group8:
 
 superblock8:
 	MOVQ         R9, R14
-	MOVQ         ·nearWeights+0(SB), R15
+	MOVQ         ·nearRows+0(SB), R15
 	PREFETCHT0   (R9)(R15*1)
-	MOVQ         ·farWeights+0(SB), R15
+	MOVQ         ·farRows+0(SB), R15
 	PREFETCHT1   (R9)(R15*1)
 	ADDQ         $0x00000040, R9
 	MOVL         $0x0f0f0f0f, R15
@@ -3013,11 +3013,11 @@ superblock8:
 	MOVQ         $0x00000008, R14
 
 block8:
-	MOVQ              ·nearWeights+0(SB), R15
+	MOVQ              ·nearRows+0(SB), R15
 	PREFETCHT0        (R9)(R15*1)
 	PREFETCHT0        64(R9)(R15*1)
 	PREFETCHT0        128(R9)(R15*1)
-	MOVQ              ·farWeights+0(SB), R15
+	MOVQ              ·farRows+0(SB), R15
 	PREFETCHT1        (R9)(R15*1)
 	PREFETCHT1        64(R9)(R15*1)
 	PREFETCHT1        128(R9)(R15*1)
@@ -3490,21 +3490,21 @@ group4:
 
 superblock4:
 	MOVQ       R9, R14
-	MOVQ       ·nearWeights+0(SB), R15
+	MOVQ       ·nearRows+0(SB), R15
 	PREFETCHT0 (R9)(R15*1)
-	MOVQ       ·farWeights+0(SB), R15
+	MOVQ       ·farRows+0(SB), R15
 	PREFETCHT1 (R9)(R15*1)
 	ADDQ       $0x00000020, R9
 	VCVTPH2PS  (R14), Z6
 	MOVQ       $0x00000008, R14
 
 block4:
-	MOVQ          ·nearWeights+0(SB), R15
+	MOVQ          ·nearRows+0(SB), R15
 	PREFETCHT0    (R9)(R15*1)
 	PREFETCHT0    64(R9)(R15*1)
 	PREFETCHT0    128(R9)(R15*1)
 	PREFETCHT0    192(R9)(R15*1)
-	MOVQ          ·farWeights+0(SB), R15
+	MOVQ          ·farRows+0(SB), R15
 	PREFETCHT1    (R9)(R15*1)
 	PREFETCHT1    64(R9)(R15*1)
 	PREFETCHT1    128(R9)(R15*1)
@@ -3670,21 +3670,21 @@ group8:
 
 superblock8:
 	MOVQ       R9, R14
-	MOVQ       ·nearWeights+0(SB), R15
+	MOVQ       ·nearRows+0(SB), R15
 	PREFETCHT0 (R9)(R15*1)
-	MOVQ       ·farWeights+0(SB), R15
+	MOVQ       ·farRows+0(SB), R15
 	PREFETCHT1 (R9)(R15*1)
 	ADDQ       $0x00000020, R9
 	VCVTPH2PS  (R14), Z10
 	MOVQ       $0x00000008, R14
 
 block8:
-	MOVQ          ·nearWeights+0(SB), R15
+	MOVQ          ·nearRows+0(SB), R15
 	PREFETCHT0    (R9)(R15*1)
 	PREFETCHT0    64(R9)(R15*1)
 	PREFETCHT0    128(R9)(R15*1)
 	PREFETCHT0    192(R9)(R15*1)
-	MOVQ          ·farWeights+0(SB), R15
+	MOVQ          ·farRows+0(SB), R15
 	PREFETCHT1    (R9)(R15*1)
 	PREFETCHT1    64(R9)(R15*1)
 	PREFETCHT1    128(R9)(R15*1)
@@ -4149,9 +4149,9 @@ group4:
 
 superblock4:
 	MOVQ       R9, R14
-	MOVQ       ·nearWeights+0(SB), R15
+	MOVQ       ·nearRows+0(SB), R15
 	PREFETCHT0 (R9)(R15*1)
-	MOVQ       ·farWeights+0(SB), R15
+	MOVQ       ·farRows+0(SB), R15
 	PREFETCHT1 (R9)(R15*1)
 	ADDQ       $0x00000040, R9
 	VCVTPH2PS  (R14), Z5
@@ -4159,13 +4159,13 @@ superblock4:
 	MOVQ       $0x00000008, R14
 
 block4:
-	MOVQ              ·nearWeights+0(SB), R15
+	MOVQ              ·nearRows+0(SB), R15
 	PREFETCHT0        (R9)(R15*1)
 	PREFETCHT0        64(R9)(R15*1)
 	PREFETCHT0        128(R9)(R15*1)
 	PREFETCHT0        192(R9)(R15*1)
 	PREFETCHT0        256(R9)(R15*1)
-	MOVQ              ·farWeights+0(SB), R15
+	MOVQ              ·farRows+0(SB), R15
 	PREFETCHT1        (R9)(R15*1)
 	PREFETCHT1        64(R9)(R15*1)
 	PREFETCHT1        128(R9)(R15*1)
@@ -4294,9 +4294,9 @@ group8:
 
 superblock8:
 	MOVQ       R9, R14
-	MOVQ       ·nearWeights+0(SB), R15
+	MOVQ       ·nearRows+0(SB), R15
 	PREFETCHT0 (R9)(R15*1)
-	MOVQ       ·farWeights+0(SB), R15
+	MOVQ       ·farRows+0(SB), R15
 	PREFETCHT1 (R9)(R15*1)
 	ADDQ       $0x00000040, R9
 	VCVTPH2PS  (R14), Z9
@@ -4304,13 +4304,13 @@ superblock8:
 	MOVQ       $0x00000008, R14
 
 block8:
-	MOVQ              ·nearWeights+0(SB), R15
+	MOVQ              ·nearRows+0(SB), R15
 	PREFETCHT0        (R9)(R15*1)
 	PREFETCHT0        64(R9)(R15*1)
 	PREFETCHT0        128(R9)(R15*1)
 	PREFETCHT0        192(R9)(R15*1)
 	PREFETCHT0        256(R9)(R15*1)
-	MOVQ              ·farWeights+0(SB), R15
+	MOVQ              ·farRows+0(SB), R15
 	PREFETCHT1        (R9)(R15*1)
 	PREFETCHT1        64(R9)(R15*1)
 	PREFETCHT1        128(R9)(R15*1)
@@ -4715,9 +4715,9 @@ group4:
 
 superblock4:
 	MOVQ       R9, R14
-	MOVQ       ·nearWeights+0(SB), R15
+	MOVQ       ·nearRows+0(SB), R15
 	PREFETCHT0 (R9)(R15*1)
-	MOVQ       ·farWeights+0(SB), R15
+	MOVQ       ·farRows+0(SB), R15
 	PREFETCHT1 (R9)(R15*1)
 	ADDQ       $0x00000040, R9
 	VCVTPH2PS  (R14), Z6
@@ -4725,14 +4725,14 @@ superblock4:
 	MOVQ       $0x00000008, R14
 
 block4:
-	MOVQ              ·nearWeights+0(SB), R15
+	MOVQ              ·nearRows+0(SB), R15
 	PREFETCHT0        (R9)(R15*1)
 	PREFETCHT0        64(R9)(R15*1)
 	PREFETCHT0        128(R9)(R15*1)
 	PREFETCHT0        192(R9)(R15*1)
 	PREFETCHT0        256(R9)(R15*1)
 	PREFETCHT0        320(R9)(R15*1)
-	MOVQ              ·farWeights+0(SB), R15
+	MOVQ              ·farRows+0(SB), R15
 	PREFETCHT1        (R9)(R15*1)
 	PREFETCHT1        64(R9)(R15*1)
 	PREFETCHT1        128(R9)(R15*1)
@@ -4878,9 +4878,9 @@ group8:
 
 superblock8:
 	MOVQ       R9, R14
-	MOVQ       ·nearWeights+0(SB), R15
+	MOVQ       ·nearRows+0(SB), R15
 	PREFETCHT0 (R9)(R15*1)
-	MOVQ       ·farWeights+0(SB), R15
+	MOVQ       ·farRows+0(SB), R15
 	PREFETCHT1 (R9)(R15*1)
 	ADDQ       $0x00000040, R9
 	VCVTPH2PS  (R14), Z10
@@ -4888,14 +4888,14 @@ superblock8:
 	MOVQ       $0x00000008, R14
 
 block8:
-	MOVQ              ·nearWeights+0(SB), R15
+	MOVQ              ·nearRows+0(SB), R15
 	PREFETCHT0        (R9)(R15*1)
 	PREFETCHT0        64(R9)(R15*1)
 	PREFETCHT0        128(R9)(R15*1)
 	PREFETCHT0        192(R9)(R15*1)
 	PREFETCHT0        256(R9)(R15*1)
 	PREFETCHT0        320(R9)(R15*1)
-	MOVQ              ·farWeights+0(SB), R15
+	MOVQ              ·farRows+0(SB), R15
 	PREFETCHT1        (R9)(R15*1)
 	PREFETCHT1        64(R9)(R15*1)
 	PREFETCHT1        128(R9)(R15*1)
@@ -5340,16 +5340,16 @@ group4:
 
 superblock4:
 	MOVQ       R9, R14
-	MOVQ       ·nearWeights+0(SB), R15
+	MOVQ       ·nearRows+0(SB), R15
 	PREFETCHT0 (R9)(R15*1)
-	MOVQ       ·farWeights+0(SB), R15
+	MOVQ       ·farRows+0(SB), R15
 	PREFETCHT1 (R9)(R15*1)
 	ADDQ       $0x00000020, R9
 	VCVTPH2PS  (R14), Z6
 	MOVQ       $0x00000008, R14
 
 block4:
-	MOVQ          ·nearWeights+0(SB), R15
+	MOVQ          ·nearRows+0(SB), R15
 	PREFETCHT0    (R9)(R15*1)
 	PREFETCHT0    64(R9)(R15*1)
 	PREFETCHT0    128(R9)(R15*1)
@@ -5357,7 +5357,7 @@ block4:
 	PREFETCHT0    256(R9)(R15*1)
 	PREFETCHT0    320(R9)(R15*1)
 	PREFETCHT0    384(R9)(R15*1)
-	MOVQ          ·farWeights+0(SB), R15
+	MOVQ          ·farRows+0(SB), R15
 	PREFETCHT1    (R9)(R15*1)
 	PREFETCHT1    64(R9)(R15*1)
 	PREFETCHT1    128(R9)(R15*1)
@@ -5524,16 +5524,16 @@ group8:
 
 superblock8:
 	MOVQ       R9, R14
-	MOVQ       ·nearWeights+0(SB), R15
+	MOVQ       ·nearRows+0(SB), R15
 	PREFETCHT0 (R9)(R15*1)
-	MOVQ       ·farWeights+0(SB), R15
+	MOVQ       ·farRows+0(SB), R15
 	PREFETCHT1 (R9)(R15*1)
 	ADDQ       $0x00000020, R9
 	VCVTPH2PS  (R14), Z10
 	MOVQ       $0x00000008, R14
 
 block8:
-	MOVQ          ·nearWeights+0(SB), R15
+	MOVQ          ·nearRows+0(SB), R15
 	PREFETCHT0    (R9)(R15*1)
 	PREFETCHT0    64(R9)(R15*1)
 	PREFETCHT0    128(R9)(R15*1)
@@ -5541,7 +5541,7 @@ block8:
 	PREFETCHT0    256(R9)(R15*1)
 	PREFETCHT0    320(R9)(R15*1)
 	PREFETCHT0    384(R9)(R15*1)
-	MOVQ          ·farWeights+0(SB), R15
+	MOVQ          ·farRows+0(SB), R15
 	PREFETCHT1    (R9)(R15*1)
 	PREFETCHT1    64(R9)(R15*1)
 	PREFETCHT1    128(R9)(R15*1)
@@ -5997,13 +5997,13 @@ group4:
 	VXORPS Z5, Z5, Z5
 
 block4:
-	MOVQ          ·nearWeights+0(SB), R14
+	MOVQ          ·nearRows+0(SB), R14
 	PREFETCHT0    (R9)(R14*1)
 	PREFETCHT0    64(R9)(R14*1)
 	PREFETCHT0    128(R9)(R14*1)
 	PREFETCHT0    192(R9)(R14*1)
 	PREFETCHT0    256(R9)(R14*1)
-	MOVQ          ·farWeights+0(SB), R14
+	MOVQ          ·farRows+0(SB), R14
 	PREFETCHT1    (R9)(R14*1)
 	PREFETCHT1    64(R9)(R14*1)
 	PREFETCHT1    128(R9)(R14*1)
@@ -6127,13 +6127,13 @@ group8:
 	VXORPS Z9, Z9, Z9
 
 block8:
-	MOVQ          ·nearWeights+0(SB), R14
+	MOVQ          ·nearRows+0(SB), R14
 	PREFETCHT0    (R9)(R14*1)
 	PREFETCHT0    64(R9)(R14*1)
 	PREFETCHT0    128(R9)(R14*1)
 	PREFETCHT0    192(R9)(R14*1)
 	PREFETCHT0    256(R9)(R14*1)
-	MOVQ          ·farWeights+0(SB), R14
+	MOVQ          ·farRows+0(SB), R14
 	PREFETCHT1    (R9)(R14*1)
 	PREFETCHT1    64(R9)(R14*1)
 	PREFETCHT1    128(R9)(R14*1)
@@ -6499,22 +6499,22 @@ group4:
 
 superblock4:
 	MOVQ       R9, R14
-	MOVQ       ·nearWeights+0(SB), R15
+	MOVQ       ·nearRows+0(SB), R15
 	PREFETCHT0 (R9)(R15*1)
-	MOVQ       ·farWeights+0(SB), R15
+	MOVQ       ·farRows+0(SB), R15
 	PREFETCHT1 (R9)(R15*1)
 	ADDQ       $0x00000020, R9
 	VCVTPH2PS  (R14), Z6
 	MOVQ       $0x00000008, R14
 
 block4:
-	MOVQ          ·nearWeights+0(SB), R15
+	MOVQ          ·nearRows+0(SB), R15
 	PREFETCHT0    (R9)(R15*1)
 	PREFETCHT0    64(R9)(R15*1)
 	PREFETCHT0    128(R9)(R15*1)
 	PREFETCHT0    192(R9)(R15*1)
 	PREFETCHT0    256(R9)(R15*1)
-	MOVQ          ·farWeights+0(SB), R15
+	MOVQ          ·farRows+0(SB), R15
 	PREFETCHT1    (R9)(R15*1)
 	PREFETCHT1    64(R9)(R15*1)
 	PREFETCHT1    128(R9)(R15*1)
@@ -6644,22 +6644,22 @@ group8:
 
 superblock8:
 	MOVQ       R9, R14
-	MOVQ       ·nearWeights+0(SB), R15
+	MOVQ       ·nearRows+0(SB), R15
 	PREFETCHT0 (R9)(R15*1)
-	MOVQ       ·farWeights+0(SB), R15
+	MOVQ       ·farRows+0(SB), R15
 	PREFETCHT1 (R9)(R15*1)
 	ADDQ       $0x00000020, R9
 	VCVTPH2PS  (R14), Z10
 	MOVQ       $0x00000008, R14
 
 block8:
-	MOVQ          ·nearWeights+0(SB), R15
+	MOVQ          ·nearRows+0(SB), R15
 	PREFETCHT0    (R9)(R15*1)
 	PREFETCHT0    64(R9)(R15*1)
 	PREFETCHT0    128(R9)(R15*1)
 	PREFETCHT0    192(R9)(R15*1)
 	PREFETCHT0    256(R9)(R15*1)
-	MOVQ          ·farWeights+0(SB), R15
+	MOVQ          ·farRows+0(SB), R15
 	PREFETCHT1    (R9)(R15*1)
 	PREFETCHT1    64(R9)(R15*1)
 	PREFETCHT1    128(R9)(R15*1)
@@ -7044,13 +7044,13 @@ group4:
 	VPBROADCASTD R14, Z8
 
 block4:
-	MOVQ          ·nearWeights+0(SB), R14
+	MOVQ          ·nearRows+0(SB), R14
 	PREFETCHT0    (R9)(R14*1)
 	PREFETCHT0    64(R9)(R14*1)
 	PREFETCHT0    128(R9)(R14*1)
 	PREFETCHT0    192(R9)(R14*1)
 	PREFETCHT0    256(R9)(R14*1)
-	MOVQ          ·farWeights+0(SB), R14
+	MOVQ          ·farRows+0(SB), R14
 	PREFETCHT1    (R9)(R14*1)
 	PREFETCHT1    64(R9)(R14*1)
 	PREFETCHT1    128(R9)(R14*1)
@@ -7185,13 +7185,13 @@ group8:
 	VPBROADCASTD R14, Z12
 
 block8:
-	MOVQ          ·nearWeights+0(SB), R14
+	MOVQ          ·nearRows+0(SB), R14
 	PREFETCHT0    (R9)(R14*1)
 	PREFETCHT0    64(R9)(R14*1)
 	PREFETCHT0    128(R9)(R14*1)
 	PREFETCHT0    192(R9)(R14*1)
 	PREFETCHT0    256(R9)(R14*1)
-	MOVQ          ·farWeights+0(SB), R14
+	MOVQ          ·farRows+0(SB), R14
 	PREFETCHT1    (R9)(R14*1)
 	PREFETCHT1    64(R9)(R14*1)
 	PREFETCHT1    128(R9)(R14*1)
@@ -7547,7 +7547,7 @@ group4:
 	VXORPS Z3, Z3, Z3
 
 block4:
-	MOVQ          ·nearWeights+0(SB), R14
+	MOVQ          ·nearRows+0(SB), R14
 	PREFETCHT0    (R9)(R14*1)
 	PREFETCHT0    64(R9)(R14*1)
 	PREFETCHT0    128(R9)(R14*1)
@@ -7558,7 +7558,7 @@ block4:
 	PREFETCHT0    448(R9)(R14*1)
 	PREFETCHT0    512(R9)(R14*1)
 	PREFETCHT0    576(R9)(R14*1)
-	MOVQ          ·farWeights+0(SB), R14
+	MOVQ          ·farRows+0(SB), R14
 	PREFETCHT1    (R9)(R14*1)
 	PREFETCHT1    64(R9)(R14*1)
 	PREFETCHT1    128(R9)(R14*1)
@@ -7688,7 +7688,7 @@ group8:
 	VXORPS Z7, Z7, Z7
 
 block8:
-	MOVQ          ·nearWeights+0(SB), R14
+	MOVQ          ·nearRows+0(SB), R14
 	PREFETCHT0    (R9)(R14*1)
 	PREFETCHT0    64(R9)(R14*1)
 	PREFETCHT0    128(R9)(R14*1)
@@ -7699,7 +7699,7 @@ block8:
 	PREFETCHT0    448(R9)(R14*1)
 	PREFETCHT0    512(R9)(R14*1)
 	PREFETCHT0    576(R9)(R14*1)
-	MOVQ          ·farWeights+0(SB), R14
+	MOVQ          ·farRows+0(SB), R14
 	PREFETCHT1    (R9)(R14*1)
 	PREFETCHT1    64(R9)(R14*1)
 	PREFETCHT1    128(R9)(R14*1)

@@ -21,7 +21,7 @@ func (s set) gemvRows(l layout) {
 	step, groups, stride := arg("step"), arg("groups"), arg("stride")
 	SHLQ(U8(2), ld)
 	w, a, a4, left, step3 := GP64(), GP64(), GP64(), GP64(), times(step, 3)
-	b, c := s.weights(l, w), &scales{set: s, layout: l, w: w}
+	b, c := s.weights(l, w), &scales{set: s, layout: l, w: w, rows: true}
 	records := strided(a, a4, step, step3, 8)
 	some := func(rows int) {
 		name := fmt.Sprint(rows)

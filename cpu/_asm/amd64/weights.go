@@ -211,6 +211,7 @@ type scales struct {
 	set
 	layout
 	w        Register
+	rows     bool     // several are multiplied
 	head     Register // for super: of the superblock
 	d, dmin  []VecVirtual
 	nibble   Op         // for joint
@@ -356,11 +357,15 @@ func (l layout) count() int {
 // fetch asks for the lines that lie near and far bytes behind the next bytes at w, into L1 and L2 (see ahead
 // in package cpu). Where many rows are multiplied no register is left to keep the two in.
 func (c *scales) fetch(bytes int) {
-	near := variable("nearWeights")
+	nearName, farName := "nearWeights", "farWeights"
+	if c.rows {
+		nearName, farName = "nearRows", "farRows"
+	}
+	near := variable(nearName)
 	for at := 0; at < bytes; at += 64 {
 		PREFETCHT0(mem(c.w, at).Idx(near, 1))
 	}
-	far := variable("farWeights")
+	far := variable(farName)
 	for at := 0; at < bytes; at += 64 {
 		PREFETCHT1(mem(c.w, at).Idx(far, 1))
 	}
