@@ -3,7 +3,6 @@ package cpu
 import (
 	"context"
 	"math"
-	"unsafe"
 
 	"drover/backend"
 	"drover/internal/quant"
@@ -34,11 +33,7 @@ func (s *stage) prepare(threads int, cpus places) {
 		s.accum, s.widenValues = s.k.accumF16, func(dst *float32, v *byte) { s.k.widenF16(dst, v, page) }
 	}
 	s.layersByBlock()
-	if s.k.prefetch != nil {
-		const row = 32 // two lines
-		s.pool.ahead = s.ahead
-		s.pool.fetch = func(b []byte) { s.k.prefetch((*float32)(unsafe.Pointer(&b[0])), row, fetchStep/4/row) }
-	}
+	s.pool.ahead = s.ahead
 }
 
 // Forward sends a batch through the blocks of a run.

@@ -40,8 +40,9 @@ func (d *device) Load(ctx context.Context, m *backend.Model, runs []backend.Rang
 	return s, nil
 }
 
-// chunkBytes is about how much of a matrix a loader reads at once.
-const chunkBytes = 1 << 20
+// chunkBytes is about how much of a matrix a loader reads at once, before it lets go of the file's pages, for which
+// all processors are told to forget them.
+const chunkBytes = 4 << 20
 
 // chunk is groups [lo, hi) of one expert's part of a matrix.
 type chunk struct {

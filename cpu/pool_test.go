@@ -72,11 +72,12 @@ func TestAhead(t *testing.T) {
 	next := memory[:3*fetchStep+100]
 	var got []int
 	p.ahead = func(id int) []byte { return next }
-	p.fetch = func(b []byte) {
+	p.fetch = func(b []byte) byte {
 		if len(b) != fetchStep {
 			t.Errorf("%d bytes at once", len(b))
 		}
 		got = append(got, int(uintptr(unsafe.Pointer(&b[0]))-uintptr(unsafe.Pointer(&memory[0]))))
+		return 0
 	}
 	waits := func(n int, want ...int) {
 		t.Helper()

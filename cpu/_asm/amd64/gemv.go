@@ -6,6 +6,10 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
+// recordsAhead is how many blocks ahead gemv asks for activations: those of a long row, which every group reads
+// again, have left the L1 cache meanwhile, since the weights go through it.
+const recordsAhead = 2
+
 // gemv writes the products of groups with one row. The limit is the memory that
 // brings the weights: they are read in the order in which they lie, group after
 // group, and asked for some KiB ahead.
@@ -27,6 +31,7 @@ func (s set) gemv(l layout) {
 			s.zero(v)
 		}
 		c.blocks(left, func() {
+			PREFETCHT0(mem(a, recordsAhead*64))
 			d.block(b, c, acc)
 			ADDQ(num(64), a)
 		})
