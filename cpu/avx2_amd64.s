@@ -629,11 +629,11 @@ TEXT ·gemvQ8_0AVX2(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -885,11 +885,11 @@ TEXT ·gemvQ4_0AVX2(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -1121,11 +1121,11 @@ TEXT ·gemvQ4_1AVX2(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -1346,11 +1346,11 @@ TEXT ·gemvQ5_0AVX2(SB), NOSPLIT, $0-48
 	VPBROADCASTD X2, Y2
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y3
+	VMOVUPS 32(AX), Y4
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -1701,11 +1701,11 @@ TEXT ·gemvQ5_1AVX2(SB), NOSPLIT, $0-48
 	VPBROADCASTD X2, Y2
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y3
+	VMOVUPS 32(AX), Y4
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -2041,12 +2041,12 @@ TEXT ·gemvQ2_KAVX2(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R11
@@ -2388,12 +2388,12 @@ TEXT ·gemvQ3_KAVX2(SB), NOSPLIT, $0-48
 	VPBROADCASTD X2, Y2
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y3
+	VMOVUPS 32(AX), Y4
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R12
@@ -2807,12 +2807,12 @@ TEXT ·gemvQ4_KAVX2(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R11
@@ -3082,12 +3082,12 @@ TEXT ·gemvQ5_KAVX2(SB), NOSPLIT, $0-48
 	VPBROADCASTD X2, Y2
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y3
+	VMOVUPS 32(AX), Y4
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R12
@@ -3472,12 +3472,12 @@ TEXT ·gemvQ6_KAVX2(SB), NOSPLIT, $0-48
 	VPBROADCASTD X2, Y2
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y3
+	VMOVUPS 32(AX), Y4
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R12
@@ -3901,11 +3901,11 @@ TEXT ·gemvIQ4_NLAVX2(SB), NOSPLIT, $0-48
 	VPXOR          Y3, Y1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y3
+	VMOVUPS 32(AX), Y4
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -4198,12 +4198,12 @@ TEXT ·gemvIQ4_XSAVX2(SB), NOSPLIT, $0-48
 	VPXOR          Y3, Y1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y3
+	VMOVUPS 32(AX), Y4
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R11
@@ -4534,8 +4534,8 @@ group:
 	MOVQ         CX, R8
 	MOVQ         DX, R9
 	MOVQ         BX, R10
-	VXORPS       Y3, Y3, Y3
-	VXORPS       Y4, Y4, Y4
+	VMOVUPS      (AX), Y3
+	VMOVUPS      32(AX), Y4
 	MOVL         $0x00200000, R11
 	VMOVD        R11, X5
 	VPBROADCASTD X5, Y5
@@ -4849,11 +4849,11 @@ TEXT ·gemvI8AVX2(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -15206,19 +15206,19 @@ TEXT ·gemvF32AVX2(SB), NOSPLIT, $0-48
 	IMUL3Q $0x00000003, DI, R13
 
 four:
-	CMPQ   SI, $0x04
-	JLT    one
-	MOVQ   CX, R8
-	MOVQ   DX, R11
-	MOVQ   BX, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	CMPQ    SI, $0x04
+	JLT     one
+	MOVQ    CX, R8
+	MOVQ    DX, R11
+	MOVQ    BX, R12
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
 
 columns4:
 	LEAQ         (R8)(R9*1), R14
@@ -15266,13 +15266,13 @@ columns4:
 	JMP          four
 
 one:
-	TESTQ  SI, SI
-	JZ     done
-	MOVQ   CX, R8
-	MOVQ   DX, R11
-	MOVQ   BX, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
+	TESTQ   SI, SI
+	JZ      done
+	MOVQ    CX, R8
+	MOVQ    DX, R11
+	MOVQ    BX, R12
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
 
 columns1:
 	LEAQ         (R8)(R9*1), R13
@@ -15392,21 +15392,21 @@ TEXT ·gemvF16AVX2(SB), NOSPLIT, $0-48
 	IMUL3Q $0x00000003, DI, R13
 
 four:
-	CMPQ   SI, $0x04
-	JLT    one
-	MOVQ   CX, R8
-	MOVQ   DX, R11
-	MOVQ   BX, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	SHRQ   $0x01, R12
-	JZ     odd4
+	CMPQ    SI, $0x04
+	JLT     one
+	MOVQ    CX, R8
+	MOVQ    DX, R11
+	MOVQ    BX, R12
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
+	SHRQ    $0x01, R12
+	JZ      odd4
 
 columns4:
 	LEAQ         (R8)(R9*1), R14
@@ -15497,15 +15497,15 @@ sums4:
 	JMP     four
 
 one:
-	TESTQ  SI, SI
-	JZ     done
-	MOVQ   CX, R8
-	MOVQ   DX, R11
-	MOVQ   BX, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	SHRQ   $0x01, R12
-	JZ     odd1
+	TESTQ   SI, SI
+	JZ      done
+	MOVQ    CX, R8
+	MOVQ    DX, R11
+	MOVQ    BX, R12
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	SHRQ    $0x01, R12
+	JZ      odd1
 
 columns1:
 	LEAQ         (R8)(R9*1), R13
@@ -15644,21 +15644,21 @@ TEXT ·gemvBF16AVX2(SB), NOSPLIT, $0-48
 	IMUL3Q $0x00000003, DI, R13
 
 four:
-	CMPQ   SI, $0x04
-	JLT    one
-	MOVQ   CX, R8
-	MOVQ   DX, R11
-	MOVQ   BX, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	SHRQ   $0x01, R12
-	JZ     odd4
+	CMPQ    SI, $0x04
+	JLT     one
+	MOVQ    CX, R8
+	MOVQ    DX, R11
+	MOVQ    BX, R12
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
+	SHRQ    $0x01, R12
+	JZ      odd4
 
 columns4:
 	LEAQ         (R8)(R9*1), R14
@@ -15773,15 +15773,15 @@ sums4:
 	JMP     four
 
 one:
-	TESTQ  SI, SI
-	JZ     done
-	MOVQ   CX, R8
-	MOVQ   DX, R11
-	MOVQ   BX, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	SHRQ   $0x01, R12
-	JZ     odd1
+	TESTQ   SI, SI
+	JZ      done
+	MOVQ    CX, R8
+	MOVQ    DX, R11
+	MOVQ    BX, R12
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	SHRQ    $0x01, R12
+	JZ      odd1
 
 columns1:
 	LEAQ         (R8)(R9*1), R13

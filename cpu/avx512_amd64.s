@@ -211,10 +211,10 @@ TEXT ·gemvQ8_0AVX512(SB), NOSPLIT, $0-48
 	MOVQ stride+40(FP), DI
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z0, Z0, Z0
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z0
 
 block:
 	MOVQ          ·nearWeights+0(SB), R11
@@ -290,14 +290,31 @@ TEXT ·gemvRowsQ8_0AVX512(SB), NOSPLIT, $0-72
 	JGT    many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z0
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z1
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block4:
 	MOVQ          ·nearRows+0(SB), R14
@@ -408,18 +425,51 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z0
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z1
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block8:
 	MOVQ          ·nearRows+0(SB), R14
@@ -660,10 +710,10 @@ TEXT ·gemvQ4_0AVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z2, Z2, Z2
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z2
 
 block:
 	MOVQ          ·nearWeights+0(SB), R11
@@ -739,14 +789,31 @@ TEXT ·gemvRowsQ4_0AVX512(SB), NOSPLIT, $0-72
 	JGT          many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z1
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z4
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block4:
 	MOVQ          ·nearRows+0(SB), R14
@@ -861,18 +928,51 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z1
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z8
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block8:
 	MOVQ          ·nearRows+0(SB), R14
@@ -1133,10 +1233,10 @@ TEXT ·gemvQ4_1AVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z2, Z2, Z2
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z2
 
 block:
 	MOVQ          ·nearWeights+0(SB), R11
@@ -1214,14 +1314,31 @@ TEXT ·gemvRowsQ4_1AVX512(SB), NOSPLIT, $0-72
 	JGT          many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z1
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z4
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block4:
 	MOVQ             ·nearRows+0(SB), R14
@@ -1337,18 +1454,51 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z1
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z8
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block8:
 	MOVQ             ·nearRows+0(SB), R14
@@ -1602,10 +1752,10 @@ TEXT ·gemvQ5_0AVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z2, Z2, Z2
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z2
 
 block:
 	MOVQ          ·nearWeights+0(SB), R11
@@ -1704,14 +1854,31 @@ TEXT ·gemvRowsQ5_0AVX512(SB), NOSPLIT, $0-72
 	JGT          many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z5
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block4:
 	MOVQ          ·nearRows+0(SB), R14
@@ -1844,18 +2011,51 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	VXORPS  Z9, Z9, Z9
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z8
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z9
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block8:
 	MOVQ          ·nearRows+0(SB), R14
@@ -2154,10 +2354,10 @@ TEXT ·gemvQ5_1AVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z2, Z2, Z2
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z2
 
 block:
 	MOVQ          ·nearWeights+0(SB), R11
@@ -2258,14 +2458,31 @@ TEXT ·gemvRowsQ5_1AVX512(SB), NOSPLIT, $0-72
 	JGT          many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z5
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block4:
 	MOVQ             ·nearRows+0(SB), R14
@@ -2399,18 +2616,51 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	VXORPS  Z9, Z9, Z9
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z8
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z9
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block8:
 	MOVQ             ·nearRows+0(SB), R14
@@ -2702,11 +2952,11 @@ TEXT ·gemvQ2_KAVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z0
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z1, Z1, Z1
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z1
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ         R8, R11
@@ -2820,15 +3070,32 @@ TEXT ·gemvRowsQ2_KAVX512(SB), NOSPLIT, $0-72
 	JGT          many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	SHRQ   $0x03, R12
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z1
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z4
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
+	SHRQ $0x03, R12
 
 superblock4:
 	MOVQ         R9, R14
@@ -2991,19 +3258,52 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	SHRQ   $0x03, R12
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z1
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z8
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
+	SHRQ $0x03, R12
 
 superblock8:
 	MOVQ         R9, R14
@@ -3346,7 +3646,7 @@ block:
 	RET
 
 // func gemvQ3_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·gemvQ3_KAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -3362,11 +3662,11 @@ TEXT ·gemvQ3_KAVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z2, Z2, Z2
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z2
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R11
@@ -3485,15 +3785,32 @@ TEXT ·gemvRowsQ3_KAVX512(SB), NOSPLIT, $0-72
 	JGT          many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	SHRQ   $0x03, R12
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z5
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
+	SHRQ $0x03, R12
 
 superblock4:
 	MOVQ       R9, R14
@@ -3661,19 +3978,52 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	SHRQ   $0x03, R12
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	VXORPS  Z9, Z9, Z9
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z8
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z9
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
+	SHRQ $0x03, R12
 
 superblock8:
 	MOVQ       R9, R14
@@ -4046,11 +4396,11 @@ TEXT ·gemvQ4_KAVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z2, Z2, Z2
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z2
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R11
@@ -4145,15 +4495,32 @@ TEXT ·gemvRowsQ4_KAVX512(SB), NOSPLIT, $0-72
 	JGT          many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	SHRQ   $0x03, R12
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z1
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z4
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
+	SHRQ $0x03, R12
 
 superblock4:
 	MOVQ       R9, R14
@@ -4286,19 +4653,52 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	SHRQ   $0x03, R12
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z1
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z8
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
+	SHRQ $0x03, R12
 
 superblock8:
 	MOVQ       R9, R14
@@ -4590,11 +4990,11 @@ TEXT ·gemvQ5_KAVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z2, Z2, Z2
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z2
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R11
@@ -4712,15 +5112,32 @@ TEXT ·gemvRowsQ5_KAVX512(SB), NOSPLIT, $0-72
 	JGT          many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	SHRQ   $0x03, R12
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z5
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
+	SHRQ $0x03, R12
 
 superblock4:
 	MOVQ       R9, R14
@@ -4871,19 +5288,52 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	SHRQ   $0x03, R12
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	VXORPS  Z9, Z9, Z9
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z8
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z9
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
+	SHRQ $0x03, R12
 
 superblock8:
 	MOVQ       R9, R14
@@ -5199,7 +5649,7 @@ block:
 	RET
 
 // func gemvQ6_KAVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·gemvQ6_KAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
@@ -5213,11 +5663,11 @@ TEXT ·gemvQ6_KAVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD R8, Z1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z2, Z2, Z2
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z2
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R11
@@ -5338,15 +5788,32 @@ TEXT ·gemvRowsQ6_KAVX512(SB), NOSPLIT, $0-72
 	JGT          many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	SHRQ   $0x03, R12
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z5
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
+	SHRQ $0x03, R12
 
 superblock4:
 	MOVQ       R9, R14
@@ -5518,19 +5985,52 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	SHRQ   $0x03, R12
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	VXORPS  Z9, Z9, Z9
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z8
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z9
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
+	SHRQ $0x03, R12
 
 superblock8:
 	MOVQ       R9, R14
@@ -5908,10 +6408,10 @@ TEXT ·gemvIQ4_NLAVX512(SB), NOSPLIT, $0-48
 	VBROADCASTI32X4 iq4nl<>+0(SB), Z1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z2, Z2, Z2
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z2
 
 block:
 	MOVQ          ·nearWeights+0(SB), R11
@@ -5998,14 +6498,31 @@ TEXT ·gemvRowsIQ4_NLAVX512(SB), NOSPLIT, $0-72
 	JGT             many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z5
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block4:
 	MOVQ          ·nearRows+0(SB), R14
@@ -6124,18 +6641,51 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	VXORPS  Z9, Z9, Z9
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z8
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z9
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block8:
 	MOVQ          ·nearRows+0(SB), R14
@@ -6394,11 +6944,11 @@ TEXT ·gemvIQ4_XSAVX512(SB), NOSPLIT, $0-48
 	VBROADCASTI32X4 iq4nl<>+0(SB), Z1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z2, Z2, Z2
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z2
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R11
@@ -6499,15 +7049,32 @@ TEXT ·gemvRowsIQ4_XSAVX512(SB), NOSPLIT, $0-72
 	JGT             many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	SHRQ   $0x03, R12
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z5
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
+	SHRQ $0x03, R12
 
 superblock4:
 	MOVQ       R9, R14
@@ -6640,19 +7207,52 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	SHRQ   $0x03, R12
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	VXORPS  Z9, Z9, Z9
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z8
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z9
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
+	SHRQ $0x03, R12
 
 superblock8:
 	MOVQ       R9, R14
@@ -6943,7 +7543,7 @@ group:
 	MOVQ         CX, R8
 	MOVQ         DX, R9
 	MOVQ         BX, R10
-	VXORPS       Z2, Z2, Z2
+	VMOVUPS      (AX), Z2
 	MOVL         $0x00200000, R11
 	VPBROADCASTD R11, Z3
 	MOVL         $0x00600000, R11
@@ -7041,14 +7641,31 @@ TEXT ·gemvRowsMXFP4AVX512(SB), NOSPLIT, $0-72
 	JGT             many
 
 group4:
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z5
+
+loaded4:
 	MOVQ         DX, R9
 	MOVQ         BX, R10
 	LEAQ         (BX)(SI*4), R11
 	MOVQ         n+40(FP), R12
-	VXORPS       Z2, Z2, Z2
-	VXORPS       Z3, Z3, Z3
-	VXORPS       Z4, Z4, Z4
-	VXORPS       Z5, Z5, Z5
 	MOVL         $0x00200000, R14
 	VPBROADCASTD R14, Z6
 	MOVL         $0x00600000, R14
@@ -7178,18 +7795,51 @@ stored4:
 
 many:
 group8:
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VXORPS  Z8, Z8, Z8
+	VXORPS  Z9, Z9, Z9
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z8
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z9
+
+loaded8:
 	MOVQ         DX, R9
 	MOVQ         BX, R10
 	LEAQ         (BX)(SI*4), R11
 	MOVQ         n+40(FP), R12
-	VXORPS       Z2, Z2, Z2
-	VXORPS       Z3, Z3, Z3
-	VXORPS       Z4, Z4, Z4
-	VXORPS       Z5, Z5, Z5
-	VXORPS       Z6, Z6, Z6
-	VXORPS       Z7, Z7, Z7
-	VXORPS       Z8, Z8, Z8
-	VXORPS       Z9, Z9, Z9
 	MOVL         $0x00200000, R14
 	VPBROADCASTD R14, Z10
 	MOVL         $0x00600000, R14
@@ -7457,7 +8107,7 @@ block:
 	RET
 
 // func gemvI8AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·gemvI8AVX512(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ w+8(FP), CX
@@ -7467,10 +8117,10 @@ TEXT ·gemvI8AVX512(SB), NOSPLIT, $0-48
 	MOVQ stride+40(FP), DI
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Z0, Z0, Z0
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Z0
 
 block:
 	MOVQ          ·nearWeights+0(SB), R11
@@ -7551,14 +8201,31 @@ TEXT ·gemvRowsI8AVX512(SB), NOSPLIT, $0-72
 	JGT    many
 
 group4:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z0
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z1
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded4
+	VMOVUPS (R9), Z3
+
+loaded4:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block4:
 	MOVQ          ·nearRows+0(SB), R14
@@ -7688,18 +8355,51 @@ stored4:
 
 many:
 group8:
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	LEAQ   (BX)(SI*4), R11
-	MOVQ   n+40(FP), R12
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	MOVQ    AX, R9
+	MOVQ    rows+64(FP), R12
+	VMOVUPS (R9), Z0
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z1
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z2
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z3
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z4
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z5
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z6
+	ADDQ    CX, R9
+	DECQ    R12
+	JZ      loaded8
+	VMOVUPS (R9), Z7
+
+loaded8:
+	MOVQ DX, R9
+	MOVQ BX, R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ n+40(FP), R12
 
 block8:
 	MOVQ          ·nearRows+0(SB), R14
@@ -16107,7 +16807,7 @@ nibbles:
 	RET
 
 // func gemvF32AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512F, MMX+
 TEXT ·gemvF32AVX512(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -16120,15 +16820,15 @@ TEXT ·gemvF32AVX512(SB), NOSPLIT, $0-48
 	IMUL3Q $0x00000003, DI, R13
 
 four:
-	CMPQ   SI, $0x04
-	JLT    one
-	MOVQ   CX, R8
-	MOVQ   DX, R11
-	MOVQ   BX, R12
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
+	CMPQ    SI, $0x04
+	JLT     one
+	MOVQ    CX, R8
+	MOVQ    DX, R11
+	MOVQ    BX, R12
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
 
 columns4:
 	LEAQ         (R8)(R9*1), R14
@@ -16164,12 +16864,12 @@ columns4:
 	JMP          four
 
 one:
-	TESTQ  SI, SI
-	JZ     done
-	MOVQ   CX, R8
-	MOVQ   DX, R11
-	MOVQ   BX, R12
-	VXORPS Z0, Z0, Z0
+	TESTQ   SI, SI
+	JZ      done
+	MOVQ    CX, R8
+	MOVQ    DX, R11
+	MOVQ    BX, R12
+	VMOVUPS (AX), Z0
 
 columns1:
 	LEAQ         (R8)(R9*1), R13
@@ -16264,7 +16964,7 @@ column:
 	RET
 
 // func gemvF16AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512F, MMX+
 TEXT ·gemvF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -16277,17 +16977,17 @@ TEXT ·gemvF16AVX512(SB), NOSPLIT, $0-48
 	IMUL3Q $0x00000003, DI, R13
 
 four:
-	CMPQ   SI, $0x04
-	JLT    one
-	MOVQ   CX, R8
-	MOVQ   DX, R11
-	MOVQ   BX, R12
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	SHRQ   $0x01, R12
-	JZ     odd4
+	CMPQ    SI, $0x04
+	JLT     one
+	MOVQ    CX, R8
+	MOVQ    DX, R11
+	MOVQ    BX, R12
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	SHRQ    $0x01, R12
+	JZ      odd4
 
 columns4:
 	LEAQ         (R8)(R9*1), R14
@@ -16350,14 +17050,14 @@ sums4:
 	JMP     four
 
 one:
-	TESTQ  SI, SI
-	JZ     done
-	MOVQ   CX, R8
-	MOVQ   DX, R11
-	MOVQ   BX, R12
-	VXORPS Z0, Z0, Z0
-	SHRQ   $0x01, R12
-	JZ     odd1
+	TESTQ   SI, SI
+	JZ      done
+	MOVQ    CX, R8
+	MOVQ    DX, R11
+	MOVQ    BX, R12
+	VMOVUPS (AX), Z0
+	SHRQ    $0x01, R12
+	JZ      odd1
 
 columns1:
 	LEAQ         (R8)(R9*1), R13
@@ -16467,7 +17167,7 @@ column:
 	RET
 
 // func gemvBF16AVX512(dst *float32, w *byte, act *byte, n int, groups int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512F, MMX+
 TEXT ·gemvBF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ   dst+0(FP), AX
 	MOVQ   w+8(FP), CX
@@ -16480,17 +17180,17 @@ TEXT ·gemvBF16AVX512(SB), NOSPLIT, $0-48
 	IMUL3Q $0x00000003, DI, R13
 
 four:
-	CMPQ   SI, $0x04
-	JLT    one
-	MOVQ   CX, R8
-	MOVQ   DX, R11
-	MOVQ   BX, R12
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	SHRQ   $0x01, R12
-	JZ     odd4
+	CMPQ    SI, $0x04
+	JLT     one
+	MOVQ    CX, R8
+	MOVQ    DX, R11
+	MOVQ    BX, R12
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	SHRQ    $0x01, R12
+	JZ      odd4
 
 columns4:
 	LEAQ         (R8)(R9*1), R14
@@ -16565,14 +17265,14 @@ sums4:
 	JMP     four
 
 one:
-	TESTQ  SI, SI
-	JZ     done
-	MOVQ   CX, R8
-	MOVQ   DX, R11
-	MOVQ   BX, R12
-	VXORPS Z0, Z0, Z0
-	SHRQ   $0x01, R12
-	JZ     odd1
+	TESTQ   SI, SI
+	JZ      done
+	MOVQ    CX, R8
+	MOVQ    DX, R11
+	MOVQ    BX, R12
+	VMOVUPS (AX), Z0
+	SHRQ    $0x01, R12
+	JZ      odd1
 
 columns1:
 	LEAQ         (R8)(R9*1), R13

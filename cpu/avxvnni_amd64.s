@@ -603,11 +603,11 @@ TEXT ·gemvQ8_0AVXVNNI(SB), NOSPLIT, $0-48
 	MOVQ stride+40(FP), DI
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -716,11 +716,11 @@ TEXT ·gemvQ4_0AVXVNNI(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -832,11 +832,11 @@ TEXT ·gemvQ4_1AVXVNNI(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -952,11 +952,11 @@ TEXT ·gemvQ5_0AVXVNNI(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -1134,11 +1134,11 @@ TEXT ·gemvQ5_1AVXVNNI(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -1320,12 +1320,12 @@ TEXT ·gemvQ2_KAVXVNNI(SB), NOSPLIT, $0-48
 	VPBROADCASTD X0, Y0
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y1
+	VMOVUPS 32(AX), Y2
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R11
@@ -1511,12 +1511,12 @@ TEXT ·gemvQ3_KAVXVNNI(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R12
@@ -1725,12 +1725,12 @@ TEXT ·gemvQ4_KAVXVNNI(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R11
@@ -1869,12 +1869,12 @@ TEXT ·gemvQ5_KAVXVNNI(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R12
@@ -2079,12 +2079,12 @@ TEXT ·gemvQ6_KAVXVNNI(SB), NOSPLIT, $0-48
 	VPBROADCASTD X1, Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R12
@@ -2293,11 +2293,11 @@ TEXT ·gemvIQ4_NLAVXVNNI(SB), NOSPLIT, $0-48
 	VBROADCASTI128 iq4nl<>+0(SB), Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11
@@ -2428,12 +2428,12 @@ TEXT ·gemvIQ4_XSAVXVNNI(SB), NOSPLIT, $0-48
 	VBROADCASTI128 iq4nl<>+0(SB), Y1
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	SHRQ   $0x03, R10
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y2
+	VMOVUPS 32(AX), Y3
+	SHRQ    $0x03, R10
 
 superblock:
 	MOVQ       R8, R11
@@ -2584,8 +2584,8 @@ group:
 	MOVQ         CX, R8
 	MOVQ         DX, R9
 	MOVQ         BX, R10
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
+	VMOVUPS      (AX), Y2
+	VMOVUPS      32(AX), Y3
 	MOVL         $0x00200000, R11
 	VMOVD        R11, X4
 	VPBROADCASTD X4, Y4
@@ -2725,11 +2725,11 @@ TEXT ·gemvI8AVXVNNI(SB), NOSPLIT, $0-48
 	MOVQ stride+40(FP), DI
 
 group:
-	MOVQ   CX, R8
-	MOVQ   DX, R9
-	MOVQ   BX, R10
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    BX, R10
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
 
 block:
 	MOVQ         ·nearWeights+0(SB), R11

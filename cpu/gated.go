@@ -70,10 +70,8 @@ func (s *stage) gatedRows(q *product, in *input, lo, hi, worker int) {
 func (s *stage) gatedTimes(q *product, in *input, lo, first, last, worker int) {
 	n, out := in.cols/blockCols, s.config.FFN/blockCols
 	var w [2 * gatedGroups]*byte
-	for i := range gatedGroups {
-		w[i] = s.panelOf(q.m, 0, lo+i, worker, i)
-		w[gatedGroups+i] = s.panelOf(q.up, 0, lo+i, worker, gatedGroups+i)
-	}
+	s.panelsOf(w[:], q.m, 0, lo, lo+gatedGroups, worker, 0, q.m.unpacks(s.k))
+	s.panelsOf(w[gatedGroups:], q.up, 0, lo, lo+gatedGroups, worker, gatedGroups, q.up.unpacks(s.k))
 	gate, up := &s.tiles[worker][0], &s.tiles[worker][tileSize]
 	record, strip := s.k.recordBytes(), s.k.strip(n)
 	to := s.gatedAct()[lo/gatedGroups*s.k.panel()*record:]

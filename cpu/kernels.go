@@ -9,7 +9,8 @@ import "unsafe"
 //
 // Packed weights of a group are read from front to back: blocks one after
 // another, each followed by its scales; the formats with superblocks have 16 f16 d,
-// and 16 f16 dmin, before every 8. A group's size is rounded up to 64 bytes. A block is
+// and 16 f16 dmin, before every 8. A group's size is rounded up to 64 bytes. Groups of long
+// rows lie in strips (strips.go). A block is
 //
 //	Q8_0         512: 8 vectors of weight+128            and 32: 16 f16 scales
 //	Q4_0, IQ4_NL 256: 4 vectors, low nibble column 4j+b, high nibble column 16+4j+b
@@ -182,7 +183,8 @@ type kernels struct {
 	// alone: what one line reads of a cache is not asked for ahead.
 	alone bool
 
-	// gemv: dst[16*groups] = packed groups (stride groupBytes) times one row.
+	// gemv: dst[16*groups] += packed groups (stride bytes apart) times one row, block after block: some of
+	// the columns and then the rest give the same bits as all at once.
 	// act is an activation record of T = 1, or float32 columns for float kinds.
 	gemv [kinds]func(dst *float32, w, act *byte, n, groups, stride int)
 

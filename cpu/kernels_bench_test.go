@@ -154,6 +154,7 @@ func (t *bed) product(kd kind, rows, cols int, weights []byte) (f func() time.Du
 	stride := kd.groupBytes(cols)
 	groups, r := min(len(weights), piece)/stride, pad(rows, panelsRows)
 	m := &matrix{kind: kd, rows: groups * groupRows, cols: cols, groups: groups, parts: 1, stride: stride}
+	m.strip = m.stripOf()
 	s := &stage{k: t.k, pool: newPool(1, places{}), act: make([]byte, (r+fewRows)*cols/blockCols*tileRecord/tileRows), actFloat: make([]float32, r*cols),
 		panels: [][]byte{make([]byte, panelGroups*cols*4*groupRows)},
 		tiles:  [][]float32{make([]float32, 2*tileSize+tileRing/4)}}

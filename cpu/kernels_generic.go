@@ -252,12 +252,11 @@ func (p *panelBlock) dot(k panelKind, acc *[16]float32, rec *byte, T, t int) {
 func gemvGeneric(k kind, dst *float32, w, act *byte, n, groups, stride int) {
 	var p panelBlock
 	for g := range groups {
-		var acc [16]float32
+		acc := (*[groupRows]float32)(floats(dst, (g+1)*groupRows)[g*groupRows:])
 		for b := range n {
 			p.load(k, (*byte)(unsafe.Add(unsafe.Pointer(w), g*stride)), b)
-			p.dot(k.panel(), &acc, (*byte)(unsafe.Add(unsafe.Pointer(act), b*64)), 1, 0)
+			p.dot(k.panel(), acc, (*byte)(unsafe.Add(unsafe.Pointer(act), b*64)), 1, 0)
 		}
-		copy(floats(dst, groups*16)[g*16:], acc[:])
 	}
 }
 
@@ -391,14 +390,13 @@ func gemvFloatGeneric(k kind, dst *float32, w, act *byte, n, groups, stride int)
 	x := at[float32](act, 0, n)
 	var col [16]float32
 	for g := range groups {
-		var acc [16]float32
+		acc := floats(dst, (g+1)*groupRows)[g*groupRows:]
 		for c, v := range x {
 			floatColumn(k, &col, (*byte)(unsafe.Add(unsafe.Pointer(w), g*stride)), c)
 			for r := range acc {
 				acc[r] += float32(col[r] * v)
 			}
 		}
-		copy(floats(dst, groups*16)[g*16:], acc[:])
 	}
 }
 

@@ -154,10 +154,8 @@ func (c chunk) pack(k *kernels, buf []byte) (read uint64, _ []byte, err error) {
 		}
 		p := newPacker(k, t.Type, m.cols)
 		for g := c.lo; g < c.hi; g++ {
-			at := (c.part*m.groups + g) * m.stride
 			from := (g - c.lo) * groupRows
-			rows := min(groupRows, hi-lo-from)
-			p.group(m.data[at:at+m.stride], src[from*size:], rows)
+			m.pack(p, c.part, g, src[from*size:], min(groupRows, hi-lo-from))
 		}
 		return nil
 	})
@@ -166,4 +164,17 @@ func (c chunk) pack(k *kernels, buf []byte) (read uint64, _ []byte, err error) {
 	}
 	t.Source.Drop(lo, hi)
 	return uint64((hi - lo) * size), buf, nil
+}
+
+// pack packs up to 16 rows of src into group g of a part.
+func (m *matrix) pack(p *packer, part, g int, src []byte, rows int) {
+	if !m.cut() {
+		at := (part*m.groups + g) * m.stride
+		p.group(m.data[at:at+m.stride], src, rows)
+		return
+	}
+	for b := 0; b < m.cols/blockCols; b += m.strip {
+		at, n, size := m.stripAt(part, g, b)
+		p.columns(m.data[at:at+size], src, rows, b*blockCols, n*blockCols)
+	}
 }

@@ -249,8 +249,11 @@ func (s *stage) multiply(then *matrix, list ...product) {
 			q.step = gatedGroups
 		case p.in.tile == 1:
 			q.step = max(1, min(unitBytes/q.m.stride, q.m.groups/(2*s.pool.n)))
-			if q.m.kind.float() {
+			switch {
+			case q.m.kind.float():
 				q.step = pad(q.step, floatGroups)
+			case q.m.cut():
+				q.step = pad(q.step, 2)
 			}
 			if q.up != nil { // as much of both together
 				q.step = pad(max(1, q.step/2), gatedGroups)
@@ -323,36 +326,53 @@ func (s *stage) unit(owner, u int) (q *product, lo, hi int) {
 
 // rowsTimes multiplies groups [lo, hi) with one row after another.
 func (s *stage) rowsTimes(q *product, in *input, lo, hi, worker int) {
-	m, step, rows := q.m, hi-lo, in.rows
+	m, rows := q.m, in.rows
 	if q.rows != nil {
 		rows = len(q.rows)
 	}
-	if m.data == nil {
-		step = 1 // groups are packed one at a time
+	for i := range rows {
+		clear(q.dst[i*q.ld+lo*groupRows : i*q.ld+hi*groupRows])
 	}
-	for g := lo; g < hi; g += step {
-		if s.rawTimes(q, g, rows) {
-			continue
-		}
-		w := s.group(m, q.part, g, worker, 0)
-		if many := s.k.gemvRows[m.kind]; many != nil && rows > 1 && q.rows == nil {
-			n := m.cols / blockCols
-			for i := 0; i < rows; i += fewRows {
-				many(&q.dst[i*q.ld+g*groupRows], q.ld, w, &s.products.act[i*n*64], n*64, n, step, m.stride, min(fewRows, rows-i))
+	switch {
+	case m.data == nil: // groups are packed one at a time
+		for g := lo; g < hi; g++ {
+			if !s.rawTimes(q, g, rows) {
+				s.stripTimes(q, rows, g, 1, 0, m.strip, s.group(m, q.part, g, worker, 0), m.stride)
 			}
-			continue
 		}
-		for i := range rows {
-			dst, row := &q.dst[i*q.ld+g*groupRows], i
-			if q.rows != nil {
-				row = int(q.rows[i])
+	case m.cut():
+		for g := lo; g < hi; g += 2 {
+			for b := 0; b < m.cols/blockCols; b += m.strip {
+				at, n, size := m.stripAt(q.part, g, b)
+				s.stripTimes(q, rows, g, min(2, hi-g), b, n, &m.data[at], size)
 			}
-			act, n := s.activations(m, row)
-			s.k.gemv[m.kind](dst, w, act, n, step, m.stride)
 		}
+	default:
+		s.stripTimes(q, rows, lo, hi-lo, 0, m.strip, s.group(m, q.part, lo, worker, 0), m.stride)
 	}
 	if q.sum != nil {
 		s.residual(q, &q.dst[lo*groupRows], q.ld, 0, in.rows, lo, hi)
+	}
+}
+
+// stripTimes adds the products of n blocks, or columns, of some groups from g on, which begin at block b and lie at w,
+// stride bytes apart.
+func (s *stage) stripTimes(q *product, rows, g, groups, b, n int, w *byte, stride int) {
+	m := q.m
+	if many := s.k.gemvRows[m.kind]; many != nil && rows > 1 && q.rows == nil {
+		record := m.cols / blockCols * 64
+		for i := 0; i < rows; i += fewRows {
+			many(&q.dst[i*q.ld+g*groupRows], q.ld, w, &s.products.act[i*record+b*64], record, n, groups, stride, min(fewRows, rows-i))
+		}
+		return
+	}
+	for i := range rows {
+		dst, row := &q.dst[i*q.ld+g*groupRows], i
+		if q.rows != nil {
+			row = int(q.rows[i])
+		}
+		act, _ := s.activations(m, row)
+		s.k.gemv[m.kind](dst, w, skipBytes(act, b*64), n, groups, stride)
 	}
 }
 
@@ -370,18 +390,17 @@ func (s *stage) activations(m *matrix, row int) (act *byte, n int) {
 func (s *stage) panelsTimes(q *product, in *input, lo, hi, first, last, worker int) {
 	m := q.m
 	n, kind, strip, record := m.cols/blockCols, m.kind.panel(), s.k.strip(m.cols/blockCols), s.k.recordBytes()
-	gemmFloat, panelOf := s.k.gemmFloat[m.kind], s.panelOf
+	gemmFloat, unpack := s.k.gemmFloat[m.kind], m.unpacks(s.k)
 	if m.kind.float() {
 		strip = panelRows
-		if m.widens(s.k) && (in.rows > 2*panelRows || m.data == nil) {
+		if unpack = unpack && (in.rows > 2*panelRows || m.data == nil); unpack {
 			gemmFloat = s.k.gemmFloat[kindF32]
-		} else {
-			panelOf = s.group
 		}
 	}
 	var w [panelGroups]*byte
-	for g := lo; g < lo+pad(hi-lo, 2); g++ { // an odd last group fills the padding too
-		w[g-lo] = panelOf(m, q.part, min(g, m.groups-1), worker, g-lo)
+	s.panelsOf(w[:], m, q.part, lo, hi, worker, 0, unpack)
+	if (hi-lo)%2 == 1 { // the last group fills the padding too
+		w[hi-lo] = w[hi-lo-1]
 	}
 	for row := first; row < last; row += strip {
 		for g := lo; g < hi; g += 2 {
@@ -397,19 +416,38 @@ func (s *stage) panelsTimes(q *product, in *input, lo, hi, first, last, worker i
 	}
 }
 
-// panelOf is group g of a matrix, unpacked or widened into the worker's panel i if need be.
-func (s *stage) panelOf(m *matrix, part, g, worker, i int) *byte {
-	w := s.group(m, part, g, worker, i%2)
-	if !m.unpacks(s.k) {
-		return w
+// panelsOf puts into w groups [lo, hi) of a matrix as products with many rows want them: as they are, or unpacked or widened
+// into the worker's panels from one on.
+func (s *stage) panelsOf(w []*byte, m *matrix, part, lo, hi, worker, first int, unpack bool) {
+	size := m.panelBytes(s.k)
+	panel := func(g, b int) *byte {
+		return &s.panels[worker][(first+g-lo)*size+b*s.k.panelBytes(m.kind.panel())]
 	}
-	panel := &s.panels[worker][i*m.panelBytes(s.k)]
-	if m.kind.float() {
-		s.k.widen[m.kind](&at[float32](panel, 0, 1)[0], w, m.cols*groupRows)
-	} else {
-		s.k.unpack[m.kind](panel, w, m.cols/blockCols)
+	if m.cut() {
+		for g := lo; g < hi; g += 2 { // in the order in which they lie
+			for b := 0; b < m.cols/blockCols; b += m.strip {
+				for h := g; h < min(g+2, hi); h++ {
+					at, n, _ := m.stripAt(part, h, b)
+					s.k.unpack[m.kind](panel(h, b), &m.data[at], n)
+					w[h-lo] = panel(h, 0)
+				}
+			}
+		}
+		return
 	}
-	return panel
+	for g := lo; g < hi; g++ {
+		w[g-lo] = s.group(m, part, g, worker, (g-lo)%2)
+		if !unpack {
+			continue
+		}
+		to := panel(g, 0)
+		if m.kind.float() {
+			s.k.widen[m.kind](&at[float32](to, 0, 1)[0], w[g-lo], m.cols*groupRows)
+		} else {
+			s.k.unpack[m.kind](to, w[g-lo], m.cols/blockCols)
+		}
+		w[g-lo] = to
+	}
 }
 
 // panelBytes is the size of a group's panel.

@@ -19,10 +19,10 @@ gemvQ8_0NEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvQ8_0NEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
@@ -260,10 +260,10 @@ gemvQ4_0NEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvQ4_0NEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
@@ -535,10 +535,10 @@ gemvQ4_1NEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvQ4_1NEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
@@ -797,10 +797,10 @@ gemvQ5_0NEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvQ5_0NEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
@@ -1266,10 +1266,10 @@ gemvQ5_1NEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvQ5_1NEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
@@ -1720,10 +1720,10 @@ gemvQ2_KNEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvQ2_KNEON_super:
 	MOVD R6, R7
 	ADD $64, R6
@@ -2262,10 +2262,10 @@ gemvQ3_KNEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvQ3_KNEON_super:
 	MOVD R6, R7
 	ADD $32, R6
@@ -2914,10 +2914,10 @@ gemvQ4_KNEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvQ4_KNEON_super:
 	MOVD R6, R7
 	ADD $64, R6
@@ -3264,10 +3264,10 @@ gemvQ5_KNEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvQ5_KNEON_super:
 	MOVD R6, R7
 	ADD $64, R6
@@ -3807,10 +3807,10 @@ gemvQ6_KNEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvQ6_KNEON_super:
 	MOVD R6, R7
 	ADD $32, R6
@@ -4383,10 +4383,10 @@ gemvIQ4_NLNEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvIQ4_NLNEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
@@ -4696,10 +4696,10 @@ gemvIQ4_XSNEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvIQ4_XSNEON_super:
 	MOVD R6, R7
 	ADD $32, R6
@@ -5064,10 +5064,10 @@ gemvMXFP4NEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvMXFP4NEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
@@ -8339,10 +8339,10 @@ gemvI8NEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvI8NEON_block:
 	WORD $0x3dc00110 // ldr q16, [x8, #0]
 	WORD $0x3dc00511 // ldr q17, [x8, #16]
@@ -17630,10 +17630,10 @@ gemvF32NEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvF32NEON_column:
 	FMOVS (R8), F16
 	WORD $0x3dc000c4 // ldr q4, [x6, #0]
@@ -17896,10 +17896,10 @@ gemvF16NEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvF16NEON_column:
 	FMOVS (R8), F16
 	WORD $0x3dc000de // ldr q30, [x6, #0]
@@ -18168,10 +18168,10 @@ gemvBF16NEON_group:
 	MOVD R1, R6
 	MOVD R2, R8
 	MOVD R3, R9
-	WORD $0x6f00e400 // movi v0, #0
-	WORD $0x6f00e401 // movi v1, #0
-	WORD $0x6f00e402 // movi v2, #0
-	WORD $0x6f00e403 // movi v3, #0
+	WORD $0x3dc00000 // ldr q0, [x0, #0]
+	WORD $0x3dc00401 // ldr q1, [x0, #16]
+	WORD $0x3dc00802 // ldr q2, [x0, #32]
+	WORD $0x3dc00c03 // ldr q3, [x0, #48]
 gemvBF16NEON_column:
 	FMOVS (R8), F16
 	WORD $0x3dc000de // ldr q30, [x6, #0]

@@ -70,44 +70,53 @@ const packCols = 8
 
 // group packs up to 16 rows of src (rows contiguous) into dst, which is zero
 // where a group has fewer rows or ends in padding.
-func (p *packer) group(dst, src []byte, rows int) {
-	size := p.t.RowBytes(p.cols)
-	if pack := p.k.pack[p.kind]; pack != nil && rows == groupRows && p.cols%packCols == 0 {
-		pack(&dst[0], &src[0], size, p.cols)
+func (p *packer) group(dst, src []byte, rows int) { p.columns(dst, src, rows, 0, p.cols) }
+
+// columns packs n of the rows' columns from one on, both at whole blocks of the file's.
+func (p *packer) columns(dst, src []byte, rows, from, n int) {
+	size, first := p.t.RowBytes(p.cols), p.t.RowBytes(from)
+	if pack := p.k.pack[p.kind]; pack != nil && rows == groupRows && n%packCols == 0 {
+		pack(&dst[0], &src[first], size, n)
 		return
 	}
+	some := *p
+	some.cols = n
 	for r := range rows {
-		row := src[r*size : (r+1)*size]
-		switch p.kind {
-		case kindF32:
-			for c := range p.cols {
-				copy(dst[c*64+r*4:c*64+r*4+4], row[c*4:])
-			}
-		case kindF16, kindBF16:
-			for c := range p.cols {
-				dst[c*32+r*2], dst[c*32+r*2+1] = row[c*2], row[c*2+1]
-			}
-		case kindQ8_0:
-			p.q8(dst, row, r)
-		case kindQ4_0, kindIQ4_NL, kindQ4_1, kindQ5_0, kindQ5_1:
-			p.legacy(dst, row, r)
-		case kindMXFP4:
-			p.mxfp4(dst, row, r)
-		case kindQ2_K:
-			p.q2k(dst, row, r)
-		case kindQ3_K:
-			p.q3k(dst, row, r)
-		case kindQ4_K, kindQ5_K:
-			p.super(dst, row, r)
-		case kindQ6_K:
-			p.q6k(dst, row, r)
-		case kindIQ4_XS:
-			p.iq4xs(dst, row, r)
-		case kindI8:
-			p.ints(dst, row, r)
-		default:
-			panic(fmt.Sprintf("BUG: packing kind %d", p.kind))
+		some.row(dst, src[r*size+first:][:p.t.RowBytes(n)], r)
+	}
+}
+
+// row packs a row into place r of a group.
+func (p *packer) row(dst, row []byte, r int) {
+	switch p.kind {
+	case kindF32:
+		for c := range p.cols {
+			copy(dst[c*64+r*4:c*64+r*4+4], row[c*4:])
 		}
+	case kindF16, kindBF16:
+		for c := range p.cols {
+			dst[c*32+r*2], dst[c*32+r*2+1] = row[c*2], row[c*2+1]
+		}
+	case kindQ8_0:
+		p.q8(dst, row, r)
+	case kindQ4_0, kindIQ4_NL, kindQ4_1, kindQ5_0, kindQ5_1:
+		p.legacy(dst, row, r)
+	case kindMXFP4:
+		p.mxfp4(dst, row, r)
+	case kindQ2_K:
+		p.q2k(dst, row, r)
+	case kindQ3_K:
+		p.q3k(dst, row, r)
+	case kindQ4_K, kindQ5_K:
+		p.super(dst, row, r)
+	case kindQ6_K:
+		p.q6k(dst, row, r)
+	case kindIQ4_XS:
+		p.iq4xs(dst, row, r)
+	case kindI8:
+		p.ints(dst, row, r)
+	default:
+		panic(fmt.Sprintf("BUG: packing kind %d", p.kind))
 	}
 }
 

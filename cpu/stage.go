@@ -16,6 +16,7 @@ type matrix struct {
 	groups int    // ceil(rows / groupRows), of one expert
 	parts  int    // experts; 1 for a plain matrix
 	stride int    // bytes of a group
+	strip  int    // see stripOf
 	data   []byte // nil where weights stay in the file
 	mapped []byte // the file's blocks, where weights stay there
 }
@@ -184,7 +185,9 @@ func (s *stage) vector(t *backend.Tensor) *vector {
 func (s *stage) matrix(o Options, t *backend.Tensor, parts int) *matrix {
 	m := &matrix{tensor: t, kind: kindOf(t.Type), rows: t.Rows / parts, cols: t.Cols, parts: parts}
 	m.groups, m.stride = pad(m.rows, groupRows)/groupRows, m.kind.groupBytes(t.Cols)
-	if m.mapped = stays(o, t); m.mapped == nil {
+	m.mapped = stays(o, t)
+	m.strip = m.stripOf()
+	if m.mapped == nil {
 		m.data = s.weights.bytes(parts * m.groups * m.stride)
 	}
 	s.matrices = append(s.matrices, m)

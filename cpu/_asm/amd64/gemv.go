@@ -10,7 +10,7 @@ import (
 // again, have left the L1 cache meanwhile, since the weights go through it.
 const recordsAhead = 2
 
-// gemv writes the products of groups with one row. The limit is the memory that
+// gemv adds the products of groups with one row. The limit is the memory that
 // brings the weights: they are read in the order in which they lie, group after
 // group, and asked for some KiB ahead.
 func (s set) gemv(l layout) {
@@ -27,8 +27,8 @@ func (s set) gemv(l layout) {
 		MOVQ(group, w)
 		MOVQ(act, a)
 		MOVQ(n, left)
-		for _, v := range acc {
-			s.zero(v)
+		for p, v := range acc {
+			VMOVUPS(mem(dst, p*s.bytes()), v)
 		}
 		c.blocks(left, func() {
 			PREFETCHT0(mem(a, recordsAhead*64))
@@ -281,7 +281,7 @@ func (d *dot) finish(c *scales, p int, sum []sums, acc []VecVirtual) {
 	}
 }
 
-// gemvFloat writes the products of groups of float weights with one row: four
+// gemvFloat adds the products of groups of float weights with one row: four
 // groups at once, to hide the latency of the one sum that each element has,
 // then one after another.
 func (s set) gemvFloat(kind string) {
@@ -309,8 +309,8 @@ func (s set) gemvFloat(kind string) {
 		MOVQ(group, w)
 		MOVQ(act, a)
 		MOVQ(n, left)
-		for _, v := range acc {
-			s.zero(v)
+		for i, v := range acc {
+			VMOVUPS(mem(dst, i*s.bytes()), v)
 		}
 		columns := func(n int) {
 			for c := range n {

@@ -11,7 +11,7 @@ import (
 // fewRows is that of package cpu.
 const fewRows = 8
 
-// gemvRows writes the products of groups with up to fewRows rows, whose weights
+// gemvRows adds the products of groups with up to fewRows rows, whose weights
 // are unpacked once, into registers. A block costs eight VPDPBUSD and five or six
 // other instructions a row, so that four rows take about as long as the memory.
 // Rows that are not there are read, wherever that is, and not written.
@@ -26,14 +26,29 @@ func (s set) gemvRows(l layout) {
 	some := func(rows int) {
 		name := fmt.Sprint(rows)
 		acc := s.vecs(rows)
+		// each passes the sums of the rows that there are
+		each := func(at Register, name string, row func(at Mem, sum VecVirtual)) {
+			MOVQ(dst, at)
+			Load(Param("rows"), left)
+			for t, v := range acc {
+				row(mem(at, 0), v)
+				if t < rows-1 {
+					ADDQ(ld, at)
+					DECQ(left)
+					JZ(LabelRef(name))
+				}
+			}
+			Label(name)
+		}
 		loop("group"+name, groups, func() {
+			for _, v := range acc {
+				s.zero(v)
+			}
+			each(w, "loaded"+name, func(from Mem, sum VecVirtual) { VMOVUPS(from, sum) })
 			MOVQ(group, w)
 			MOVQ(act, a)
 			LEAQ(mem(act, 0).Idx(step, 4), a4)
 			Load(Param("n"), left)
-			for _, v := range acc {
-				s.zero(v)
-			}
 			c.named(name, left, func() {
 				var u [8]VecVirtual
 				b.part(0)
@@ -51,18 +66,7 @@ func (s set) gemvRows(l layout) {
 				ADDQ(num(64), a)
 				ADDQ(num(64), a4)
 			})
-			to := GP64()
-			MOVQ(dst, to)
-			Load(Param("rows"), left)
-			for t, v := range acc {
-				VMOVUPS(v, mem(to, 0))
-				if t < rows-1 {
-					ADDQ(ld, to)
-					DECQ(left)
-					JZ(LabelRef("stored" + name))
-				}
-			}
-			Label("stored" + name)
+			each(w, "stored"+name, func(to Mem, sum VecVirtual) { VMOVUPS(sum, to) })
 			ADDQ(num(64), dst)
 			ADDQ(stride, group)
 		})

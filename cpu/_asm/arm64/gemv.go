@@ -2,7 +2,7 @@ package main
 
 import "math/bits"
 
-// One row times packed groups. V0-V3 are the 16 rows' accumulators, V16 and
+// One row times packed groups, added to what is there. V0-V3 are the 16 rows' accumulators, V16 and
 // V17 the 32 activations of a block, V18 its sums and scale, V19 its products.
 
 func gemvBegin(name string) {
@@ -32,7 +32,7 @@ func groupBegin(name string) {
 	p("MOVD R2, R8")
 	p("MOVD R3, R9")
 	for i := range 4 {
-		zero(i)
+		ldrQ(i, dst, i*16)
 	}
 }
 
@@ -186,7 +186,7 @@ func gemvFloat(format string) {
 	p("MOVD R2, R8")
 	p("MOVD R3, R9")
 	for i := range 4 {
-		zero(i)
+		ldrQ(i, dst, i*16)
 	}
 	label("%s_column", name)
 	p("FMOVS (R8), F16")
