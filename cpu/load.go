@@ -66,7 +66,7 @@ func (s *stage) read(ctx context.Context, threads int, cpus *places, progress fu
 			continue
 		}
 		l.total += m.tensor.Bytes()
-		step := max(1, chunkBytes/m.stride)
+		step := max(2, chunkBytes/m.stride&^1)
 		for p := range m.parts {
 			for id := range threads {
 				lo, hi := share(m.groups, id, threads)
@@ -153,10 +153,7 @@ func (c chunk) pack(k *kernels, buf []byte) (read uint64, _ []byte, err error) {
 			}
 		}
 		p := newPacker(k, t.Type, m.cols)
-		for g := c.lo; g < c.hi; g++ {
-			from := (g - c.lo) * groupRows
-			m.pack(p, c.part, g, src[from*size:], min(groupRows, hi-lo-from))
-		}
+		m.pack(p, c.part, c.lo, c.hi, src)
 		return nil
 	})
 	if err != nil {
@@ -166,15 +163,26 @@ func (c chunk) pack(k *kernels, buf []byte) (read uint64, _ []byte, err error) {
 	return uint64((hi - lo) * size), buf, nil
 }
 
-// pack packs up to 16 rows of src into group g of a part.
-func (m *matrix) pack(p *packer, part, g int, src []byte, rows int) {
+// pack packs the rows of src, those of groups [lo, hi) of a part, in the order in which they will lie; lo is even.
+func (m *matrix) pack(p *packer, part, lo, hi int, src []byte) {
+	rows := func(g int) ([]byte, int) {
+		return src[(g-lo)*groupRows*p.t.RowBytes(m.cols):], min(groupRows, m.rows-g*groupRows)
+	}
 	if !m.cut() {
-		at := (part*m.groups + g) * m.stride
-		p.group(m.data[at:at+m.stride], src, rows)
+		for g := lo; g < hi; g++ {
+			at := (part*m.groups + g) * m.stride
+			from, n := rows(g)
+			p.group(m.data[at:at+m.stride], from, n)
+		}
 		return
 	}
-	for b := 0; b < m.cols/blockCols; b += m.strip {
-		at, n, size := m.stripAt(part, g, b)
-		p.columns(m.data[at:at+size], src, rows, b*blockCols, n*blockCols)
+	for pair := lo; pair < hi; pair += 2 {
+		for b := 0; b < m.cols/blockCols; b += m.strip {
+			for g := pair; g < min(pair+2, hi); g++ {
+				at, cols, size := m.stripAt(part, g, b)
+				from, n := rows(g)
+				p.columns(m.data[at:at+size], from, n, b*blockCols, cols*blockCols)
+			}
+		}
 	}
 }

@@ -55,9 +55,7 @@ func packAll(k *kernels, m *matrix, raw []byte) {
 	p := newPacker(k, typeOf[m.kind], m.cols)
 	size := typeOf[m.kind].RowBytes(m.cols)
 	for part := range m.parts {
-		for g := range m.groups {
-			m.pack(p, part, g, raw[(part*m.rows+g*groupRows)*size:], min(groupRows, m.rows-g*groupRows))
-		}
+		m.pack(p, part, 0, m.groups, raw[part*m.rows*size:])
 	}
 }
 
