@@ -25,7 +25,7 @@ func main() {
 	switch *name {
 	case "avx2":
 		pause()
-		vendor()
+		cpuid()
 	case "avxvnni":
 		s = set{bits: 256, vnni: true, suffix: "AVXVNNI"}
 	case "avx512":
@@ -109,7 +109,7 @@ func vex(line []byte) []byte {
 	return fmt.Appendf(nil, "LONG $0x50%02x%02xc4; BYTE $0x%02x // %s", second, first, 0xc0|sum&7<<3|q&7, line)
 }
 
-func vendor() {
+func cpuid() {
 	TEXT("cpuid", nosplit, "func(leaf uint32) (a, b, c, d uint32)")
 	Doc("cpuid is what the processor says of itself.")
 	Load(Param("leaf"), EAX)
