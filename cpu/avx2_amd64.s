@@ -17453,8 +17453,9 @@ pairs4from0:
 	VPADDD       Y8, Y6, Y6
 	VPMADDWD     Y10, Y9, Y8
 	VPADDD       Y8, Y7, Y7
+	MOVQ         ·nearBlocks+0(SB), R15
 	PREFETCHT1   (R13)
-	PREFETCHT0   1152(R11)
+	PREFETCHT0   128(R11)(R15*1)
 	ADDQ         $0x00000004, R10
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000020, R13
@@ -17556,8 +17557,9 @@ pairs4from16:
 	VPADDD       Y8, Y6, Y6
 	VPMADDWD     Y10, Y9, Y8
 	VPADDD       Y8, Y7, Y7
+	MOVQ         ·nearBlocks+0(SB), R15
 	PREFETCHT1   (R13)
-	PREFETCHT0   1152(R11)
+	PREFETCHT0   128(R11)(R15*1)
 	ADDQ         $0x00000004, R10
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000020, R13
@@ -17659,8 +17661,9 @@ pairs4from32:
 	VPADDD       Y8, Y6, Y6
 	VPMADDWD     Y10, Y9, Y8
 	VPADDD       Y8, Y7, Y7
+	MOVQ         ·nearBlocks+0(SB), R15
 	PREFETCHT1   (R13)
-	PREFETCHT0   1152(R11)
+	PREFETCHT0   128(R11)(R15*1)
 	ADDQ         $0x00000004, R10
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000020, R13
@@ -17762,8 +17765,9 @@ pairs4from48:
 	VPADDD       Y8, Y6, Y6
 	VPMADDWD     Y10, Y9, Y8
 	VPADDD       Y8, Y7, Y7
+	MOVQ         ·nearBlocks+0(SB), R15
 	PREFETCHT1   (R13)
-	PREFETCHT0   1152(R11)
+	PREFETCHT0   128(R11)(R15*1)
 	ADDQ         $0x00000004, R10
 	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000020, R13
@@ -18020,7 +18024,8 @@ pairs4from0:
 	VPMADDWD     Y10, Y9, Y8
 	VPADDD       Y8, Y7, Y7
 	PREFETCHT1   (R9)
-	PREFETCHT0   1152(R8)
+	MOVQ         ·nearBlocks+0(SB), R11
+	PREFETCHT0   128(R8)(R11*1)
 	ADDQ         $0x00000004, DI
 	ADDQ         $0x00000040, R8
 	ADDQ         $0x00000020, R9
@@ -18095,7 +18100,8 @@ pairs4from16:
 	VPMADDWD     Y10, Y9, Y8
 	VPADDD       Y8, Y7, Y7
 	PREFETCHT1   (R9)
-	PREFETCHT0   1152(R8)
+	MOVQ         ·nearBlocks+0(SB), R11
+	PREFETCHT0   128(R8)(R11*1)
 	ADDQ         $0x00000004, DI
 	ADDQ         $0x00000040, R8
 	ADDQ         $0x00000020, R9

@@ -97,6 +97,14 @@ func (s set) pairSums(name string, t tile, pairs int, rows []Mem, registers []Re
 	return acc
 }
 
+// near is what a tile's lines ask for into the L1 cache while they read at p (see ahead in package cpu).
+func near(p Register, t tile) Mem {
+	if t.lines == 1 {
+		return mem(p, 0).Idx(variable("nearPages"), 1)
+	}
+	return mem(p, 0).Idx(variable("nearBlocks"), 1)
+}
+
 // scoreQ8: a lane is a position; pairs are of dimensions.
 func (s set) scoreQ8() {
 	s.text("scoreQ8", "dst, q *float32, k, next *byte, lines, dim int", "scoreQ8Generic.")
@@ -126,10 +134,7 @@ func (s set) scoreQ8() {
 		loop("blocks"+name, left, func() {
 			bytes := t.vectors * s.lanes() * 2
 			acc := s.pairSums(name, t, blockCols/2, rows, registers, k, blockData, 2*pageRows, ahead, bytes, func(c int) {
-				near := mem(k, dimsAhead/2*2*pageRows)
-				if t.lines == 1 {
-					near = mem(k, 0).Idx(variable("nearPages"), 1)
-				}
+				near := near(k, t)
 				for line := 0; line < bytes; line += 64 {
 					PREFETCHT1(mem(ahead, c*bytes+line))
 					PREFETCHT0(near.Offset(line + blockData + c*2*pageRows))
@@ -190,11 +195,7 @@ func (s set) accumQ8() {
 			}
 			sums := s.pairSums(fmt.Sprintf("%dfrom%d", t.lines, part), t, pageRows/2, rows, []Register{w}, v, blockData+2*part, 2*blockCols, ahead, 2*wide, func(c int) {
 				PREFETCHT1(mem(ahead, c*2*wide))
-				near := mem(v, 2*rowsAhead*2*blockCols)
-				if t.lines == 1 {
-					near = mem(v, 0).Idx(variable("nearPages"), 1)
-				}
-				PREFETCHT0(near.Offset(blockData + c*2*blockCols))
+				PREFETCHT0(near(v, t).Offset(blockData + c*2*blockCols))
 			})
 			SUBQ(num(blockCols*pageRows), v)
 			MOVQ(acc, w)
